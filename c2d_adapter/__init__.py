@@ -1,0 +1,1 @@
+"""Runs jobs, and keeps objects in S3."""

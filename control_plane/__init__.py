@@ -1,0 +1,1 @@
+"""The market, the gate and the log."""

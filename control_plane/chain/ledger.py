@@ -1,0 +1,256 @@
+"""The chain in our words: what the market needs of it, and nothing of how a node is spoken to.
+
+In: addresses, DIDs, wallets and idempotency keys. Out: facts read back from the chain. This module must never import web3 or
+ocean-lib; `ocean.py` implements it on real contracts, `tests/simulators/ledger.py` in memory, and the same tests run on both.
+
+Every writing method takes a `key`. Calling it again with the same key finds the transaction sent the first time and returns its
+outcome; it never sends a second one for a thing that may have been done. OutcomeUnknown means: sent, not yet seen; call again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from eth_utils.crypto import keccak
+
+from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, UnixSeconds
+
+NO_AMOUNT = TokenWei(0)
+NO_TIME = UnixSeconds(0)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Addresses of Ocean's contracts on one chain, and how many blocks must follow an event before it counts."""
+
+    chain_id: int
+    name: str
+    factory: Address
+    router: Address
+    fixed_rate: Address
+    dispenser: Address
+    ocean: Address
+    confirmations: int
+
+
+@dataclass(frozen=True)
+class Block:
+    number: int
+    hash: Bytes32
+    timestamp: UnixSeconds
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A transaction that is on chain and did not revert."""
+
+    transaction: TransactionHash
+    block: int
+    gas_used: int
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a datatoken is sold.
+
+    rate: base-token wei for one datatoken; 0 means a free dispenser.
+    publish_fee: base-token wei that each order pays to the marketplace owner (`publishMarketFee` in Ocean's words).
+    swap_fee: share of each purchase that the exchange keeps for the marketplace owner, in 10**-18 (10**16 = 1 %).
+    """
+
+    rate: TokenWei
+    base_token: Address
+    publish_fee: TokenWei
+    marketplace_owner: Address
+    swap_fee: int = 0
+
+
+@dataclass(frozen=True)
+class Created:
+    """A new asset's contracts, made by one transaction. `exchange` is the fixed rate's id, None for a free dispenser."""
+
+    sent: Sent
+    nft: Address
+    datatoken: Address
+    exchange: Bytes32 | None
+
+
+@dataclass(frozen=True)
+class ProviderFee:
+    """A fee the operator asks for one order, signed by the operator. Source: ERC20Template `_checkProviderFee`, Ocean Provider.
+
+    amount: base-token wei. valid_until: the order lets its holder call until then; seconds since 1970.
+    data: JSON bytes naming datatoken and service, as Ocean Provider writes them.
+    """
+
+    provider: Address
+    token: Address
+    amount: TokenWei
+    valid_until: UnixSeconds
+    data: bytes
+    v: int
+    r: Bytes32
+    s: Bytes32
+
+
+@dataclass(frozen=True)
+class AssetFacts:
+    """What the chain says of one asset, read at one moment.
+
+    is_from_factory: the NFT is in Ocean's factory, and the NFT says that it deployed the datatoken.
+    model_digest: value of `setNewData(keccak("posthuman.model.v1"))`, None before it is recorded.
+    log: value of `setNewData(keccak("posthuman.operator.v1"))`: the log NFT in which calls of this asset are recorded.
+    state: Ocean's NFT state; 0 active, 1 end of life, 2 deprecated, 3 revoked, 4 disabled, 5 unlisted.
+    """
+
+    did: Did
+    nft: Address
+    datatoken: Address
+    owner: Address
+    is_from_factory: bool
+    model_digest: Bytes32 | None
+    log: Address | None
+    state: int
+    has_metadata: bool
+
+
+@dataclass(frozen=True)
+class FeePaid:
+    """A payment that an order's transaction made, read from its events. kind: `publish`, `consume` or `provider`."""
+
+    kind: str
+    to: Address
+    token: Address
+    amount: TokenWei
+    valid_until: UnixSeconds | None = None
+
+
+@dataclass(frozen=True)
+class OrderFacts:
+    """What the chain says of one order. `access.py` decides; this only tells.
+
+    found: the transaction has a receipt. status: 1 done, 0 reverted, None when not found.
+    emitter: the contract that emitted `OrderStarted` (never taken from the event's own fields); None when there is no such event
+        from the asked datatoken.
+    nft: the NFT that `emitter` names; is_from_factory as in AssetFacts.
+    confirmations: blocks from the order's to the head, counted so that a transaction in the head block has 1.
+    provider_fee: the fee event of this order that the operator's address signed, if any.
+    """
+
+    transaction: TransactionHash
+    chain_id: int
+    found: bool
+    status: int | None = None
+    emitter: Address | None = None
+    nft: Address | None = None
+    is_from_factory: bool = False
+    consumer: Address | None = None
+    payer: Address | None = None
+    amount: TokenWei = NO_AMOUNT
+    service_index: int = -1
+    block: int = 0
+    block_hash: Bytes32 | None = None
+    ordered_at: UnixSeconds = NO_TIME
+    confirmations: int = 0
+    fees: tuple[FeePaid, ...] = ()
+    provider_fee: ProviderFee | None = None
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """One `DataChanged` event: somebody with the store permission wrote `value` under a key of this NFT."""
+
+    nft: Address
+    key: Bytes32
+    value: bytes
+    block: int
+    transaction: TransactionHash
+    written_at: UnixSeconds
+    confirmations: int
+
+
+@dataclass(frozen=True)
+class Purchase:
+    """A datatoken bought. paid: base-token wei, swap fees inside."""
+
+    sent: Sent
+    paid: TokenWei
+
+
+class Wallet(Protocol):
+    """A key that signs. Holds the private key so that nobody else has to."""
+
+    @property
+    def address(self) -> Address: ...
+
+    def sign_message(self, text: str) -> bytes:
+        """EIP-191 personal signature of `text`: 65 bytes r, s, v with v 27 or 28."""
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """Low-s signature over a 32-byte digest: 65 bytes r, s, v with v 27 or 28."""
+
+
+class LedgerReader(Protocol):
+    """What anyone can read with an RPC URL alone. Raises Unavailable when no node answers."""
+
+    @property
+    def network(self) -> Network: ...
+
+    def head(self) -> Block: ...
+
+    def block(self, number: int) -> Block: ...
+
+    def balance(self, token: Address, holder: Address) -> TokenWei: ...
+
+    def asset(self, nft: Address) -> AssetFacts:
+        """Raises NotFound when the address holds no data NFT."""
+
+    def order_facts(self, transaction: TransactionHash, datatoken: Address | None = None) -> OrderFacts:
+        """Facts of an order; only `OrderStarted` events whose emitter is `datatoken` count.
+
+        Without `datatoken` (a verifier that knows only the receipt): the emitter of the one `OrderStarted` event whose emitter
+        is a datatoken of an NFT of Ocean's factory.
+        """
+
+    def data_history(self, nft: Address, key: Bytes32, from_block: int = 0) -> tuple[DataRecord, ...]:
+        """Every value ever written under `key`, oldest first, from `DataChanged` events emitted by `nft`."""
+
+    def find_asset(self, did: Did, nft: Address) -> AssetFacts:
+        """`asset(nft)`, refused with BadInput unless `did` is the DID of `nft` on this chain."""
+
+
+class Ledger(LedgerReader, Protocol):
+    """What the market writes. Raises Refused for a revert, OutcomeUnknown when sent and not seen, Unavailable when not sent."""
+
+    def create_asset(self, wallet: Wallet, key: str, name: str, symbol: str, terms: Terms) -> Created: ...
+
+    def record_data(self, wallet: Wallet, key: str, nft: Address, data_key: Bytes32, value: bytes) -> Sent: ...
+
+    def record_metadata(self, wallet: Wallet, key: str, nft: Address, document: bytes, clear_hash: Bytes32, endpoint: str) -> Sent:
+        """Write an encrypted DDO: `document` as it goes on chain, `clear_hash` = SHA-256 of the clear text."""
+
+    def buy_datatoken(self, wallet: Wallet, key: str, datatoken: Address, exchange: Bytes32 | None, max_paid: TokenWei) -> Purchase:
+        """Buy one datatoken at the fixed rate, or take one from the dispenser when `exchange` is None."""
+
+    def start_order(
+        self, wallet: Wallet, key: str, datatoken: Address, consumer: Address, service_index: int, fee: ProviderFee
+    ) -> Sent:
+        """Order with one datatoken; approves the publish-market fee and the provider fee first, each for its exact amount."""
+
+
+def data_key(label: str) -> Bytes32:
+    """keccak256 of a label: the key under which `setNewData` stores it."""
+    return Bytes32("0x" + keccak(text=label).hex())
+
+
+MODEL_LABEL = "posthuman.model.v1"
+OPERATOR_LABEL = "posthuman.operator.v1"
+LOG_LABEL = "posthuman.log.v1"
+KEYS_LABEL = "posthuman.keys.v1"
+"""MODEL: 32-byte model digest, on the asset's NFT. OPERATOR: 20-byte address of the log's NFT, on the asset's NFT.
+LOG: uint64 size + 32-byte root, on the log's NFT. KEYS: 20-byte receipt signer + 32-byte Ed25519 key, on the log's NFT."""
+
+CALLABLE_STATES: Sequence[int] = (0, 5)
+"""Ocean's NFT states in which an asset may be used: active and unlisted."""

@@ -1,0 +1,156 @@
+"""The database: its tables, and how it is opened.
+
+In: a URL. Out: an SQLAlchemy engine whose transactions are serialised where that matters. This module must never hold a query;
+each table's queries live with the part that owns it (catalogue, sessions, receipts).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+)
+from sqlalchemy.engine import make_url
+
+metadata = MetaData()
+
+models = Table(
+    "models",
+    metadata,
+    Column("did", String(71), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("task", String(64), nullable=False),
+    Column("entry_name", String(64), nullable=False),
+    Column("model_digest", String(66), nullable=False),
+    Column("chain_id", BigInteger, nullable=False),
+    Column("nft", String(42), nullable=False),
+    Column("datatoken", String(42), nullable=False),
+    Column("exchange", String(66)),
+    Column("publisher", String(42), nullable=False),
+    Column("service_index", Integer, nullable=False),
+    Column("timeout_s", BigInteger, nullable=False),
+    Column("rate", String(78), nullable=False),
+    Column("base_token", String(42), nullable=False),
+    Column("publish_fee", String(78), nullable=False),
+    Column("swap_fee", String(78), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    Column("published_at", Float, nullable=False),
+)
+"""The catalogue. state: `on_sale` or `withdrawn` (then `reason` says why). Amounts are decimal text: uint256 fits no column."""
+
+nonces = Table(
+    "nonces",
+    metadata,
+    Column("nonce", String(64), primary_key=True),
+    Column("issued_at", Float, nullable=False),
+    Column("used_at", Float),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("wallet", String(42), nullable=False),
+    Column("did", String(71), nullable=False),
+    Column("order_tx", String(66), nullable=False),
+    Column("order_block", BigInteger, nullable=False),
+    Column("order_block_hash", String(66), nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("calls_limit", BigInteger, nullable=False),
+    Column("calls_used", BigInteger, nullable=False),
+    Column("revoked_at", Float),
+    Column("revoked_why", Text, nullable=False, default=""),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("call_id", String(32), primary_key=True),
+    Column("token_hash", String(64), nullable=False),
+    Column("did", String(71), nullable=False),
+    Column("model_digest", String(66), nullable=False),
+    Column("consumer", String(42), nullable=False),
+    Column("order_tx", String(66), nullable=False),
+    Column("request_hash", String(66), nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("worker", String(64), nullable=False),
+    Column("is_streaming", Integer, nullable=False),
+)
+"""Calls under way: reserved before Triton is asked, gone when the receipt is stored. What a dead worker leaves here is closed by
+the log keeper: a stream becomes a receipt with status CUT, a whole call that nobody was answered gives its charge back."""
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("position", Integer, primary_key=True, autoincrement=True),
+    Column("receipt_id", String(66), nullable=False, unique=True),
+    Column("call_id", String(32), nullable=False, unique=True),
+    Column("order_tx", String(66), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("did", String(71), nullable=False),
+    Column("consumer", String(42), nullable=False),
+    Column("leaf", LargeBinary, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("leaf_index", BigInteger, unique=True),
+    UniqueConstraint("order_tx", "sequence", name="one_receipt_a_sequence"),
+)
+Index("receipts_waiting", receipts.c.leaf_index, receipts.c.position)
+
+log_state = Table(
+    "log_state",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""The log keeper's lease and cursors, by name."""
+
+
+def open_database(url: str) -> Engine:
+    """Open (SQLite: create the folder of) a database. Does not create tables: `migrate` does.
+
+    SQLite runs in WAL with synchronous NORMAL: a committed row survives kill -9 of any process; a power cut may take the last
+    ones, which buyers can hand back (`POST /v1/receipts`). Transactions that write must begin with `BEGIN IMMEDIATE`
+    (`engine.begin()` does here), so that two workers never read the same last sequence.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    if parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": 30.0, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: Any) -> None:
+        # pysqlite would begin transactions by itself, and late; source: SQLAlchemy, SQLite dialect, "Serializable isolation"
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Any) -> None:
+        is_reading = connection.get_execution_options().get("posthuman_reading", False)
+        connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def reading(engine: Engine) -> Engine:
+    """The same database for transactions that only read: on SQLite they then never wait for a writer."""
+    return engine.execution_options(posthuman_reading=True)

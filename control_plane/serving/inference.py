@@ -1,0 +1,60 @@
+"""What the market needs of an inference server, in our words.
+
+In: an entry's name and a request. Out: the answer's bytes or events. `triton.py` implements it on the real server,
+`tests/simulators/inference.py` in memory. This module must never speak to a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class TensorAnswer:
+    """An Open Inference Protocol answer, untouched: JSON header of `header_length` bytes, then binary tensors.
+
+    header_length: None when the whole body is JSON.
+    """
+
+    body: bytes
+    header_length: int | None
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Generated text, or one piece of it. finish_reason: `stop`, `length`, or None while a stream goes on.
+
+    The token counts are of the whole call so far; prompt_tokens is set on every piece.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str | None
+
+
+class InferenceServer(Protocol):
+    """Raises Unavailable when the server does not answer, BadInput when it refuses the request, NotFound for an unknown name."""
+
+    def is_ready(self) -> bool: ...
+
+    def loaded(self) -> frozenset[str]:
+        """Names of the entries that are ready to answer."""
+
+    def load(self, name: str) -> None:
+        """Load or reload the entry in the repository's folder `name`. Again: loads again."""
+
+    def unload(self, name: str) -> None:
+        """Again: does nothing when it is not loaded."""
+
+    def infer(self, name: str, body: bytes, header_length: int | None) -> TensorAnswer:
+        """One call with tensors; the body goes through unread."""
+
+    def generate(self, name: str, fields: Mapping[str, Any]) -> Generated:
+        """One whole generation; `fields` are the generate backend's inputs by tensor name."""
+
+    def generate_stream(self, name: str, fields: Mapping[str, Any]) -> Iterator[Generated]:
+        """Pieces as they come. Closing the iterator stops the computation."""

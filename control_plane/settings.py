@@ -1,0 +1,127 @@
+"""Settings, read once from the environment; the only file of this package that reads it.
+
+In: environment variables. Out: a frozen `Settings`. This module must never open a connection or make a key.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from control_plane.did import Address, TokenWei, parse_address
+from control_plane.errors import BadInput
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a deployment may choose. Defaults are the embedded stack's.
+
+    home: the state folder; nothing is written outside it. models: the folder Triton reads, one entry a subfolder.
+    log_nft: the data NFT that anchors this operator's log; None before `posthuman up` has made it.
+    """
+
+    home: Path
+    rpc_url: str
+    chain_id: int
+    public_url: str
+    triton_url: str
+    triton_key: str
+    database_url: str
+    s3_url: str
+    s3_bucket: str
+    s3_key_id: str
+    s3_secret: str
+    operator_key_file: Path
+    checkpoint_key_file: Path
+    log_nft: Address | None
+    provider_fee: TokenWei
+    publish_fee: TokenWei
+    order_timeout_s: int
+    session_ttl_s: int
+    session_calls: int
+    max_body_bytes: int
+    max_new_tokens: int
+    call_timeout_s: float
+    merge_delay_s: int
+    checkpoint_interval_s: float
+    anchor_interval_s: float
+    anchor_receipts: int
+    web_port: int
+    web_workers: int
+    web_threads: int
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def log_folder(self) -> Path:
+        return self.home / "log"
+
+
+def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read `POSTHUMAN_*`; the supervisor writes `<home>/environment.json` with the ports it chose, which fills what is unset.
+
+    Raises BadInput naming the variable when a value is not what it should be.
+    """
+    from control_plane.state import read_environment_file  # the file's own format; kept apart from the choices made here
+
+    given = dict(os.environ if environ is None else environ)
+    home = Path(given.get("POSTHUMAN_HOME") or REPOSITORY / ".posthuman").resolve()
+    given = {**read_environment_file(home), **given}
+
+    def text(name: str, default: str) -> str:
+        return given.get(f"POSTHUMAN_{name}") or default
+
+    def whole(name: str, default: int, low: int = 0) -> int:
+        found = text(name, str(default))
+        if not found.isdigit() or int(found) < low:
+            raise BadInput(f"POSTHUMAN_{name}", f"a whole number from {low}", found)
+        return int(found)
+
+    def seconds(name: str, default: float) -> float:
+        found = text(name, str(default))
+        try:
+            value = float(found)
+        except ValueError:
+            value = -1.0
+        if not value > 0:
+            raise BadInput(f"POSTHUMAN_{name}", "a number of seconds above 0", found)
+        return value
+
+    nft = text("LOG_NFT", "")
+    return Settings(
+        home=home,
+        rpc_url=text("RPC_URL", "http://127.0.0.1:8545"),
+        chain_id=whole("CHAIN_ID", 8996, 1),
+        public_url=text("PUBLIC_URL", "http://127.0.0.1:8030").rstrip("/"),
+        triton_url=text("TRITON_URL", "http://127.0.0.1:8000").rstrip("/"),
+        triton_key=text("TRITON_KEY", ""),
+        database_url=text("DATABASE_URL", f"sqlite:///{home / 'posthuman.db'}"),
+        s3_url=text("S3_URL", ""),
+        s3_bucket=text("S3_BUCKET", "posthuman"),
+        s3_key_id=text("S3_KEY_ID", ""),
+        s3_secret=text("S3_SECRET", ""),
+        operator_key_file=Path(text("OPERATOR_KEY_FILE", str(home / "keys" / "operator.json"))),
+        checkpoint_key_file=Path(text("CHECKPOINT_KEY_FILE", str(home / "keys" / "checkpoint.pem"))),
+        log_nft=parse_address(nft, "POSTHUMAN_LOG_NFT") if nft else None,
+        provider_fee=TokenWei(whole("PROVIDER_FEE_WEI", 10**16)),
+        publish_fee=TokenWei(whole("PUBLISH_FEE_WEI", 5 * 10**16)),
+        order_timeout_s=whole("ORDER_TIMEOUT_S", 30 * 24 * 3600, 1),
+        session_ttl_s=whole("SESSION_TTL_S", 12 * 3600, 1),
+        session_calls=whole("SESSION_CALLS", 100_000, 1),
+        max_body_bytes=whole("MAX_BODY_BYTES", 4 << 20, 1),
+        max_new_tokens=whole("MAX_NEW_TOKENS", 4096, 1),
+        call_timeout_s=seconds("CALL_TIMEOUT_S", 120.0),
+        merge_delay_s=whole("MERGE_DELAY_S", 3600, 1),
+        checkpoint_interval_s=seconds("CHECKPOINT_INTERVAL_S", 1.0),
+        anchor_interval_s=seconds("ANCHOR_INTERVAL_S", 600.0),
+        anchor_receipts=whole("ANCHOR_RECEIPTS", 10_000, 1),
+        web_port=whole("WEB_PORT", 8030, 1),
+        web_workers=whole("WEB_WORKERS", 2, 1),
+        web_threads=whole("WEB_THREADS", 16, 1),
+    )

@@ -1,0 +1,1 @@
+"""The embedded stack: every component a real one, on this machine, under one supervisor."""
