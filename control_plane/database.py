@@ -77,6 +77,7 @@ sessions = Table(
     Column("revoked_at", Float),
     Column("revoked_why", Text, nullable=False, default=""),
 )
+Index("sessions_of_an_order", sessions.c.order_tx)
 
 calls = Table(
     "calls",
@@ -113,14 +114,6 @@ receipts = Table(
 )
 Index("receipts_waiting", receipts.c.leaf_index, receipts.c.position)
 
-log_state = Table(
-    "log_state",
-    metadata,
-    Column("name", String(32), primary_key=True),
-    Column("value", Text, nullable=False),
-)
-"""The log keeper's lease and cursors, by name."""
-
 
 def open_database(url: str) -> Engine:
     """Open (SQLite: create the folder of) a database. Does not create tables: `migrate` does.
@@ -145,7 +138,10 @@ def open_database(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Any) -> None:
-        is_reading = connection.get_execution_options().get("posthuman_reading", False)
+        options = connection.get_execution_options()
+        is_reading = options.get("posthuman_reading", False)
+        if options.get("posthuman_durable", False):
+            connection.exec_driver_sql("PRAGMA synchronous=FULL")
         connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
 
     return engine
@@ -154,3 +150,11 @@ def open_database(url: str) -> Engine:
 def reading(engine: Engine) -> Engine:
     """The same database for transactions that only read: on SQLite they then never wait for a writer."""
     return engine.execution_options(posthuman_reading=True)
+
+
+def durably(engine: Engine) -> Engine:
+    """The same database for transactions that must outlive a power cut, and with them everything committed before.
+
+    On SQLite the connection stays that way for its later users, so this is for processes that answer no calls: the log keeper.
+    """
+    return engine.execution_options(posthuman_durable=True)

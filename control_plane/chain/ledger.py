@@ -23,7 +23,10 @@ NO_TIME = UnixSeconds(0)
 
 @dataclass(frozen=True)
 class Network:
-    """Addresses of Ocean's contracts on one chain, and how many blocks must follow an event before it counts."""
+    """Addresses of Ocean's contracts on one chain, and how many blocks an event needs, its own included, before it counts.
+
+    start_block: no event of Ocean's contracts is older; where reading histories begins.
+    """
 
     chain_id: int
     name: str
@@ -33,6 +36,7 @@ class Network:
     dispenser: Address
     ocean: Address
     confirmations: int
+    start_block: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,34 @@ class Created:
     nft: Address
     datatoken: Address
     exchange: Bytes32 | None
+
+
+@dataclass(frozen=True)
+class CreatedLog:
+    """A new data NFT that will hold a log's keys and anchors; it has no datatoken."""
+
+    sent: Sent
+    nft: Address
+
+
+@dataclass(frozen=True)
+class Sale:
+    """How a datatoken is sold, as its contracts say now.
+
+    price: base-token wei that one datatoken costs, the exchange's fees inside; 0 from a dispenser.
+    publish_fee: what each order pays to `publish_fee_to`, in wei of `publish_fee_token`.
+    exchange_datatoken: the datatoken that the asked exchange sells; None for a dispenser.
+    is_active: the exchange or the dispenser gives datatokens at all.
+    """
+
+    rate: TokenWei
+    price: TokenWei
+    base_token: Address | None
+    publish_fee: TokenWei
+    publish_fee_token: Address
+    publish_fee_to: Address
+    exchange_datatoken: Address | None
+    is_active: bool
 
 
 @dataclass(frozen=True)
@@ -136,7 +168,8 @@ class OrderFacts:
         from the asked datatoken.
     nft: the NFT that `emitter` names; is_from_factory as in AssetFacts.
     confirmations: blocks from the order's to the head, counted so that a transaction in the head block has 1.
-    provider_fee: the fee event of this order that the operator's address signed, if any.
+    provider_fee: the fee event of this order, if its signature is by the provider it names and its data name this datatoken and
+        service; who may be a provider, `access.py` decides.
     """
 
     transaction: TransactionHash
@@ -214,6 +247,12 @@ class LedgerReader(Protocol):
         is a datatoken of an NFT of Ocean's factory.
         """
 
+    def sale(self, datatoken: Address, exchange: Bytes32 | None) -> Sale:
+        """Raises NotFound when the address holds no datatoken, or the exchange does not exist."""
+
+    def document(self, nft: Address) -> bytes | None:
+        """The encrypted DDO as it was last written, from `MetadataCreated` and `MetadataUpdated` events; None before."""
+
     def data_history(self, nft: Address, key: Bytes32, from_block: int = 0) -> tuple[DataRecord, ...]:
         """Every value ever written under `key`, oldest first, from `DataChanged` events emitted by `nft`."""
 
@@ -224,12 +263,21 @@ class LedgerReader(Protocol):
 class Ledger(LedgerReader, Protocol):
     """What the market writes. Raises Refused for a revert, OutcomeUnknown when sent and not seen, Unavailable when not sent."""
 
+    def is_begun(self, key: str) -> bool:
+        """True when something was sent under `key` that is done, or may still be done: then only the same call may follow."""
+
     def create_asset(self, wallet: Wallet, key: str, name: str, symbol: str, terms: Terms) -> Created: ...
+
+    def create_log_nft(self, wallet: Wallet, key: str, name: str, symbol: str) -> CreatedLog: ...
 
     def record_data(self, wallet: Wallet, key: str, nft: Address, data_key: Bytes32, value: bytes) -> Sent: ...
 
-    def record_metadata(self, wallet: Wallet, key: str, nft: Address, document: bytes, clear_hash: Bytes32, endpoint: str) -> Sent:
-        """Write an encrypted DDO: `document` as it goes on chain, `clear_hash` = SHA-256 of the clear text."""
+    def record_metadata(
+        self, wallet: Wallet, key: str, nft: Address, document: bytes, clear_hash: Bytes32, endpoint: str, decryptor: Address
+    ) -> Sent:
+        """Write an encrypted DDO: `document` as it goes on chain (compressed, then encrypted: Ocean's flags 3), `clear_hash` =
+        SHA-256 of the clear text; who may read it asks `decryptor` at `endpoint`.
+        """
 
     def buy_datatoken(self, wallet: Wallet, key: str, datatoken: Address, exchange: Bytes32 | None, max_paid: TokenWei) -> Purchase:
         """Buy one datatoken at the fixed rate, or take one from the dispenser when `exchange` is None."""

@@ -1,6 +1,6 @@
 """The receipt: the signed record of one call, as a value with one canonical byte form.
 
-In: the facts of a call. Out: `Receipt`, `SignedReceipt`, salted hashes and leaf bytes. This module must never do I/O.
+In: the facts of a call. Out: `Receipt`, `SignedReceipt`, `Issued`, salted hashes and leaf bytes. This module must never do I/O.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any
 
@@ -65,7 +65,7 @@ class Receipt:
     merge_by: UnixMillis
 
     def to_json(self) -> dict[str, Any]:
-        record = asdict(self)
+        record = dict(self.__dict__)  # all fields are plain values; `asdict` copies each deeply, which takes 15 microseconds
         record["status"] = int(self.status)
         return record
 
@@ -144,9 +144,42 @@ def leaf_bytes(signed: SignedReceipt) -> bytes:
     return json.dumps(signed.to_json(), sort_keys=True, separators=(",", ":")).encode("ascii")
 
 
+def leaf_id(leaf: bytes) -> Bytes32:
+    """Name of the receipt whose leaf bytes these are: the RFC 6962 leaf hash, SHA-256(0x00 + leaf bytes)."""
+    return Bytes32("0x" + hashlib.sha256(b"\0" + leaf).hexdigest())
+
+
 def receipt_id(signed: SignedReceipt) -> Bytes32:
-    """Name of a receipt: its RFC 6962 leaf hash, SHA-256(0x00 + leaf bytes)."""
-    return Bytes32("0x" + hashlib.sha256(b"\0" + leaf_bytes(signed)).hexdigest())
+    """Name of a receipt: `leaf_id` of its leaf bytes."""
+    return leaf_id(leaf_bytes(signed))
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A stored receipt with its salt: what its buyer gets. leaf_index: None until the log keeper has given it a place."""
+
+    signed: SignedReceipt
+    salt: bytes
+    id: Bytes32
+    leaf_index: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The envelope that travels in `X-Posthuman-Receipt`, in streams and in files."""
+        return {"signed": self.signed.to_json(), "salt": "0x" + self.salt.hex(), "id": self.id}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Issued:
+        """Raises BadInput for a missing, unknown or ill-typed field, and for an `id` that is not the receipt's own."""
+        names = {"signed", "salt", "id"}
+        if not isinstance(record, Mapping) or set(record) != names:
+            raise BadInput(
+                "receipt envelope", f"exactly the fields {sorted(names)}", sorted(record) if isinstance(record, Mapping) else record
+            )
+        signed = SignedReceipt.from_json(record["signed"])
+        salt = bytes.fromhex(parse_bytes32(record["salt"], "salt")[2:])
+        if record["id"] != receipt_id(signed):
+            raise BadInput("id", f"this receipt's own, {receipt_id(signed)}", record["id"])
+        return cls(signed, salt, receipt_id(signed))
 
 
 def request_hash(salt: bytes, body: bytes) -> Bytes32:

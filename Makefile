@@ -1,0 +1,65 @@
+# Two commands for a newcomer: `make demo` and `make test`. Everything is written inside this folder.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+MODEL ?=
+REVISION ?=
+# PyTorch's own index of builds without CUDA saves about 3 GB; its address is on PyTorch's installation page
+TORCH_INDEX ?=
+
+CACHE := $(CURDIR)/.posthuman/cache
+export TORCH_INDEX
+export TMPDIR := $(CACHE)/tmp
+export XDG_CACHE_HOME := $(CACHE)/xdg
+export HF_HOME := $(CACHE)/huggingface
+export TORCH_HOME := $(CACHE)/torch
+export MPLCONFIGDIR := $(CACHE)/matplotlib
+# libraries that report usage home are told not to
+export HF_HUB_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
+
+.PHONY: help setup setup-tests demo test test-long check live bench down clean
+
+help:
+	@echo "make demo [MODEL=folder, or MODEL=hub-id REVISION=commit]  set up, start the stack, publish, sell, call, verify"
+	@echo "make test                           set up, then every test of the default run (real servers; under 15 minutes)"
+	@echo "make check                          format, lint, types, import contracts, fast tests (under a minute)"
+	@echo "make live | test-long               the tests on real servers | the tests past fifteen minutes"
+	@echo "make bench                          what the gate adds to a direct call; writes docs/benchmarks.md"
+	@echo "make down | clean                   stop the stack | and remove environments and state"
+
+setup:
+	@mkdir -p $(TMPDIR)
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "missing: Python 3.11: apt-get install python3.11 python3.11-venv, or make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -m deploy.local.setup
+
+setup-tests: setup
+	@$(PYTHON) -m deploy.local.setup --tests
+
+demo: setup
+	@$(BIN)/posthuman demo $(if $(MODEL),--model "$(MODEL)") $(if $(REVISION),--revision "$(REVISION)")
+
+test: setup-tests
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: setup-tests
+	$(BIN)/python -m pytest -m long
+
+live: setup-tests
+	$(BIN)/python -m pytest -m "live and not long"
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n 2 -m "not live and not slow and not long"
+
+bench: setup
+	$(BIN)/python -m bench.gate
+
+down:
+	@if [ -x $(BIN)/posthuman ]; then $(BIN)/posthuman down; fi
+
+clean: down
+	rm -rf .venv .venv-triton node_modules .posthuman *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,81 @@
+"""Provider fees: what the operator asks for one order, signed so that the datatoken takes it from the buyer.
+
+In: amounts and the operator's wallet. Out: a `ProviderFee`. This module must never speak to a node.
+
+Source: ERC20Template `_checkProviderFee` (ocean-contracts 2.0.3) and Ocean Provider 2.1 `utils/provider_fees.py`. The contract
+checks only that the signature is by the address it pays. That the fee was meant for this datatoken and service stands in its data,
+and that it is not too old in `valid_until`: who accepts an order must check both (`names`, and access.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from eth_utils.crypto import keccak
+
+from control_plane.chain.ledger import ProviderFee, Wallet
+from control_plane.chain.wallet import signer_of
+from control_plane.did import Address, Bytes32, TokenWei, UnixSeconds
+
+
+def service_id(service_index: int) -> str:
+    """The id of a service in our DDOs: its position, so that a fee for one service never passes for another."""
+    return str(service_index)
+
+
+def provider_fee_digest(provider: Address, token: Address, amount: int, valid_until: int, data: bytes) -> bytes:
+    """The 32 bytes that are signed: keccak256 of the packed fields, behind Ethereum's message prefix."""
+    packed = (
+        data
+        + bytes.fromhex(provider[2:])
+        + bytes.fromhex(token[2:])
+        + int(amount).to_bytes(32, "big")
+        + int(valid_until).to_bytes(32, "big")
+    )
+    return bytes(keccak(b"\x19Ethereum Signed Message:\n32" + bytes(keccak(packed))))
+
+
+def sign_provider_fee(
+    wallet: Wallet,
+    datatoken: Address,
+    service_index: int,
+    token: Address,
+    amount: TokenWei,
+    valid_until: UnixSeconds,
+    clock: Callable[[], float],
+) -> ProviderFee:
+    """A fee that the datatoken accepts. clock: seconds since 1970, UTC; it stands in the data as Ocean Provider writes it."""
+    data = json.dumps(
+        {"environment": None, "timestamp": clock(), "dt": datatoken, "id": service_id(service_index)}, separators=(",", ":")
+    ).encode()
+    signature = wallet.sign_digest(provider_fee_digest(wallet.address, token, amount, valid_until, data))
+    return ProviderFee(
+        provider=wallet.address,
+        token=token,
+        amount=amount,
+        valid_until=valid_until,
+        data=data,
+        v=signature[64],
+        r=Bytes32("0x" + signature[:32].hex()),
+        s=Bytes32("0x" + signature[32:64].hex()),
+    )
+
+
+def is_signed(fee: ProviderFee) -> bool:
+    """True when the signature is by the address that the fee pays."""
+    digest = provider_fee_digest(fee.provider, fee.token, fee.amount, fee.valid_until, fee.data)
+    if not 0 <= fee.v < 256:
+        return False
+    return signer_of(digest, bytes.fromhex(fee.r[2:]) + bytes.fromhex(fee.s[2:]) + bytes([fee.v])) == fee.provider
+
+
+def names(fee: ProviderFee, datatoken: Address, service_index: int) -> bool:
+    """True when the fee's data say this datatoken and this service; data of any other form say nothing."""
+    try:
+        record = json.loads(fee.data)
+    except ValueError:
+        return False
+    if not isinstance(record, dict):
+        return False
+    return str(record.get("dt", "")).lower() == datatoken.lower() and record.get("id") == service_id(service_index)

@@ -1,0 +1,166 @@
+"""The ledger on Ocean's real contracts.
+
+In: a node, a network, an outbox. Out: `OceanReader`, which anyone can open with an RPC URL alone, and `OceanLedger`, which also
+writes. This module must never send past the outbox.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from control_plane.chain import anchors, assets, orders
+from control_plane.chain.ledger import (
+    AssetFacts,
+    Block,
+    Created,
+    CreatedLog,
+    DataRecord,
+    Network,
+    OrderFacts,
+    ProviderFee,
+    Purchase,
+    Sale,
+    Sent,
+    Terms,
+    Wallet,
+)
+from control_plane.chain.networks import network as network_of
+from control_plane.chain.outbox import Outbox
+from control_plane.chain.rpc import Mined, Rpc
+from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, did_of
+from control_plane.errors import BadInput, Conflict, Refused
+
+MAX_APPROVALS = 8
+
+
+class OceanReader:
+    """Implements `LedgerReader`."""
+
+    def __init__(self, rpc: Rpc, network: Network) -> None:
+        if rpc.chain_id != network.chain_id:
+            raise BadInput("chain_id", f"{network.chain_id}, the network's", rpc.chain_id)
+        self._rpc, self._network = rpc, network
+
+    @property
+    def network(self) -> Network:
+        return self._network
+
+    def head(self) -> Block:
+        return self._rpc.head()
+
+    def block(self, number: int) -> Block:
+        return self._rpc.block(number)
+
+    def balance(self, token: Address, holder: Address) -> TokenWei:
+        return TokenWei(assets.read(self._rpc, "ERC20Template", token, "balanceOf", holder)[0])
+
+    def asset(self, nft: Address) -> AssetFacts:
+        return assets.asset(self._rpc, self._network, nft)
+
+    def find_asset(self, did: Did, nft: Address) -> AssetFacts:
+        return _checked_did(self, did, nft)
+
+    def sale(self, datatoken: Address, exchange: Bytes32 | None) -> Sale:
+        return assets.sale(self._rpc, self._network, datatoken, exchange)
+
+    def document(self, nft: Address) -> bytes | None:
+        return assets.document(self._rpc, self._network, nft)
+
+    def order_facts(self, transaction: TransactionHash, datatoken: Address | None = None) -> OrderFacts:
+        return orders.order_facts(self._rpc, self._network, transaction, datatoken)
+
+    def data_history(self, nft: Address, key: Bytes32, from_block: int = 0) -> tuple[DataRecord, ...]:
+        return anchors.data_history(self._rpc, self._network, nft, key, from_block)
+
+
+class OceanLedger(OceanReader):
+    """Implements `Ledger`."""
+
+    def __init__(self, rpc: Rpc, network: Network, outbox: Outbox) -> None:
+        super().__init__(rpc, network)
+        self._outbox = outbox
+
+    def is_begun(self, key: str) -> bool:
+        return self._outbox.is_live(key)
+
+    def create_asset(self, wallet: Wallet, key: str, name: str, symbol: str, terms: Terms) -> Created:
+        action = assets.create_action(self._rpc, self._network, wallet.address, name, symbol, terms)
+        mined = self._outbox.send(wallet, key, action)
+        nft, datatoken, exchange = assets.created(self._network, mined, is_free=terms.rate == 0)
+        return Created(_sent(mined), nft, datatoken, exchange)
+
+    def create_log_nft(self, wallet: Wallet, key: str, name: str, symbol: str) -> CreatedLog:
+        mined = self._outbox.send(wallet, key, assets.create_log_action(self._network, wallet.address, name, symbol))
+        return CreatedLog(_sent(mined), assets.created_log(self._network, mined))
+
+    def record_data(self, wallet: Wallet, key: str, nft: Address, data_key: Bytes32, value: bytes) -> Sent:
+        return _sent(self._outbox.send(wallet, key, anchors.record_action(nft, data_key, value)))
+
+    def record_metadata(
+        self, wallet: Wallet, key: str, nft: Address, document: bytes, clear_hash: Bytes32, endpoint: str, decryptor: Address
+    ) -> Sent:
+        action = assets.metadata_action(nft, document, clear_hash, endpoint, decryptor)
+        return _sent(self._outbox.send(wallet, key, action))
+
+    def buy_datatoken(self, wallet: Wallet, key: str, datatoken: Address, exchange: Bytes32 | None, max_paid: TokenWei) -> Purchase:
+        """Approves the price of now, not `max_paid`: nothing is left over for the exchange to take later."""
+        if exchange is None:
+            action = orders.dispense_action(self._network, datatoken, wallet.address)
+            return Purchase(_sent(self._outbox.send(wallet, key, action)), TokenWei(0))
+        if not self._outbox.is_live(key):
+            sale = self.sale(datatoken, exchange)
+            if sale.exchange_datatoken != datatoken:
+                raise BadInput("exchange", f"one that sells {datatoken}", sale.exchange_datatoken)
+            if sale.price > max_paid:
+                raise Refused(f"{datatoken}: one costs {sale.price} wei, at most {max_paid} were offered", code="too_expensive")
+            if sale.base_token is not None:
+                self._allow(wallet, key, self._network.fixed_rate, {sale.base_token: sale.price})
+        action = orders.buy_action(self._network, exchange, max_paid)
+        mined = self._outbox.send(wallet, key, action, orders.BUY_IDENTITY)
+        return Purchase(_sent(mined), orders.paid(self._network, mined, exchange))
+
+    def start_order(
+        self, wallet: Wallet, key: str, datatoken: Address, consumer: Address, service_index: int, fee: ProviderFee
+    ) -> Sent:
+        if not self._outbox.is_live(key):
+            _, token, amount = assets.read(self._rpc, "ERC20Template", datatoken, "getPublishingMarketFee")
+            sums: dict[Address, int] = {}
+            for each, wanted in ((Address(token), int(amount)), (fee.token, int(fee.amount))):
+                sums[each] = sums.get(each, 0) + wanted
+            self._allow(wallet, key, datatoken, sums)
+        action = orders.order_action(datatoken, consumer, service_index, fee)
+        return _sent(self._outbox.send(wallet, key, action, orders.ORDER_IDENTITY))
+
+    def _allow(self, wallet: Wallet, key: str, spender: Address, sums: dict[Address, int]) -> None:
+        """Let `spender` take these sums. Another order of the same wallet may use an allowance up: then it is given again."""
+        for token, amount in sums.items():
+            for number in range(MAX_APPROVALS):
+                if orders.allowance(self._rpc, token, wallet.address, spender) >= amount:
+                    break
+                approval = f"{key}/approve/{token}/{amount}/{number}"
+                self._outbox.send(wallet, approval, orders.approve_action(token, spender, amount))
+            else:
+                raise Conflict(f"{key}: {MAX_APPROVALS} approvals of {token} were used up by other orders of this wallet")
+
+
+def open_reader(rpc_url: str, chain_id: int, confirmations: int | None = None) -> OceanReader:
+    """A ledger for who only reads: a verifier, an auditor. Opens no connection before the first question."""
+    return OceanReader(Rpc(rpc_url, chain_id), network_of(chain_id, confirmations))
+
+
+def open_ledger(rpc_url: str, chain_id: int, outbox: Path, confirmations: int | None = None) -> OceanLedger:
+    """A ledger for who writes; `outbox` is the folder of sent transactions, shared by every process of this deployment."""
+    found = network_of(chain_id, confirmations)
+    rpc = Rpc(rpc_url, chain_id)
+    return OceanLedger(rpc, found, Outbox(outbox, rpc, found.confirmations))
+
+
+def _checked_did(reader: OceanReader, did: Did, nft: Address) -> AssetFacts:
+    expected = did_of(nft, reader.network.chain_id)
+    if did != expected:
+        raise BadInput("did", f"{expected}, the DID of {nft} on chain {reader.network.chain_id}", did)
+    return reader.asset(nft)
+
+
+def _sent(mined: Mined) -> Sent:
+    return Sent(mined.transaction, mined.block, mined.gas_used)

@@ -1,0 +1,272 @@
+"""A node, spoken to through web3: the only module that knows how.
+
+In: an RPC URL and the chain id it must have. Out: blocks, receipts, logs, call results. This module must never decide anything, and
+nothing of web3 leaves it: its errors become ours here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import requests
+
+import control_plane.chain.ocean_fix
+import control_plane.chain.recursion_limit  # noqa: F401  # web3 raises the limit
+from control_plane.chain.ledger import Block
+from control_plane.did import Address, Bytes32, TransactionHash, UnixSeconds, parse_address
+from control_plane.errors import BadInput, Refused, Unavailable
+
+CONNECT_TIMEOUT_S = 2.0
+READ_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Log:
+    """One event as the chain keeps it. topics: 0x-hex, the first is the event's kind.
+
+    written_at: its block's time, from nodes that say it with the event (`blockTimestamp`, geth 1.15 and anvil 1.x); else None.
+    """
+
+    address: Address
+    topics: tuple[str, ...]
+    data: bytes
+    block: int
+    transaction: TransactionHash
+    written_at: UnixSeconds | None = None
+
+
+@dataclass(frozen=True)
+class Mined:
+    """A transaction in a block. status: 1 done, 0 reverted. to: None when it made a contract."""
+
+    transaction: TransactionHash
+    status: int
+    block: int
+    block_hash: Bytes32
+    gas_used: int
+    sender: Address
+    to: Address | None
+    logs: tuple[Log, ...]
+
+
+@dataclass(frozen=True)
+class Fees:
+    """What a transaction should offer now, in wei per gas. priority None: the chain has no EIP-1559, `most` is the gas price."""
+
+    most: int
+    priority: int | None
+
+
+class NodeRefused(Exception):
+    """The node answered with an error. reason: the revert reason when it was a revert, otherwise the node's own words."""
+
+    def __init__(self, reason: str, *, is_revert: bool) -> None:
+        super().__init__(reason)
+        self.reason, self.is_revert = reason, is_revert
+
+
+class Rpc:
+    """A node that answers JSON-RPC over HTTP. Safe to use from several threads; opens nothing before the first question."""
+
+    def __init__(
+        self, url: str, chain_id: int, connect_timeout_s: float = CONNECT_TIMEOUT_S, read_timeout_s: float = READ_TIMEOUT_S
+    ) -> None:
+        self.url, self.chain_id = url, chain_id
+        self._timeout = (connect_timeout_s, read_timeout_s)
+        self._lock = threading.Lock()
+        self._provider: Any = None
+        self._is_checked = False
+
+    def head(self) -> Block:
+        return self._block("latest")
+
+    def block(self, number: int) -> Block:
+        """Raises Unavailable for a number past the head: this node has not seen it yet."""
+        return self._block(hex(number))
+
+    def receipt(self, transaction: TransactionHash) -> Mined | None:
+        """None: this node knows no block with it; never sent, still waiting, or reorganised away."""
+        found = self.ask("eth_getTransactionReceipt", [transaction])
+        return None if found is None else _mined(found)
+
+    def knows_transaction(self, transaction: TransactionHash) -> bool:
+        return self.ask("eth_getTransactionByHash", [transaction]) is not None
+
+    def sent_count(self, account: Address, block: int | str = "latest") -> int:
+        """How many transactions `account` has sent up to a block: the next nonce. `pending` counts the waiting ones too."""
+        return int(self.ask("eth_getTransactionCount", [account, block if isinstance(block, str) else hex(block)]), 16)
+
+    def code(self, address: Address) -> bytes:
+        return _bytes(self.ask("eth_getCode", [address, "latest"]))
+
+    def call(self, to: Address, data: bytes, sender: Address | None = None, block: int | None = None) -> bytes:
+        """Run a function without writing. Raises Refused with the reason when it reverts."""
+        request = {"to": to, "data": "0x" + data.hex()} | ({"from": sender} if sender else {})
+        return _bytes(self.ask("eth_call", [request, "latest" if block is None else hex(block)]))
+
+    def estimate_gas(self, sender: Address, to: Address | None, data: bytes, value: int) -> int:
+        """Gas that the transaction would use now. Raises Refused with the reason when it would revert."""
+        request = {"from": sender, "data": "0x" + data.hex(), "value": hex(value)} | ({"to": to} if to else {})
+        return int(self.ask("eth_estimateGas", [request]), 16)
+
+    def fees(self) -> Fees:
+        """Twice the base fee plus the node's tip, so that the transaction survives several full blocks; as web3 chooses it."""
+        base = self.ask("eth_getBlockByNumber", ["latest", False]).get("baseFeePerGas")
+        if base is None:
+            return Fees(int(self.ask("eth_gasPrice", []), 16), None)
+        try:
+            tip = int(self.ask("eth_maxPriorityFeePerGas", []), 16)
+        except Unavailable:  # nodes without this method; 1 gwei is what they accept
+            tip = 10**9
+        return Fees(2 * int(base, 16) + tip, tip)
+
+    def logs(self, address: Address, topics: Sequence[str | Sequence[str]], first: int, last: int) -> tuple[Log, ...]:
+        """Events of one contract whose first topics are these, blocks first..last inclusive, oldest first.
+
+        Asks for all blocks at once and halves the range as long as the node refuses it: each node has its own limit.
+        """
+        if first > last:
+            return ()
+        request = {"address": address, "topics": list(topics), "fromBlock": hex(first), "toBlock": hex(last)}
+        try:
+            return tuple(_log(record) for record in self._request("eth_getLogs", [request]))
+        except NodeRefused as error:
+            if last - first < _SMALLEST_RANGE:
+                raise _ours(error) from error
+        middle = (first + last) // 2
+        return self.logs(address, topics, first, middle) + self.logs(address, topics, middle + 1, last)
+
+    def broadcast(self, raw: bytes) -> None:
+        """Hand a signed transaction to the node. Raises NodeRefused for its error, Unavailable when no answer came.
+
+        Unavailable here means unknown: the node may have it. Again: the same bytes are the same transaction, never a second one.
+        """
+        self._request("eth_sendRawTransaction", ["0x" + raw.hex()])
+
+    def ask(self, method: str, params: Sequence[Any]) -> Any:
+        """Any question. Raises Refused for a revert and for empty accounts, Unavailable for any other error of the node."""
+        try:
+            return self._request(method, params)
+        except NodeRefused as error:
+            raise _ours(error) from error
+
+    def _block(self, number: str) -> Block:
+        found = self.ask("eth_getBlockByNumber", [number, False])
+        if found is None:
+            raise Unavailable(f"{self._name()}: expected block {number}, the node does not have it yet")
+        return Block(int(found["number"], 16), Bytes32(found["hash"]), UnixSeconds(int(found["timestamp"], 16)))
+
+    def _request(self, method: str, params: Sequence[Any]) -> Any:
+        if not self._is_checked:
+            found = int(self._post("eth_chainId", []), 16)
+            if found != self.chain_id:
+                raise BadInput("chain_id", f"chain {self.chain_id} at {self._name()}", found)
+            self._is_checked = True
+        return self._post(method, params)
+
+    def _post(self, method: str, params: Sequence[Any]) -> Any:
+        try:
+            answer = self._connected().make_request(method, list(params))
+        except requests.exceptions.HTTPError as error:
+            # nodes answer "range too large" and "too many requests" with a status and, sometimes, a JSON-RPC error inside
+            answer = _json(error.response)
+            if "error" not in answer:
+                status = None if error.response is None else error.response.status_code
+                raise Unavailable(f"{self._name()}: {method} was answered with HTTP {status}") from error
+        except (requests.exceptions.RequestException, ValueError) as error:  # ValueError: an answer that is not JSON
+            self._is_checked = False  # another node may answer next
+            raise Unavailable(f"{self._name()}: {method} was not answered ({type(error).__name__})") from error
+        if "error" in answer:
+            raise _node_error(answer["error"])
+        return answer.get("result")
+
+    def _connected(self) -> Any:
+        with self._lock:
+            if self._provider is None:
+                from web3 import HTTPProvider  # 1 s to import: only who speaks to a node pays
+
+                choices: dict[str, Any] = {"timeout": self._timeout}
+                if urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1"):
+                    choices["proxies"] = {"http": None, "https": None, "all": None}  # this machine's proxy cannot reach it
+                # make_request goes past web3's middleware: its retries would repeat each request five times, 0.3 s apart
+                self._provider = HTTPProvider(self.url, request_kwargs=choices)
+            return self._provider
+
+    def _name(self) -> str:
+        """The URL without its path and query, which may hold a key."""
+        parts = urlsplit(self.url)
+        return f"node {parts.scheme}://{parts.hostname}:{parts.port or ''}".rstrip(":")
+
+
+_SMALLEST_RANGE = 16
+_REVERTED = "execution reverted"
+
+
+def _node_error(record: Any) -> NodeRefused:
+    message = str(record.get("message", record)) if isinstance(record, Mapping) else str(record)
+    data = record.get("data") if isinstance(record, Mapping) else None
+    if isinstance(data, Mapping):
+        data = data.get("data") or data.get("result")
+    reason = _reason(data) if isinstance(data, str) else None
+    is_revert = reason is not None or "revert" in message.lower()
+    if reason is None and is_revert:
+        reason = message.partition(_REVERTED)[2].lstrip(": ").removeprefix("revert: ") or message
+    return NodeRefused(reason or message, is_revert=is_revert)
+
+
+def _reason(data: str) -> str | None:
+    """The text of Solidity's `Error(string)`; None for other data. Source: Solidity documentation, "Revert"."""
+    raw = _bytes(data) if data.startswith("0x") else b""
+    if raw[:4] != bytes.fromhex("08c379a0") or len(raw) < 68:
+        return None
+    length = int.from_bytes(raw[36:68], "big")
+    return raw[68 : 68 + length].decode("utf-8", "replace")
+
+
+def _ours(error: NodeRefused) -> Refused | Unavailable:
+    if error.is_revert:
+        return Refused(f"the contract refused: {error.reason}", code="reverted")
+    if "insufficient funds" in error.reason.lower():
+        return Refused(f"the node refused: {error.reason}", code="no_gas_money")
+    return Unavailable(f"the node answered with an error: {error.reason}")
+
+
+def _json(response: Any) -> Mapping[str, Any]:
+    try:
+        record = response.json()
+    except (AttributeError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text[2:])
+
+
+def _log(record: Mapping[str, Any]) -> Log:
+    return Log(
+        address=parse_address(record["address"].lower()),
+        topics=tuple(record["topics"]),
+        data=_bytes(record["data"]),
+        block=int(record["blockNumber"], 16),
+        transaction=TransactionHash(record["transactionHash"]),
+        written_at=UnixSeconds(int(record["blockTimestamp"], 16)) if record.get("blockTimestamp") else None,
+    )
+
+
+def _mined(record: Mapping[str, Any]) -> Mined:
+    to = record.get("to")
+    return Mined(
+        transaction=TransactionHash(record["transactionHash"]),
+        status=int(record["status"], 16),
+        block=int(record["blockNumber"], 16),
+        block_hash=Bytes32(record["blockHash"]),
+        gas_used=int(record["gasUsed"], 16),
+        sender=parse_address(record["from"].lower()),
+        to=parse_address(to.lower()) if to else None,
+        logs=tuple(_log(cast(Mapping[str, Any], log)) for log in record["logs"]),
+    )

@@ -1,0 +1,158 @@
+"""Entries on their way into the model repository.
+
+In: an entry's or a model's folder, or a hub id. Out: the entry installed under its own name, and what its files say of it. This
+module must never change an entry that is already installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from control_plane.did import Bytes32
+from control_plane.errors import IntegrityBroken, Refused
+from converters.entry import Entry, ModelDigest, entry_files, file_sha256, manifest, model_digest, read_entry, triton_name
+from converters.errors import EntryBroken
+
+
+@dataclass(frozen=True)
+class Obtained:
+    """An entry's folder. is_ours: made by this flow in a folder of its own, so it may be moved.
+
+    remembered_as: where to note its digest, if anywhere.
+    """
+
+    folder: Path
+    is_ours: bool
+    remembered_as: Path | None = None
+
+
+@dataclass(frozen=True)
+class Installed:
+    folder: Path
+    entry: Entry
+    model_digest: Bytes32
+
+
+def obtain(
+    model: str,
+    revision: str | None,
+    options: Sequence[str | None],
+    models: Path,
+    scratch: Path,
+    convert: Callable[[Path], Path],
+) -> Obtained:
+    """A finished entry: `model` itself when it is one, one installed before from the same bytes, or what `convert` makes.
+
+    options: everything else that a conversion depends on (name, task). convert: makes the entry's folder below the folder it is
+    given, and returns it. Again: the same bytes and options are converted
+    once, as long as their entry stays installed.
+    """
+    if (Path(model) / "entry.json").is_file():
+        return Obtained(Path(model), is_ours=False)
+    source = _source(model, revision, options)
+    note = scratch / f"{source}.json" if source else None
+    if note is not None and note.is_file():
+        known = models / triton_name(ModelDigest(json.loads(note.read_text(encoding="utf-8"))["model_digest"]))
+        if known.is_dir():
+            return Obtained(known, is_ours=False, remembered_as=note)
+    scratch.mkdir(parents=True, exist_ok=True)
+    made = convert(Path(tempfile.mkdtemp(prefix="conversion.", dir=scratch)))
+    return Obtained(made, is_ours=True, remembered_as=note)
+
+
+def install(found: Obtained, models: Path) -> Installed:
+    """Put an entry into the repository under its digest's name, in one step.
+
+    Raises Refused when it is no entry; IntegrityBroken when other bytes lie under that name already. Again: finds it there.
+    """
+    try:
+        if found.folder.parent == models:
+            part = found.folder
+        else:
+            models.mkdir(parents=True, exist_ok=True)
+            part = models / f".part.{os.getpid()}"
+            shutil.rmtree(part, ignore_errors=True)
+            _bring(found, part)
+        digest = model_digest(part)  # of the copy: the source may change while it is read
+        entry = read_entry(part)
+    except EntryBroken as error:
+        raise Refused(str(error), code="entry_broken") from error
+    target = models / triton_name(digest)
+    if part != target:
+        _place(part, target, digest)
+    if found.remembered_as is not None:
+        found.remembered_as.write_text(json.dumps({"model_digest": digest}), encoding="utf-8")
+    if found.is_ours:
+        shutil.rmtree(found.folder.parent, ignore_errors=True)  # what the conversion left beside its entry
+    return Installed(target, entry, Bytes32(digest))
+
+
+def describe(installed: Installed) -> dict[str, Any]:
+    """What a buyer reads about a model, computed from its files; nothing here is typed by hand."""
+    entry, lines = installed.entry, manifest(installed.folder)
+    return {
+        "task": entry.task,
+        "architecture": entry.architecture,
+        "precision": entry.precision,
+        "inputs": [tensor.to_json() for tensor in entry.inputs],
+        "outputs": [tensor.to_json() for tensor in entry.outputs],
+        "context_length": entry.details.get("context_length"),
+        "model_digest": installed.model_digest,
+        "files": len(lines),
+        "size_bytes": sum(line.size for line in lines),
+        "source": {name: entry.source.get(name) for name in ("id", "revision", "licence")},
+        "parity": [dict(line) for line in entry.parity],
+        "parents": list(entry.parents),
+    }
+
+
+def _bring(found: Obtained, part: Path) -> None:
+    if found.is_ours:
+        found.folder.rename(part)
+        return
+    for path in entry_files(found.folder):
+        copy = part / path.relative_to(found.folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy, follow_symlinks=False)
+
+
+def _place(part: Path, target: Path, digest: ModelDigest) -> None:
+    try:
+        part.rename(target)  # fails where a folder with files is: an installed entry is never replaced
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if not target.is_dir():
+            raise
+        try:
+            there = str(model_digest(target))
+        except EntryBroken as broken:
+            there = str(broken)
+        if there != digest:
+            raise IntegrityBroken(f"{target}: expected the entry {digest}, found {there}; remove it and publish again") from error
+
+
+def _source(model: str, revision: str | None, options: Sequence[str | None]) -> str | None:
+    """Names the bytes of a model: a local folder's files, or a hub id with its revision. None when that cannot be said."""
+    folder = Path(model)
+    if folder.is_dir():
+        try:
+            lines: list[Any] = [[path.relative_to(folder).as_posix(), file_sha256(path)] for path in _plain_files(folder)]
+        except OSError:
+            return None  # links: the converter follows or refuses them, and says so
+    elif revision is not None:
+        lines = [model, revision]
+    else:
+        return None
+    return hashlib.sha256(json.dumps([lines, list(options)]).encode()).hexdigest()[:32]
+
+
+def _plain_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if not path.is_dir())

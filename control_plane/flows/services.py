@@ -1,0 +1,31 @@
+"""What a running market is made of: the parts that flows and web use.
+
+In: nothing. Out: the frozen record `Services`, which `wiring.py` fills. This module must never build a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from control_plane.chain.ledger import Ledger, Network, Wallet
+from control_plane.receipts.store import ReceiptStore
+from control_plane.serving.catalogue import Catalogue
+from control_plane.serving.inference import InferenceServer
+from control_plane.serving.sessions import Sessions
+from control_plane.settings import Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    """operator: signs provider fees and receipts. clock: seconds since 1970, UTC."""
+
+    settings: Settings
+    network: Network
+    ledger: Ledger
+    server: InferenceServer
+    catalogue: Catalogue
+    sessions: Sessions
+    store: ReceiptStore
+    operator: Wallet
+    clock: Callable[[], float]

@@ -1,0 +1,403 @@
+"""Stores calls and receipts: what is reserved becomes exactly one receipt, or is given back.
+
+In: the facts of a call, before and after Triton answers. Out: signed receipts, durable before they are returned. This module must
+never ask a chain node or Triton anything.
+
+A call's life: `reserve` (one charge taken, a row in `calls`), then `complete` (the row becomes a receipt) or `release` (the row and
+the charge go back). What a killed process leaves in `calls`, `reap` closes.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy.exc import OperationalError
+
+from control_plane.database import calls, reading, receipts, sessions
+from control_plane.did import ZERO_BYTES32, Address, Bytes32, Did, TransactionHash, UnixMillis
+from control_plane.errors import BadInput, Conflict, Forbidden, NotFound, Unauthenticated, Unavailable
+from control_plane.receipts.receipt import FIRST_PREVIOUS, CallStatus, Issued, Receipt, SignedReceipt, leaf_bytes, leaf_id
+from control_plane.receipts.signing import ReceiptSigner, recover_signer
+from control_plane.receipts.statements import Prepared
+
+__all__ = ["Issued", "Reaped", "ReceiptStore", "Reservation"]
+
+SALT_BYTES = 32
+SEQUENCE_TRIES = 20
+"""Only where the database lets two writers in at once (not SQLite): how often a lost race for a sequence is run again."""
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """A call that is charged and not yet answered."""
+
+    call_id: str
+    token_hash: str
+    did: Did
+    model_digest: Bytes32
+    consumer: Address
+    order: TransactionHash
+    request_hash: Bytes32
+    salt: bytes
+    started_at: UnixMillis
+    is_streaming: bool
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """What `reap` closed: streams that became receipts with status CUT, and calls whose charge went back."""
+
+    cut: int
+    released: int
+
+
+_OF_SAME_ORDER = sessions.alias("same_order")
+_USED_BY_ORDER = (
+    select(func.sum(_OF_SAME_ORDER.c.calls_used)).where(_OF_SAME_ORDER.c.order_tx == sessions.c.order_tx).scalar_subquery()
+)
+"""The quota is the order's: signing in twice must not double it. SQLite has one writer, so the sum is exact; on PostgreSQL calls of
+two sessions of one order that are reserved at the same moment may pass it by one."""
+_TAKE_CHARGE = (
+    update(sessions)
+    .where(
+        sessions.c.token_hash == bindparam("hashed"),
+        sessions.c.calls_limit > _USED_BY_ORDER,
+        sessions.c.revoked_at.is_(None),
+        sessions.c.expires_at > bindparam("now"),
+    )
+    .values(calls_used=sessions.c.calls_used + 1)
+)
+_GIVE_BACK = (
+    update(sessions)
+    .where(sessions.c.token_hash == bindparam("hashed"), sessions.c.calls_used > 0)
+    .values(calls_used=sessions.c.calls_used - 1)
+)
+_OPEN_CALL = insert(calls)
+_CLOSE_CALL = delete(calls).where(calls.c.call_id == bindparam("call"))
+_LAST_OF_ORDER = (
+    select(receipts.c.sequence, receipts.c.receipt_id)
+    .where(receipts.c.order_tx == bindparam("order"))
+    .order_by(receipts.c.sequence.desc())
+    .limit(1)
+)
+_ADD_RECEIPT = insert(receipts)
+_RECEIPT_COLUMNS = [column.name for column in receipts.c if column is not receipts.c.position]
+_SHOWN = (receipts.c.receipt_id, receipts.c.leaf, receipts.c.salt, receipts.c.leaf_index)
+
+
+class ReceiptStore:
+    """Calls and receipts of one operator, over a shared database; safe in several threads and several processes at once."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        signer: ReceiptSigner,
+        *,
+        worker: str,
+        merge_delay_s: int,
+        clock: Callable[[], float] = time.time,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        """worker: this process's name as `Worker` gives it, so that `reap` can tell whose calls are orphans.
+
+        merge_delay_s: each receipt promises to be in an anchored log this long after its call; seconds.
+        """
+        self._engine, self._reader = engine, reading(engine)
+        self._signer, self._worker = signer, worker
+        self._merge_delay_ms = merge_delay_s * 1000
+        self._clock, self._random_bytes = clock, random_bytes
+        # SQLite has one writer. Threads that wait here wake at once; those that wait inside SQLite sleep 1 to 100 ms a time.
+        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        self._take_charge, self._give_back = Prepared(_TAKE_CHARGE, engine), Prepared(_GIVE_BACK, engine)
+        self._open_call, self._close_call = Prepared(_OPEN_CALL, engine), Prepared(_CLOSE_CALL, engine)
+        self._last_of_order, self._add_receipt = Prepared(_LAST_OF_ORDER, engine), Prepared(_ADD_RECEIPT, engine, _RECEIPT_COLUMNS)
+        driver = engine.dialect.loaded_dbapi
+        self._taken, self._silent = driver.IntegrityError, (driver.OperationalError, OperationalError)
+
+    def new_salt(self) -> bytes:
+        """32 random bytes for one call's request and response hashes."""
+        return self._random_bytes(SALT_BYTES)
+
+    def reserve(
+        self,
+        *,
+        token_hash: str,
+        did: Did,
+        model_digest: Bytes32,
+        consumer: Address,
+        order: TransactionHash,
+        request_hash: Bytes32,
+        salt: bytes,
+        is_streaming: bool,
+        started_at: UnixMillis | None = None,
+    ) -> Reservation:
+        """Take one call from the session's quota and note that the call is under way, in one transaction.
+
+        Raises Unauthenticated (the session is unknown, revoked or expired), Forbidden with code `quota_exhausted`, Unavailable
+        (the database is busy or full; nothing was charged). Again: each call takes another charge.
+        """
+        now = self._clock()
+        reservation = Reservation(
+            call_id=self._random_bytes(16).hex(),
+            token_hash=token_hash,
+            did=did,
+            model_digest=model_digest,
+            consumer=consumer,
+            order=order,
+            request_hash=request_hash,
+            salt=salt,
+            started_at=UnixMillis(int(now * 1000)) if started_at is None else started_at,
+            is_streaming=is_streaming,
+        )
+        with self._writing("reserve a call") as connection:
+            if self._take_charge.run(connection, {"hashed": token_hash, "now": now}).rowcount != 1:
+                raise self._why_not(connection, token_hash, now)
+            self._open_call.run(
+                connection,
+                {
+                    "call_id": reservation.call_id,
+                    "token_hash": token_hash,
+                    "did": did,
+                    "model_digest": model_digest,
+                    "consumer": consumer,
+                    "order_tx": order,
+                    "request_hash": request_hash,
+                    "salt": salt,
+                    "started_at": reservation.started_at,
+                    "worker": self._worker,
+                    "is_streaming": int(is_streaming),
+                },
+            )
+        return reservation
+
+    def complete(
+        self,
+        reservation: Reservation,
+        *,
+        response_hash: Bytes32,
+        units_in: int,
+        units_out: int,
+        status: CallStatus = CallStatus.DONE,
+        finished_at: UnixMillis | None = None,
+    ) -> Issued:
+        """Turn a reserved call into a signed receipt, committed before it is returned.
+
+        Sequence and previous are read, the receipt signed and stored in one write transaction, so an order's receipts have no gap.
+        Raises Conflict when the call is no longer reserved (completed, released or reaped), Unavailable when the database does not
+        answer. Again: Conflict; the first receipt stands.
+        """
+        for _ in range(SEQUENCE_TRIES):
+            try:
+                with self._writing("store a receipt") as connection:
+                    return self._issue(connection, reservation, response_hash, units_in, units_out, status, finished_at)
+            except self._taken:
+                continue
+        raise Unavailable(f"order {reservation.order}: no free sequence after {SEQUENCE_TRIES} tries", retry_after_s=1)
+
+    def release(self, reservation: Reservation) -> bool:
+        """Give the charge back and forget the call. Again: does nothing; returns whether there was something to give back."""
+        with self._writing("release a call") as connection:
+            return self._release(connection, reservation)
+
+    def reap(self, is_alive: Callable[[str], bool]) -> Reaped:
+        """Close the calls of workers that are gone: a stream gets a receipt with status CUT, any other call its charge back.
+
+        A stream may have reached its buyer in part, which is what CUT says; its response hash is zero, for nobody has the bytes.
+        A whole answer is sent only after `complete`, so a call without a receipt was never answered. Again: closes nothing twice.
+        """
+        with self._reader.connect() as connection:
+            rows = connection.execute(select(calls)).all()
+        alive = {name: is_alive(name) for name in {row.worker for row in rows}}
+        cut = released = 0
+        for row in rows:
+            if alive[row.worker]:
+                continue
+            reservation = _reservation_of(row)
+            if not reservation.is_streaming:
+                released += self.release(reservation)
+                continue
+            try:
+                self.complete(reservation, response_hash=ZERO_BYTES32, units_in=0, units_out=0, status=CallStatus.CUT)
+                cut += 1
+            except Conflict:
+                continue
+        return Reaped(cut, released)
+
+    def receipt(self, identity: Bytes32) -> Issued:
+        """Raises NotFound when no receipt has this id."""
+        with self._reader.connect() as connection:
+            row = connection.execute(select(*_SHOWN).where(receipts.c.receipt_id == identity)).first()
+        if row is None:
+            raise NotFound(f"no receipt has the id {identity}")
+        return _issued_of(row)
+
+    def receipt_of_call(self, call_id: str) -> Issued | None:
+        """The receipt that a call became: for a buyer whose stream broke before its end. None while there is none."""
+        with self._reader.connect() as connection:
+            row = connection.execute(select(*_SHOWN).where(receipts.c.call_id == call_id)).first()
+        return None if row is None else _issued_of(row)
+
+    def receipts_of(
+        self, *, order: TransactionHash | None = None, consumer: Address | None = None, from_sequence: int = 0, limit: int = 100
+    ) -> tuple[Issued, ...]:
+        """Receipts of an order by sequence, or of a consumer by time of storing; oldest first, at most `limit`."""
+        chosen: Select[Any] = select(*_SHOWN).where(receipts.c.sequence >= from_sequence).limit(limit)
+        if order is not None:
+            chosen = chosen.where(receipts.c.order_tx == order).order_by(receipts.c.sequence)
+        elif consumer is None:
+            raise BadInput("receipts", "an order or a consumer to list", "neither")
+        else:
+            chosen = chosen.order_by(receipts.c.position)
+        if consumer is not None:
+            chosen = chosen.where(receipts.c.consumer == consumer)
+        with self._reader.connect() as connection:
+            return tuple(_issued_of(row) for row in connection.execute(chosen))
+
+    def readmit(self, signed: SignedReceipt, salt: bytes) -> Issued:
+        """Take back a receipt of ours that a power cut lost: the buyer's copy is as good as the one that was here.
+
+        Raises BadInput (not our chain, log or signature), Conflict (its sequence already holds another receipt). Again: returns
+        the stored receipt.
+        """
+        if len(salt) != SALT_BYTES:
+            raise BadInput("salt", f"{SALT_BYTES} bytes", f"{len(salt)} bytes")
+        if signed.chain_id != self._signer.chain_id or signed.log != self._signer.log:
+            ours = f"{self._signer.log} on chain {self._signer.chain_id}"
+            raise BadInput("log", ours, f"{signed.log} on chain {signed.chain_id}")
+        found = recover_signer(signed)
+        if found != self._signer.address:
+            raise BadInput("signature", f"one by {self._signer.address}", found)
+        leaf = leaf_bytes(signed)
+        identity = leaf_id(leaf)
+        try:
+            return self.receipt(identity)
+        except NotFound:
+            pass
+        issued = Issued(signed, salt, identity)
+        try:
+            with self._writing("readmit a receipt") as connection:
+                # a call's id is not in its receipt: the first half of the receipt's own id stands for it, and is as unique
+                self._add_receipt.run(connection, _row_of(issued, leaf, call_id=identity[2:34]))
+        except self._taken as error:
+            return self._same_or_conflict(issued, error)
+        return issued
+
+    def waiting(self) -> int:
+        """Receipts that have no place in the log yet."""
+        with self._reader.connect() as connection:
+            return connection.execute(select(func.count()).where(receipts.c.leaf_index.is_(None))).scalar_one()
+
+    def _issue(
+        self,
+        connection: Connection,
+        reservation: Reservation,
+        response_hash: Bytes32,
+        units_in: int,
+        units_out: int,
+        status: CallStatus,
+        finished_at: UnixMillis | None,
+    ) -> Issued:
+        if self._close_call.run(connection, {"call": reservation.call_id}).rowcount != 1:
+            raise Conflict(f"call {reservation.call_id} is not under way: it was completed, released or reaped before")
+        last = self._last_of_order.run(connection, {"order": reservation.order}).fetchone()
+        now = UnixMillis(int(self._clock() * 1000)) if finished_at is None else finished_at
+        finished = UnixMillis(max(now, reservation.started_at))  # a clock set back must not make a call end before it began
+        signed = self._signer.sign(
+            Receipt(
+                did=reservation.did,
+                model_digest=reservation.model_digest,
+                request_hash=reservation.request_hash,
+                response_hash=response_hash,
+                consumer=reservation.consumer,
+                order=reservation.order,
+                sequence=0 if last is None else last[0] + 1,
+                previous=FIRST_PREVIOUS if last is None else last[1],
+                started_at=reservation.started_at,
+                finished_at=finished,
+                units_in=units_in,
+                units_out=units_out,
+                status=status,
+                merge_by=UnixMillis(finished + self._merge_delay_ms),
+            )
+        )
+        leaf = leaf_bytes(signed)
+        issued = Issued(signed, reservation.salt, leaf_id(leaf))
+        self._add_receipt.run(connection, _row_of(issued, leaf, reservation.call_id))
+        return issued
+
+    def _release(self, connection: Connection, reservation: Reservation) -> bool:
+        if self._close_call.run(connection, {"call": reservation.call_id}).rowcount != 1:
+            return False
+        self._give_back.run(connection, {"hashed": reservation.token_hash})
+        return True
+
+    def _why_not(self, connection: Connection, token_hash: str, now: float) -> Unauthenticated | Forbidden:
+        row = connection.execute(select(sessions).where(sessions.c.token_hash == token_hash)).first()
+        if row is None:
+            return Unauthenticated("this session is unknown: sign in again", code="session_unknown")
+        if row.revoked_at is not None:
+            return Unauthenticated(f"this session was revoked: {row.revoked_why or 'by its owner'}", code="session_revoked")
+        if row.expires_at <= now:
+            return Unauthenticated("this session has expired: sign in again", code="session_expired")
+        return Forbidden(f"{row.did}: the {row.calls_limit} calls of this order are used up", code="quota_exhausted")
+
+    def _same_or_conflict(self, issued: Issued, cause: Exception) -> Issued:
+        try:
+            return self.receipt(issued.id)
+        except NotFound:
+            receipt = issued.signed.receipt
+            raise Conflict(
+                f"order {receipt.order}: sequence {receipt.sequence} already holds another receipt than {issued.id}",
+                code="sequence_taken",
+            ) from cause
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[Connection]:
+        """One write transaction, committed at the end; the database's own failures become Unavailable."""
+        try:
+            with self._turn, self._engine.begin() as connection:
+                yield connection
+        except self._silent as error:  # locked for 30 s, disk full, I/O error: rolled back, nothing was charged
+            raise Unavailable(f"could not {what}: the database does not answer ({type(error).__name__})") from error
+
+
+def _row_of(issued: Issued, leaf: bytes, call_id: str) -> dict[str, Any]:
+    receipt = issued.signed.receipt
+    return {
+        "receipt_id": issued.id,
+        "call_id": call_id,
+        "order_tx": receipt.order,
+        "sequence": receipt.sequence,
+        "did": receipt.did,
+        "consumer": receipt.consumer,
+        "leaf": leaf,
+        "salt": issued.salt,
+        "leaf_index": None,
+    }
+
+
+def _issued_of(row: Any) -> Issued:
+    return Issued(SignedReceipt.from_json(json.loads(row.leaf)), row.salt, Bytes32(row.receipt_id), row.leaf_index)
+
+
+def _reservation_of(row: Any) -> Reservation:
+    return Reservation(
+        call_id=row.call_id,
+        token_hash=row.token_hash,
+        did=row.did,
+        model_digest=row.model_digest,
+        consumer=row.consumer,
+        order=row.order_tx,
+        request_hash=row.request_hash,
+        salt=row.salt,
+        started_at=row.started_at,
+        is_streaming=bool(row.is_streaming),
+    )

@@ -1,0 +1,234 @@
+"""Open Inference Protocol bodies: a JSON header, then binary tensors.
+
+In: bytes with the header's length, or tensors. Out: tensors, or bytes with the header's length. This module must never be on the
+way of a call whose tensors pass through unread.
+
+Source: KServe Open Inference Protocol v2 and its binary tensor data extension, as Triton 2.51 and tritonclient 2.73 write them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from control_plane.errors import BadInput, Unavailable
+from control_plane.serving.inference import TensorAnswer
+
+_NUMBERS = {"BOOL": "?", "INT32": "i", "INT64": "q", "FP32": "f"}
+_FIRST_SHAPE = re.compile(rb'"shape"\s*:\s*\[\s*(\d{1,9})')
+_MOST_TENSORS = 64
+
+
+@dataclass(frozen=True)
+class Values:
+    """One small tensor with its elements in order: text as str, numbers as int or float, BOOL as bool."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    elements: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request asks of its answer. names: empty means every output. is_binary: by output, the default under None."""
+
+    names: tuple[str, ...]
+    is_binary: Mapping[str | None, bool]
+    id: str = ""
+
+
+def parse_request(header: Mapping[str, Any], binary: bytes) -> tuple[tuple[Values, ...], Wanted]:
+    """Inputs and what is wanted of the answer. Raises BadInput naming the tensor."""
+    for name in header:
+        if name not in ("id", "inputs", "outputs", "parameters"):
+            raise BadInput("body", "only id, inputs, outputs and parameters", _key(name), code="unknown_parameter")
+    inputs = header.get("inputs")
+    if not isinstance(inputs, list) or not 0 < len(inputs) <= _MOST_TENSORS:
+        raise BadInput("inputs", f"a list of 1 to {_MOST_TENSORS} tensors", type(inputs).__name__)
+    values: list[Values] = []
+    place = 0
+    for record in inputs:
+        tensor, used = _input(record, binary[place:])
+        place += used
+        if any(tensor.name == other.name for other in values):
+            raise BadInput("inputs", "each tensor once", tensor.name)
+        values.append(tensor)
+    if place != len(binary):
+        raise BadInput("body", f"{place} bytes of binary tensors after the header", f"{len(binary)} bytes")
+    return tuple(values), _wanted(header)
+
+
+def _wanted(header: Mapping[str, Any]) -> Wanted:
+    parameters = header.get("parameters", {})
+    outputs = header.get("outputs", [])
+    if not isinstance(parameters, dict) or not isinstance(outputs, list) or not isinstance(header.get("id", ""), str):
+        raise BadInput("body", "parameters an object, outputs a list, id a text", "something else")
+    is_binary: dict[str | None, bool] = {None: parameters.get("binary_data_output") is True}
+    names: list[str] = []
+    for record in outputs:
+        if not isinstance(record, dict) or not isinstance(record.get("name"), str):
+            raise BadInput("outputs", "objects with a name", type(record).__name__)
+        names.append(record["name"])
+        asked = record.get("parameters", {})
+        if not isinstance(asked, dict):
+            raise BadInput("outputs", "parameters an object", type(asked).__name__)
+        if "binary_data" in asked:
+            is_binary[record["name"]] = asked["binary_data"] is True
+    return Wanted(tuple(names), is_binary, header.get("id", ""))
+
+
+def _input(record: object, binary: bytes) -> tuple[Values, int]:
+    """One input, and how many bytes of `binary` are its own."""
+    if not isinstance(record, dict) or not isinstance(record.get("name"), str):
+        raise BadInput("inputs", "objects with name, datatype, shape, and data or a binary size", type(record).__name__)
+    name, dtype, shape = _key(record["name"]), record.get("datatype"), record.get("shape")
+    if dtype != "BYTES" and dtype not in _NUMBERS:
+        raise BadInput(f"inputs.{name}.datatype", f"one of BYTES, {', '.join(_NUMBERS)}", _key(str(dtype)))
+    if not isinstance(shape, list) or not all(type(length) is int and 0 <= length <= 1 << 20 for length in shape):
+        raise BadInput(f"inputs.{name}.shape", "a list of axis lengths", "something else")
+    count = 1
+    for length in shape:
+        count *= length
+    parameters = record.get("parameters", {})
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if size is None:
+        elements = _flat(record.get("data"), name)
+        used = 0
+        if not all(_is_element(dtype, element) for element in elements):
+            raise BadInput(f"inputs.{name}.data", f"elements of {dtype}", "another kind")
+    else:
+        if type(size) is not int or not 0 <= size <= len(binary):
+            raise BadInput(f"inputs.{name}.parameters.binary_data_size", f"at most the {len(binary)} bytes that follow", size)
+        elements, used = _unpack(name, dtype, binary[:size]), size
+    if len(elements) != count:
+        raise BadInput(f"inputs.{name}", f"{count} elements, as its shape says", f"{len(elements)}")
+    return Values(name, dtype, tuple(shape), elements), used
+
+
+def _is_element(dtype: str, element: object) -> bool:
+    if dtype == "BYTES":
+        return isinstance(element, str)
+    if dtype == "BOOL":
+        return isinstance(element, bool)
+    if dtype == "FP32":
+        return isinstance(element, int | float) and not isinstance(element, bool)
+    return type(element) is int
+
+
+def _flat(data: object, name: str, depth: int = 0) -> tuple[Any, ...]:
+    if not isinstance(data, list) or depth > 8:
+        raise BadInput(f"inputs.{name}.data", "a list, nested at most 8 deep", type(data).__name__)
+    if any(isinstance(each, list) for each in data):
+        return tuple(element for each in data for element in _flat(each, name, depth + 1))
+    return tuple(data)
+
+
+def _unpack(name: str, dtype: str, raw: bytes) -> tuple[Any, ...]:
+    if dtype == "BYTES":
+        try:
+            return tuple(text.decode("utf-8") for text in _split_texts(raw))
+        except (UnicodeDecodeError, ValueError) as error:
+            raise BadInput(
+                f"inputs.{name}", "UTF-8 texts, each behind its length in 4 bytes", f"{len(raw)} bytes that are not"
+            ) from error
+    if len(raw) % struct.calcsize("<" + _NUMBERS[dtype]):
+        raise BadInput(f"inputs.{name}", f"whole elements of {dtype}", f"{len(raw)} bytes")
+    return tuple(element for (element,) in struct.iter_unpack("<" + _NUMBERS[dtype], raw))
+
+
+def _split_texts(raw: bytes) -> Iterable[bytes]:
+    place = 0
+    while place < len(raw):
+        end = place + 4 + int.from_bytes(raw[place : place + 4], "little")
+        if place + 4 > len(raw) or end > len(raw):
+            raise ValueError("a length that is longer than what follows")
+        yield raw[place + 4 : end]
+        place = end
+
+
+def pack(dtype: str, elements: Sequence[Any]) -> bytes:
+    """Elements as the binary extension has them: little-endian, texts behind their length in 4 bytes."""
+    if dtype == "BYTES":
+        encoded = [element.encode("utf-8") for element in elements]
+        return b"".join(len(each).to_bytes(4, "little") + each for each in encoded)
+    return struct.pack(f"<{len(elements)}{_NUMBERS[dtype]}", *elements)
+
+
+def write_request(inputs: Sequence[Values]) -> tuple[bytes, int]:
+    """A request with binary inputs that asks for binary outputs, and its header's length."""
+    packed = [pack(tensor.dtype, tensor.elements) for tensor in inputs]
+    records = [
+        {"name": tensor.name, "datatype": tensor.dtype, "shape": tensor.shape, "parameters": {"binary_data_size": len(raw)}}
+        for tensor, raw in zip(inputs, packed, strict=True)
+    ]
+    header = json.dumps({"inputs": records, "parameters": {"binary_data_output": True}}, separators=(",", ":")).encode()
+    return header + b"".join(packed), len(header)
+
+
+def write_answer(model: str, outputs: Sequence[Values], wanted: Wanted) -> TensorAnswer:
+    """The wanted outputs, each in JSON or binary as asked. Raises BadInput for an output that does not exist."""
+    offered = {tensor.name: tensor for tensor in outputs}
+    for name in wanted.names:
+        if name not in offered:
+            raise BadInput("outputs", f"names among {', '.join(offered)}", _key(name))
+    records, packed = [], []
+    for name in wanted.names or tuple(offered):
+        tensor = offered[name]
+        record: dict[str, Any] = {"name": name, "datatype": tensor.dtype, "shape": tensor.shape}
+        if wanted.is_binary.get(name, wanted.is_binary[None]):
+            packed.append(pack(tensor.dtype, tensor.elements))
+            record["parameters"] = {"binary_data_size": len(packed[-1])}
+        else:
+            record["data"] = list(tensor.elements)
+        records.append(record)
+    answer = {"model_name": model, "model_version": "1", "outputs": records} | ({"id": wanted.id} if wanted.id else {})
+    header = json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode()
+    return TensorAnswer(header + b"".join(packed), len(header) if packed else None)
+
+
+@dataclass(frozen=True)
+class RawTensor:
+    """One output as it came: dtype, shape and little-endian bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    raw: bytes
+
+
+def read_answer(answer: TensorAnswer) -> dict[str, RawTensor]:
+    """Outputs by name, from an answer whose outputs are all binary. Raises Unavailable when it has another form."""
+    try:
+        place = len(answer.body) if answer.header_length is None else answer.header_length
+        header = json.loads(answer.body[:place])
+        outputs: dict[str, RawTensor] = {}
+        for record in header["outputs"]:
+            size = record["parameters"]["binary_data_size"]
+            raw = answer.body[place : place + size]
+            outputs[record["name"]] = RawTensor(record["datatype"], tuple(record["shape"]), raw)
+            place += size
+    except (KeyError, TypeError, ValueError) as error:
+        raise Unavailable("the inference server gave an answer that is not binary tensors", code="strange_answer") from error
+    return outputs
+
+
+def numbers(tensor: RawTensor) -> tuple[Any, ...]:
+    return tuple(element for (element,) in struct.iter_unpack("<" + _NUMBERS[tensor.dtype], tensor.raw))
+
+
+def count_items(answer: TensorAnswer) -> int:
+    """Length of the first axis of the first output, found without parsing; 1 where there is none.
+
+    In the header it is always written before any data, and inside a text its quotes would be escaped.
+    """
+    found = _FIRST_SHAPE.search(answer.body, 0, answer.header_length or len(answer.body))
+    return int(found[1]) if found else 1
+
+
+def _key(name: str) -> str:
+    """A name that a stranger chose, as an error may show it."""
+    return name if name.isidentifier() and len(name) <= 64 else "a strange name"

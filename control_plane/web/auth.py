@@ -1,0 +1,71 @@
+"""`/v1/auth/*`: a nonce, a session for a signature, its end.
+
+In: JSON. Out: JSON. This module must never decide who may sign in.
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify
+
+from control_plane.did import parse_address, parse_did, parse_transaction_hash
+from control_plane.flows.services import Services
+from control_plane.flows.sign_in import compose_message, sign_in
+from control_plane.web.bearer import bearer_session
+from control_plane.web.body import read_object
+from control_plane.web.fields import Table, parse_fields, text, whole
+
+MESSAGE: Table = {
+    "address": text("the address that will sign: 0x and 40 hex digits", is_required=True),
+    "did": text("the model's DID", is_required=True),
+    "order": text("the order's transaction hash", is_required=True),
+    "valid_for_s": whole("seconds that the session may last, at most a year", 1, 366 * 86_400, 86_400),
+}
+TOKEN: Table = {
+    "message": text("the EIP-4361 text that was signed", is_required=True),
+    "signature": text("0x and 130 hex digits: the EIP-191 signature of message", is_required=True),
+}
+
+
+def blueprint(services: Services) -> Blueprint:
+    pages = Blueprint("auth", __name__)
+
+    @pages.post("/v1/auth/nonce")
+    def nonce() -> Response:
+        issued = services.sessions.issue_nonce()
+        return _unstored(jsonify(nonce=issued.nonce, expires_at=int(issued.expires_at)))
+
+    @pages.post("/v1/auth/message")
+    def message() -> Response:
+        fields = parse_fields(read_object()[1], MESSAGE)
+        address, did = parse_address(fields["address"]), parse_did(fields["did"])
+        order = parse_transaction_hash(fields["order"])
+        issued = services.sessions.issue_nonce()
+        composed = compose_message(services, address, did, order, issued.nonce, fields["valid_for_s"])
+        return _unstored(jsonify(message=composed.text(), nonce=issued.nonce, expires_at=int(issued.expires_at)))
+
+    @pages.post("/v1/auth/token")
+    def token() -> Response:
+        fields = parse_fields(read_object()[1], TOKEN)
+        signed_in = sign_in(services, fields["message"], fields["signature"])
+        session = signed_in.session
+        return _unstored(
+            jsonify(
+                token=signed_in.token,
+                expires_at=int(session.expires_at),
+                did=session.did,
+                order=session.order,
+                calls_limit=session.calls_limit,
+            )
+        )
+
+    @pages.delete("/v1/auth/token")
+    def revoke() -> Response:
+        services.sessions.revoke(bearer_session(services.sessions).token_hash, "by its owner")
+        return jsonify(revoked=True)
+
+    return pages
+
+
+def _unstored(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,95 @@
+"""Errors as each surface's clients expect them.
+
+In: any exception of a request. Out: a JSON response. This module must never show details of an error that is not ours: they may
+hold a prompt, a path or a key.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import traceback
+from typing import Any
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from control_plane.errors import BadInput, PosthumanError
+from control_plane.web.journal import REFUSALS, Journal
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    429: "rate_limit_error",
+}
+
+
+class Route(PosthumanError):
+    """A path, method or body that Flask refused itself."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message, code={404: "no_such_path", 405: "wrong_method", 413: "body_too_large"}.get(status, "bad_request"))
+        self.status = status
+
+
+def error_record(error: PosthumanError) -> dict[str, Any]:
+    """OpenAI's error object, with what was expected and found beside it."""
+    details = error.details()
+    return {
+        "message": error.message,
+        "type": _TYPES.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error"),
+        "param": details.get("field"),
+        "code": error.code,
+        "expected": details.get("expected"),
+        "found": details.get("found"),
+    }
+
+
+def error_body(error: PosthumanError, path: str) -> bytes:
+    """`{"error": {...}}`; under `/v2` the protocol's clients print `error` as text, so it is one, and the rest stands beside it."""
+    record = error_record(error)
+    if path.startswith("/v2"):
+        return json.dumps({"error": record.pop("message"), **record}).encode()
+    return json.dumps({"error": record}).encode()
+
+
+def respond(error: PosthumanError) -> Response:
+    response = Response(error_body(error, request.path), status=error.status, mimetype="application/json")
+    if error.retry_after_s is not None:
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="posthuman"'
+    REFUSALS.labels(str(error.status), error.code).inc()
+    return response
+
+
+def register(app: Flask, journal: Journal) -> None:
+    def ours(error: PosthumanError) -> Response:
+        if error.status >= 500:
+            journal.note("failed", path=request.path, status=error.status, code=error.code, why=error.message)
+        else:
+            journal.note("refused", path=request.path, status=error.status, code=error.code)
+        return respond(error)
+
+    def flasks(error: HTTPException) -> Response:
+        if isinstance(error, RequestEntityTooLarge):
+            return ours(BadInput("body", f"at most {request.max_content_length} bytes", "more", status=413, code="body_too_large"))
+        status = error.code or 500
+        response = ours(Route(status, f"{request.method} {request.path[:200]}: {error.description or error.name}"))
+        for name, value in error.get_headers():
+            if name == "Allow":
+                response.headers[name] = value
+        return response
+
+    def unknown(error: Exception) -> Response:
+        """The client gets an id; the operator finds the same id beside the kind and the place of the error, never its text."""
+        identity = secrets.token_hex(8)
+        places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+        journal.note("error", id=identity, path=request.path, kind=type(error).__name__, where=" < ".join(reversed(places[-6:])))
+        return respond(PosthumanError(f"something broke here; the operator finds it under {identity}"))
+
+    app.register_error_handler(PosthumanError, ours)
+    app.register_error_handler(HTTPException, flasks)
+    app.register_error_handler(Exception, unknown)

@@ -1,0 +1,52 @@
+"""`/healthz`, `/readyz`, `/metrics`: for whoever runs this.
+
+In: nothing. Out: states of the components. This module must never show an address, a path or a key of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Blueprint, Response, jsonify
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy.exc import SQLAlchemyError
+
+from control_plane.errors import PosthumanError
+from control_plane.flows.services import Services
+from control_plane.web.journal import exposition
+
+NEEDED = ("database", "triton")
+"""Without these no call can be answered. Without the chain known sessions go on, so it is told and not needed."""
+
+
+def blueprint(services: Services, are_metrics_shared: bool) -> Blueprint:
+    pages = Blueprint("health", __name__)
+
+    @pages.get("/healthz")
+    def alive() -> Response:
+        return jsonify(status="alive")
+
+    @pages.get("/readyz")
+    def ready() -> tuple[Response, int]:
+        states = {
+            "database": _state(lambda: bool(services.catalogue.listings()) or True),
+            "triton": _state(services.server.is_ready),
+            "chain": _state(lambda: services.ledger.head().number >= 0),
+        }
+        is_ready = all(states[name] == "ready" for name in NEEDED)
+        return jsonify(status="ready" if is_ready else "not ready", components=states, needed=NEEDED), 200 if is_ready else 503
+
+    @pages.get("/metrics")
+    def metrics() -> Response:
+        return Response(exposition(are_metrics_shared), content_type=CONTENT_TYPE_LATEST)
+
+    return pages
+
+
+def _state(ask: Callable[[], bool]) -> str:
+    try:
+        return "ready" if ask() else "not ready"
+    except PosthumanError as error:
+        return error.code
+    except SQLAlchemyError:
+        return "unavailable"

@@ -1,0 +1,224 @@
+"""`/v2/*`: the Open Inference Protocol with Triton's generate extension; a model's name is its DID, its version is 1.
+
+In: the protocol's requests, tensors in JSON or binary. Out: its answers, with receipts. This module must never read the tensors of
+a call that Triton can answer as it stands.
+
+A model that generates is asked through Triton's generate extension even for `infer`, which Triton refuses for models that can
+stream (`DECISIONS.md`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from control_plane.did import Did, parse_did
+from control_plane.errors import BadInput, NotFound, Unavailable
+from control_plane.flows.call import Admitted, Answer, Piece, admit
+from control_plane.flows.services import Services
+from control_plane.receipts.store import Issued
+from control_plane.serving import oip
+from control_plane.serving.inference import Generated
+from control_plane.serving.listing import Listing
+from control_plane.web.answers import LENGTH_HEADER, Answering, event
+from control_plane.web.bearer import bearer_session
+from control_plane.web.body import check_nesting, parse_object, read_body, read_object
+from control_plane.web.fields import Kind, Table, parse_fields, text
+from control_plane.web.generation import GENERATION, backend_fields, must_serve, sampling
+from control_plane.web.journal import Journal
+
+EXTENSIONS = ("binary_tensor_data", "generate")
+_FINISHED = {"stop": "stop", "length": "length", None: ""}
+
+
+def generate_table(max_new_tokens: int) -> Table:
+    return {"text_input": text("a text that is not empty", is_required=True), **sampling(max_new_tokens)}
+
+
+def blueprint(services: Services, journal: Journal) -> Blueprint:
+    pages = Blueprint("oip", __name__, url_prefix="/v2")
+    table = generate_table(services.settings.max_new_tokens)
+    inferring, generating = Answering(services, journal, "infer"), Answering(services, journal, "generate")
+
+    @pages.get("", strict_slashes=False)
+    def server() -> Response:
+        return jsonify(name="posthuman", version=version("posthuman"), extensions=EXTENSIONS)
+
+    @pages.get("/health/live")
+    def live() -> Response:
+        return Response(status=200)
+
+    @pages.get("/health/ready")
+    def ready() -> Response:
+        return Response(status=200 if services.server.is_ready() else 503)
+
+    @pages.get("/models/<did>")
+    @pages.get("/models/<did>/versions/<number>")
+    def metadata(did: str, number: str = "1") -> Response:
+        listing = _listing(services, did, number)
+        entry = services.catalogue.entry(listing)
+        tensors = {
+            direction: [{"name": tensor.name, "datatype": tensor.dtype, "shape": tensor.shape} for tensor in tensors]
+            for direction, tensors in (("inputs", entry.inputs), ("outputs", entry.outputs))
+        }
+        return jsonify(name=listing.did, versions=["1"], platform=f"posthuman_{entry.backend}", **tensors)
+
+    @pages.get("/models/<did>/ready")
+    @pages.get("/models/<did>/versions/<number>/ready")
+    def model_ready(did: str, number: str = "1") -> Response:
+        listing = _listing(services, did, number)
+        is_ready = listing.state == "on_sale" and listing.entry_name in services.server.loaded()
+        return Response(status=200 if is_ready else 503)
+
+    @pages.post("/models/<did>/infer")
+    @pages.post("/models/<did>/versions/<number>/infer")
+    def infer(did: str, number: str = "1") -> Response:
+        admitted = _admitted(services, did, number)
+        body = read_body()
+        header_length = _header_length(len(body))
+        length = len(body) if header_length is None else header_length
+        check_nesting(body[:length])
+        if admitted.listing.task != GENERATION:
+            entry = admitted.listing.entry_name
+
+            def ask(_call_id: str) -> Answer:
+                answer = services.server.infer(entry, body, header_length)
+                items = oip.count_items(answer)
+                return Answer(answer.body, items, items, answer.header_length)
+
+            return inferring.whole(admitted, body, ask)
+        values, wanted = oip.parse_request(parse_object(body[:length]), body[length:])
+        inputs = _inputs_of(values, table)
+
+        def ask_generate(_call_id: str) -> Answer:
+            made = services.server.generate(admitted.listing.entry_name, inputs)
+            answer = oip.write_answer(admitted.listing.did, _outputs(made), wanted)
+            return Answer(answer.body, made.prompt_tokens, made.completion_tokens, answer.header_length)
+
+        return inferring.whole(admitted, body, ask_generate)
+
+    @pages.post("/models/<did>/generate")
+    @pages.post("/models/<did>/versions/<number>/generate")
+    def generate(did: str, number: str = "1") -> Response:
+        admitted = _admitted(services, did, number)
+        body, inputs = _read_generate(admitted, table, is_streaming=False)
+
+        def ask(_call_id: str) -> Answer:
+            made = services.server.generate(admitted.listing.entry_name, inputs)
+            return Answer(_dump(_generated(admitted.listing.did, made)), made.prompt_tokens, made.completion_tokens)
+
+        return generating.whole(admitted, body, ask)
+
+    @pages.post("/models/<did>/generate_stream")
+    @pages.post("/models/<did>/versions/<number>/generate_stream")
+    def generate_stream(did: str, number: str = "1") -> Response:
+        admitted = _admitted(services, did, number)
+        body, inputs = _read_generate(admitted, table, is_streaming=True)
+
+        def last(_call_id: str, issued: Issued) -> bytes:
+            record = {"model_name": admitted.listing.did, "model_version": "1", "text_output": "", "receipt": issued.to_json()}
+            return event(json.dumps(record, separators=(",", ":")))
+
+        return generating.stream(admitted, body, lambda _call_id: _pieces(services, admitted.listing, inputs), last, request.path)
+
+    return pages
+
+
+def _listing(services: Services, did: str, number: str) -> Listing:
+    if number != "1":
+        raise NotFound("version: expected 1, the only one of every model, found another", code="version_unknown")
+    return services.catalogue.find(parse_did(did, "model"))
+
+
+def _admitted(services: Services, did: str, number: str) -> Admitted:
+    session = bearer_session(services.sessions)
+    if number != "1":
+        raise NotFound("version: expected 1, the only one of every model, found another", code="version_unknown")
+    return admit(services, session, parse_did(did, "model"))
+
+
+def _header_length(body_length: int) -> int | None:
+    told = request.headers.get(LENGTH_HEADER)
+    if told is None:
+        return None
+    if not (told.isascii() and told.isdigit()) or int(told[:12]) > body_length:
+        raise BadInput(LENGTH_HEADER, f"a whole number up to the body's {body_length} bytes", told)
+    return int(told)
+
+
+def _read_generate(admitted: Admitted, table: Table, is_streaming: bool) -> tuple[bytes, dict[str, Any]]:
+    """Parameters stand beside `text_input` or, as Triton's documentation has them, inside `parameters`."""
+    must_serve(admitted.listing, GENERATION, "this path is for; use infer")
+    body, record = read_object()
+    inner = record.pop("parameters", {})
+    if not isinstance(inner, dict):
+        raise BadInput("parameters", "an object", Kind(type(inner).__name__))
+    for name in inner:
+        if name in record:
+            raise BadInput("parameters", "each parameter once", Kind("one inside and outside of it"))
+    fields = parse_fields(record | inner, table)
+    if fields["stream"] and not is_streaming:
+        raise BadInput("stream", "false here; generate_stream streams", True)
+    return body, backend_fields(fields["text_input"], fields)
+
+
+def _inputs_of(values: tuple[oip.Values, ...], table: Table) -> dict[str, Any]:
+    """The generate backend's inputs from tensors, each checked like the same parameter in JSON."""
+    record: dict[str, Any] = {}
+    for tensor in values:
+        if tensor.name == "stop":
+            record["stop"] = list(tensor.elements) or None
+            continue
+        if len(tensor.elements) != 1:
+            raise BadInput(f"inputs.{tensor.name}", "one element", Kind(len(tensor.elements)))
+        record[tensor.name] = tensor.elements[0]
+    fields = parse_fields(record, table)
+    if fields["stream"]:
+        raise BadInput("stream", "false here; generate_stream streams", True)
+    return backend_fields(fields["text_input"], fields)
+
+
+def _outputs(made: Generated) -> tuple[oip.Values, ...]:
+    """In the order of the entry's outputs (`converters/tasks.py`)."""
+    return (
+        oip.Values("text_output", "BYTES", (1,), (made.text,)),
+        oip.Values("token_ids", "INT32", (len(made.token_ids),), made.token_ids),
+        oip.Values("prompt_tokens", "INT32", (1,), (made.prompt_tokens,)),
+        oip.Values("completion_tokens", "INT32", (1,), (made.completion_tokens,)),
+        oip.Values("finish_reason", "BYTES", (1,), (_FINISHED.get(made.finish_reason, ""),)),
+    )
+
+
+def _generated(did: Did, made: Generated) -> dict[str, Any]:
+    """Triton's shape: a tensor of one element is a bare value."""
+    return {
+        "model_name": did,
+        "model_version": "1",
+        "text_output": made.text,
+        "token_ids": made.token_ids[0] if len(made.token_ids) == 1 else list(made.token_ids),
+        "prompt_tokens": made.prompt_tokens,
+        "completion_tokens": made.completion_tokens,
+        "finish_reason": _FINISHED.get(made.finish_reason, ""),
+    }
+
+
+def _pieces(services: Services, listing: Listing, inputs: dict[str, Any]) -> Iterator[Piece]:
+    stream = services.server.generate_stream(listing.entry_name, inputs)
+    try:
+        made = None
+        for made in stream:
+            yield Piece(event(_dump(_generated(listing.did, made)).decode()), made.prompt_tokens, made.completion_tokens)
+        if made is None:
+            raise Unavailable("the inference server ended a stream that had not begun", code="strange_answer")
+    finally:
+        close = getattr(stream, "close", None)
+        if close is not None:
+            close()
+
+
+def _dump(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8")

@@ -1,0 +1,265 @@
+"""`/openapi.json`: every path of the control plane, from one table.
+
+In: the tables that the surfaces parse by. Out: an OpenAPI 3.1 document. This module must never describe what no path does; a test
+compares it with Flask's own rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from control_plane.flows.services import Services
+from control_plane.web.auth import MESSAGE, TOKEN
+from control_plane.web.fields import Table, schema_of
+from control_plane.web.oip import generate_table
+from control_plane.web.openai import EMBEDDINGS, completion_table
+
+JSON, BINARY, TEXT, EVENTS = "application/json", "application/octet-stream", "text/plain", "text/event-stream"
+_DID = {"type": "string", "pattern": "^did:op:[0-9a-f]{64}$"}
+_HEX32 = {"type": "string", "pattern": "^0x[0-9a-fA-F]{64}$"}
+_PATH_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
+    "did": _DID,
+    "number": {"type": "string", "enum": ["1"]},
+    "identity": _HEX32,
+    "path": {"type": "string"},
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path. path: parameters in braces. query: name to schema. body: a table, or a ready schema."""
+
+    method: str
+    path: str
+    summary: str
+    is_authenticated: bool = False
+    body: Table | None = None
+    schema: Mapping[str, Any] | None = None
+    query: Mapping[str, Mapping[str, Any]] | None = None
+    answers: tuple[str, ...] = (JSON,)
+    codes: tuple[int, ...] = ()
+    has_receipt: bool = False
+
+
+_ENVELOPE: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["signed", "salt", "id"],
+    "additionalProperties": False,
+    "properties": {"signed": {"type": "object"}, "salt": _HEX32, "id": _HEX32},
+}
+_INFER: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string"},
+        "inputs": {"type": "array", "items": {"type": "object"}},
+        "outputs": {"type": "array", "items": {"type": "object"}},
+        "parameters": {"type": "object"},
+    },
+}
+_CALL_CODES = (400, 401, 403, 404, 413, 415, 503)
+
+
+def operations(max_new_tokens: int) -> tuple[Operation, ...]:
+    generate = generate_table(max_new_tokens)
+    counted = {"type": "integer", "minimum": 0}
+    versioned = (
+        Operation("get", "/v2/models/{did}", "Tensors of a model", codes=(400, 404, 503)),
+        Operation("get", "/v2/models/{did}/ready", "Whether a model can answer", codes=(400, 404, 503)),
+        Operation(
+            "post",
+            "/v2/models/{did}/infer",
+            "One call with tensors, in JSON or as binary data behind a JSON header (Inference-Header-Content-Length)",
+            is_authenticated=True,
+            schema=_INFER,
+            answers=(JSON, BINARY),
+            codes=_CALL_CODES,
+            has_receipt=True,
+        ),
+        Operation(
+            "post",
+            "/v2/models/{did}/generate",
+            "Generate text",
+            is_authenticated=True,
+            body=generate,
+            codes=_CALL_CODES,
+            has_receipt=True,
+        ),
+        Operation(
+            "post",
+            "/v2/models/{did}/generate_stream",
+            "Generate text piece by piece; the last event holds the receipt",
+            is_authenticated=True,
+            body=generate,
+            answers=(EVENTS,),
+            codes=_CALL_CODES,
+        ),
+    )
+    return (
+        Operation("get", "/v1/models", "Models on sale"),
+        Operation("get", "/v1/models/{did}", "One model", codes=(400, 404)),
+        Operation(
+            "get",
+            "/v1/offers/{did}",
+            "What an order costs, signed by the operator",
+            query={"consumer": {"type": "string"}, "valid_for_s": {"type": "integer", "minimum": 1}},
+            codes=(400, 404, 503),
+        ),
+        Operation(
+            "post",
+            "/v1/completions",
+            "Generate text; with stream true piece by piece, the receipt in the last event before [DONE]",
+            is_authenticated=True,
+            body=completion_table(max_new_tokens),
+            answers=(JSON, EVENTS),
+            codes=_CALL_CODES,
+            has_receipt=True,
+        ),
+        Operation(
+            "post",
+            "/v1/embeddings",
+            "Embeddings of texts",
+            is_authenticated=True,
+            body=EMBEDDINGS,
+            codes=_CALL_CODES,
+            has_receipt=True,
+        ),
+        Operation("get", "/v2", "Name and extensions of the server"),
+        Operation("get", "/v2/health/live", "Whether the server is alive", answers=()),
+        Operation("get", "/v2/health/ready", "Whether the server can answer", answers=(), codes=(503,)),
+        *versioned,
+        *(Operation(**(vars(each) | {"path": each.path.replace("{did}", "{did}/versions/{number}", 1)})) for each in versioned),
+        Operation("post", "/v1/auth/nonce", "A nonce for one sign-in"),
+        Operation("post", "/v1/auth/message", "The EIP-4361 text to sign, with a new nonce", body=MESSAGE, codes=(400, 413, 415)),
+        Operation(
+            "post", "/v1/auth/token", "A session for a signed message", body=TOKEN, codes=(400, 401, 403, 404, 413, 415, 503)
+        ),
+        Operation("delete", "/v1/auth/token", "End this session", is_authenticated=True, codes=(401,)),
+        Operation(
+            "get",
+            "/v1/receipts",
+            "Receipts of this session's order, by sequence, or the one of a call",
+            is_authenticated=True,
+            query={"order": _HEX32, "from": counted, "limit": counted, "call": {"type": "string"}},
+            codes=(400, 401, 403, 404),
+        ),
+        Operation(
+            "post", "/v1/receipts", "Hand back a receipt that the log has lost", schema=_ENVELOPE, codes=(400, 409, 413, 415, 503)
+        ),
+        Operation("get", "/v1/receipts/{identity}", "One receipt", is_authenticated=True, codes=(400, 401, 403, 404)),
+        Operation(
+            "get",
+            "/v1/receipts/{identity}/proof",
+            "Proof that a receipt is in the log (C2SP tlog-proof)",
+            answers=(TEXT,),
+            codes=(400, 404, 503),
+        ),
+        Operation(
+            "get",
+            "/log/{path}",
+            "The log's files (C2SP tlog-tiles): checkpoint, anchors.json, tile/...",
+            answers=(BINARY, JSON, TEXT),
+            codes=(404,),
+        ),
+        Operation("get", "/healthz", "Whether this process lives"),
+        Operation("get", "/readyz", "States of the components", codes=(503,)),
+        Operation("get", "/metrics", "Prometheus metrics", answers=(TEXT,)),
+        Operation("get", "/openapi.json", "This document"),
+    )
+
+
+def document(public_url: str, max_new_tokens: int) -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations(max_new_tokens):
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Posthuman control plane", "version": version("posthuman"), "license": {"name": "Apache-2.0"}},
+        "servers": [{"url": public_url}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"session": {"type": "http", "scheme": "bearer"}},
+            "schemas": {"Error": _ERROR},
+        },
+    }
+
+
+_ERROR: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "description": "Under /v2 `error` is the message itself and the other members stand beside it.",
+    "properties": {
+        "error": {
+            "oneOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "required": ["message", "type", "param", "code", "expected", "found"],
+                    "properties": {
+                        name: {"type": ["string", "null"]} for name in ("message", "type", "param", "code", "expected", "found")
+                    },
+                },
+            ]
+        }
+    },
+}
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    good: dict[str, Any] = {"description": "done", "content": {kind: {} for kind in operation.answers}}
+    if operation.has_receipt:
+        good["headers"] = {
+            "X-Posthuman-Receipt": {
+                "description": "base64url of the receipt's JSON envelope (not on streams)",
+                "schema": {"type": "string"},
+            }
+        }
+    error = {"content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    record: dict[str, Any] = {
+        "summary": operation.summary,
+        "operationId": f"{operation.method} {operation.path}",
+        "parameters": [
+            *(
+                {"name": name, "in": "path", "required": True, "schema": schema}
+                for name, schema in _PATH_SCHEMAS.items()
+                if f"{{{name}}}" in operation.path
+            ),
+            *({"name": name, "in": "query", "schema": schema} for name, schema in (operation.query or {}).items()),
+        ],
+        "responses": {"200": good} | {str(code): {"description": _MEANINGS[code], **error} for code in operation.codes},
+    }
+    schema = schema_of(operation.body) if operation.body is not None else operation.schema
+    if schema is not None:
+        record["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
+    if operation.is_authenticated:
+        record["security"] = [{"session": []}]
+    return record
+
+
+_MEANINGS = {
+    400: "a field is not what it should be",
+    401: "sign in",
+    403: "not with this order or token",
+    404: "no such model, receipt or path",
+    409: "the same thing was given before with other content",
+    413: "too large",
+    415: "another content type or encoding",
+    503: "try again after Retry-After seconds; nothing was charged",
+}
+
+
+def blueprint(services: Services) -> Blueprint:
+    pages = Blueprint("openapi", __name__)
+    described = document(services.settings.public_url, services.settings.max_new_tokens)
+
+    @pages.get("/openapi.json")
+    def openapi() -> Response:
+        return jsonify(described)
+
+    return pages

@@ -1,0 +1,158 @@
+"""Builds the real services from settings; the only place that does.
+
+In: `Settings`. Out: `Services`, the web application, the log keeper's steps. This module must never speak to a node or a server
+while building: each part connects at its first question, so the web starts, and known sessions go on, while the node is down.
+
+Files below the state folder:
+
+    keys/operator.json      the operator's wallet: 64 hex digits, or an encrypted keystore with its passphrase in
+                            `operator.json.passphrase`; where POSTHUMAN_OPERATOR_KEY_FILE says otherwise, there
+    keys/receipt.key        signs receipts; keys/checkpoint.pem signs checkpoints, and only the log keeper opens it
+    guard/checkpoint        the last checkpoint ever signed
+    run/workers/            one lock a worker
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from flask import Flask
+
+from control_plane.chain.networks import network as network_of
+from control_plane.chain.ocean import OceanLedger
+from control_plane.chain.outbox import Outbox
+from control_plane.chain.rpc import Rpc
+from control_plane.chain.wallet import LocalWallet, load_keystore
+from control_plane.database import open_database
+from control_plane.did import Address
+from control_plane.errors import BadInput
+from control_plane.flows.keep import keeper_steps
+from control_plane.flows.services import Services
+from control_plane.migrations.migrate import migrate
+from control_plane.receipts.checkpoint import NoteSigner, origin_of
+from control_plane.receipts.keeper import Step
+from control_plane.receipts.keys import read_checkpoint_key, read_receipt_key
+from control_plane.receipts.log import Log
+from control_plane.receipts.signing import ReceiptSigner
+from control_plane.receipts.store import ReceiptStore
+from control_plane.receipts.workers import Worker, is_alive
+from control_plane.serving.catalogue import Catalogue
+from control_plane.serving.sessions import Sessions
+from control_plane.serving.triton import Triton
+from control_plane.settings import Settings, read_settings
+from control_plane.web import create_app
+
+
+def receipt_key_file(settings: Settings) -> Path:
+    return settings.home / "keys" / "receipt.key"
+
+
+def guard_file(settings: Settings) -> Path:
+    return settings.home / "guard" / "checkpoint"
+
+
+def workers_folder(settings: Settings) -> Path:
+    return settings.home / "run" / "workers"
+
+
+def operator_wallet(settings: Settings) -> LocalWallet:
+    """The operator's wallet. Raises NotFound or BadInput for a file that is missing, readable by others, or holds no key."""
+    path = settings.operator_key_file
+    try:
+        is_keystore = path.read_bytes()[:1] == b"{"
+    except OSError:
+        is_keystore = False
+    if not is_keystore:
+        return LocalWallet(read_receipt_key(path))
+    passphrase = path.with_name(path.name + ".passphrase")
+    try:
+        return load_keystore(path, passphrase.read_text(encoding="utf-8").rstrip("\n"))
+    except OSError as error:
+        raise BadInput(str(passphrase), "a readable file with the keystore's passphrase", type(error).__name__) from error
+
+
+def open_ledger(settings: Settings) -> OceanLedger:
+    """The chain of the settings, for reading and writing; what is sent is remembered in `<home>/outbox`."""
+    network = network_of(settings.chain_id)
+    rpc = Rpc(settings.rpc_url, settings.chain_id)
+    return OceanLedger(rpc, network, Outbox(settings.home / "outbox", rpc, network.confirmations))
+
+
+def open_catalogue(settings: Settings) -> Catalogue:
+    """The catalogue, its tables brought up to date."""
+    engine = open_database(settings.database_url)
+    migrate(engine)
+    return Catalogue(engine, settings.models)
+
+
+def open_triton(settings: Settings) -> Triton:
+    return Triton(settings.triton_url, settings.triton_key, timeout_s=settings.call_timeout_s)
+
+
+def build_services(settings: Settings) -> Services:
+    """Everything a worker needs; make it once a process, after forking.
+
+    Raises BadInput or NotFound when the market was not set up (no log, no keys), Unavailable when the database cannot be opened.
+    """
+    log_nft = _log_nft(settings)
+    engine = open_database(settings.database_url)
+    migrate(engine)
+    return Services(
+        settings=settings,
+        network=network_of(settings.chain_id),
+        ledger=open_ledger(settings),
+        server=open_triton(settings),
+        catalogue=Catalogue(engine, settings.models),
+        sessions=Sessions(engine),
+        store=ReceiptStore(
+            engine,
+            ReceiptSigner(read_receipt_key(receipt_key_file(settings)), settings.chain_id, log_nft),
+            worker=Worker(workers_folder(settings)).name,
+            merge_delay_s=settings.merge_delay_s,
+        ),
+        operator=operator_wallet(settings),
+        clock=time.time,
+    )
+
+
+def application() -> Flask:
+    """The web application of one worker, for a WSGI server: each worker calls this after it was forked."""
+    return create_app(build_services(read_settings()), are_metrics_shared=True)
+
+
+def keeper_steps_of(settings: Settings) -> tuple[Step, ...]:
+    """The log keeper's steps on the real parts."""
+    services = build_services(settings)
+    log_nft = _log_nft(settings)
+    engine = open_database(settings.database_url)
+    signer = NoteSigner(origin_of(settings.chain_id, log_nft), read_checkpoint_key(settings.checkpoint_key_file))
+    workers = workers_folder(settings)
+
+    def watch() -> Mapping[str, object] | None:
+        done = services.catalogue.reconcile(services.server, services.ledger)
+        record = {name: list(each) for name, each in asdict(done).items() if each}
+        return record or None
+
+    return keeper_steps(
+        store=services.store,
+        is_alive=lambda name: is_alive(workers, name),
+        log=Log(settings.log_folder, engine, signer, guard_file(settings)),
+        ledger=services.ledger,
+        wallet=services.operator,
+        log_nft=log_nft,
+        run_folder=settings.home / "run",
+        checkpoint_interval_s=settings.checkpoint_interval_s,
+        anchor_interval_s=settings.anchor_interval_s,
+        anchor_receipts=settings.anchor_receipts,
+        watch=watch,
+        clock=time.time,
+    )
+
+
+def _log_nft(settings: Settings) -> Address:
+    if settings.log_nft is None:
+        raise BadInput("POSTHUMAN_LOG_NFT", "the address of the operator's log, which `posthuman up` makes", "nothing")
+    return settings.log_nft

@@ -1,0 +1,208 @@
+"""From a model's name to an entry with a digest: the only file that knows the order.
+
+In: a folder or a hub id. Out: an entry folder named for its digest, in `out`. This module must never leave a half-made entry under
+that name: it is made beside it and renamed.
+
+The order: fetch -> scan -> load -> export -> parity -> entry -> digest. Nothing loads before the scan has ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from converters.entry import Entry, ModelDigest, model_digest, triton_name, write_entry
+from converters.errors import EntryBroken, ModelRefused
+from converters.offline import go_offline
+from converters.source import Source, locate, stage
+from converters.tasks import Task, outputs_of, task_named, task_of
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_TOOLS = ("onnx", "optimum-onnx", "tokenizers", "torch", "transformers")
+_SCRATCH = ".converting-"
+
+OnStage = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A finished entry. `stages`: seconds of each stage, in order; `is_new`: False when the same entry was there before."""
+
+    entry: Entry
+    digest: ModelDigest
+    folder: Path
+    is_new: bool
+    stages: Mapping[str, float] = field(default_factory=dict)
+
+
+def convert(
+    model: str,
+    out: Path,
+    *,
+    task: str | None = None,
+    revision: str | None = None,
+    name: str | None = None,
+    parents: tuple[str, ...] = (),
+    cache: Path | None = None,
+    on_stage: OnStage | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Converted:
+    """Convert a model into `out/<triton name>/`; the same files and the same tools give the same digest.
+
+    model: a local folder, or a hub id as `org/name@revision`. name: what people call the entry; the folder's or the id's own name
+    otherwise. parents: model digests it was trained from. cache: where fetched files are kept; within `out` otherwise.
+    on_stage: told each stage and its seconds as it ends.
+
+    Raises ModelRefused, ConversionFailed or ParityFailed; then nothing new is in `out`. EntryBroken when an entry of that name is
+    there with other contents. Again: an identical finished entry is kept, and what a killed run left is removed.
+    """
+    stages = _Stages(on_stage, clock)
+    chosen = None if task is None else task_named(task)
+    if name is not None and not _NAME.fullmatch(name):
+        raise ModelRefused(f"name: expected 1 to 96 letters, digits, '.', '_' or '-', found {name!r}")
+    out.mkdir(parents=True, exist_ok=True)
+    with _scratch(out) as scratch:
+        with stages("fetch"):
+            located = locate(model, revision, cache or out / ".cache")
+        go_offline()
+        with stages("scan"):
+            source = stage(located, scratch / "source")
+            chosen = chosen or _task_of(source)
+        with stages("start"):
+            # Importing the exporter takes some seconds: a refusal does not wait for it, and no loader is there before the scan.
+            from converters import describe, onnx_export, parity, pooling, tokenizer
+        folder = scratch / "entry"
+        (folder / "1").mkdir(parents=True)
+        with stages("load"):
+            pools = pooling.pooling_of(source) if chosen.name == "feature-extraction" else None
+            written = tokenizer.write_tokenizer(tokenizer.load_tokenizer(source.folder), folder / "1" / "tokenizer.json")
+            torch_model = onnx_export.load_model(source, chosen, written.pad_token_id)
+        with stages("export"):
+            graph = onnx_export.export(torch_model, chosen, scratch / "export", folder / "1")
+            details = describe.details_of(chosen, torch_model, written, pools, graph)
+        with stages("parity"):
+            lines = parity.check_parity(torch_model, graph.path, chosen, details, onnx_export.PRECISION)
+        with stages("entry"):
+            entry = Entry(
+                name=name or _name_of(source),
+                task=chosen.name,
+                backend=chosen.backend,
+                architecture=type(torch_model).__name__,
+                precision=onnx_export.PRECISION,
+                inputs=chosen.inputs,
+                outputs=outputs_of(chosen, width=_width(details)),
+                details=details,
+                source=_stated(source),
+                parity=lines,
+                parents=parents,
+            )
+            write_entry(folder, entry)
+            digest = model_digest(folder)
+            finished, is_new = _keep(folder, out / triton_name(digest), digest)
+    return Converted(entry, digest, finished, is_new, stages.seconds)
+
+
+class _Stages:
+    """Times the stages; `with stages("export"): ...`."""
+
+    def __init__(self, on_stage: OnStage | None, clock: Callable[[], float]) -> None:
+        self._on_stage, self._clock = on_stage, clock
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = self._clock()
+        yield
+        self.seconds[stage] = round(self._clock() - began, 3)
+        if self._on_stage is not None:
+            self._on_stage(stage, self.seconds[stage])
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A folder of our own in `out`, on its file system so that the finished entry can be renamed; removed at the end.
+
+    Its lock lives as long as this process: a folder that nobody holds was left by a killed run, and is removed first.
+    """
+    for left in out.glob(f"{_SCRATCH}*"):
+        with _lock(left) as is_ours:
+            if is_ours:
+                shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=out))
+    try:
+        with _lock(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """True while this process holds the folder; False when another does, or it is gone."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _keep(folder: Path, target: Path, digest: ModelDigest) -> tuple[Path, bool]:
+    """Move a finished entry to its place, unless it is there already."""
+    if not target.exists():
+        try:
+            folder.rename(target)
+        except OSError:
+            # Another run made the same entry in this very moment; below we see whether it is the same.
+            if not target.exists():
+                raise
+        else:
+            return target, True
+    if (found := model_digest(target)) != digest:
+        raise EntryBroken(
+            f"{target}: expected the entry {digest}, found {found}: it was changed; remove the folder and convert again"
+        )
+    return target, False
+
+
+def _task_of(source: Source) -> Task:
+    """A model with sentence-transformers' description is an embedding model, whatever head it was trained with."""
+    return task_named("feature-extraction") if source.document("modules.json") else task_of(source.architectures)
+
+
+def _name_of(source: Source) -> str:
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", source.identifier.rsplit("/", 1)[-1]).strip("-._")[:96]
+    return plain or "model"
+
+
+def _width(details: Mapping[str, Any]) -> int:
+    return int(details["dimensions"]) if "dimensions" in details else len(details["labels"]) if "labels" in details else -1
+
+
+def _stated(source: Source) -> dict[str, Any]:
+    """Where the entry came from; no path, no time, so that the same files give the same entry."""
+    return {
+        "id": source.identifier,
+        "revision": source.revision,
+        "licence": source.licence,
+        "files": dict(sorted(source.files.items())),
+        "tools": {tool: importlib.metadata.version(tool) for tool in _TOOLS},
+    }

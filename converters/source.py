@@ -1,0 +1,216 @@
+"""A model folder, or a hub id at a pinned revision, as a staged copy that is safe to load.
+
+In: what the publisher named. Out: a `Source`: a folder of our own with allowed, checked files, their SHA-256, licence and kind.
+This module must never load a model, follow a link, or stage a file that is not on its list.
+
+What is checked is the copy, so nobody can change a file between the check and its use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from converters import hub, scan, weights
+from converters.errors import ModelRefused
+from converters.graph import refuse_external_data
+
+_HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[^@]+))?")
+_REVISION = re.compile(r"[0-9a-f]{40}")
+_FILES = 10_000
+_TEXT_BYTES = 4 << 20
+_TOKENIZERS = ({"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"vocab.txt"})
+"""Any of these sets makes a fast tokenizer; a tokenizer that exists only as Python code or as a `.model` file does not."""
+_VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json"})
+"""Their keys are a model's tokens, which may be any word; only the `tokenizers` library reads them, as data."""
+_ALLOWED = frozenset(name for name in hub.FETCHED if "*" not in name)
+_ALLOWED_PATTERN = re.compile(r"model-\d{5}-of-\d{5}\.safetensors|LICENSE(?:\.(?:md|txt))?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A staged model. `files` maps each staged path to its SHA-256; `documents` holds the parsed JSON files by path."""
+
+    folder: Path
+    identifier: str
+    revision: str | None
+    licence: str | None
+    model_type: str
+    architectures: tuple[str, ...]
+    files: Mapping[str, str]
+    documents: Mapping[str, Any]
+
+    def document(self, name: str) -> Any:
+        """A parsed JSON file, an empty object when the model has no such file."""
+        return self.documents.get(name, {})
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a model's files are, before any of them was opened. `identifier` holds no path of this machine."""
+
+    folder: Path
+    identifier: str
+    revision: str | None
+
+
+def locate(model: str, revision: str | None, cache: Path) -> Located:
+    """Find a local folder, or fetch a hub model into `cache`; a folder of that name wins, unless a revision is given.
+
+    Raises ModelRefused for a hub id without a full commit, or something that is neither; ConversionFailed when the hub is away.
+    """
+    folder, match = Path(model), _HUB_ID.fullmatch(model)
+    pinned = revision or (match["revision"] if match else None)
+    if model and folder.is_dir() and pinned is None:
+        return Located(folder, folder.resolve().name, None)
+    if match is None:
+        raise ModelRefused(f"model: expected a folder, or a hub id as org/name@revision; found {model!r}")
+    if revision and match["revision"] and revision != match["revision"]:
+        raise ModelRefused(f"model: expected one revision, found {match['revision']!r} and {revision!r}")
+    if pinned is None or not _REVISION.fullmatch(pinned):
+        raise ModelRefused(
+            f"model: {match['id']!r} is no folder here, and a hub model must be pinned to a commit: give"
+            f" {match['id']}@<40 hex digits> or --revision (the hub shows it under 'Files' > 'History'); found {pinned!r}"
+        )
+    fetched = cache / "hub" / match["id"].replace("/", "--") / pinned
+    hub.fetch(match["id"], pinned, fetched)
+    return Located(fetched, match["id"], pinned)
+
+
+def stage(located: Located, into: Path) -> Source:
+    """Copy the allowed files of a model into the new folder `into`, and check all of them.
+
+    Raises ModelRefused at the first thing that is unsafe, incomplete or not ours to convert. Nothing has been loaded by then.
+    """
+    wanted = _survey(located.folder)
+    into.mkdir(parents=True)
+    files = {str(relative): _copy(located.folder, relative, into) for relative in wanted}
+    documents = {name: _document(into, name) for name in files if name.endswith(".json")}
+    for name, document in documents.items():
+        if name not in _VOCABULARIES:
+            scan.refuse_code_in(name, document)
+    if "config.json" not in documents:
+        raise ModelRefused(f"{located.identifier}: expected a config.json, found none")
+    model_type, architectures = scan.check_config(documents["config.json"])
+    _check_weights(into, files, documents)
+    _check_tokenizer(located.identifier, files, documents)
+    return Source(
+        folder=into,
+        identifier=located.identifier,
+        revision=located.revision,
+        licence=_licence(into, files),
+        model_type=model_type,
+        architectures=architectures,
+        files=files,
+        documents=documents,
+    )
+
+
+def _survey(folder: Path) -> list[PurePosixPath]:
+    """The paths to stage, sorted; every other visible file has been looked at by name and first bytes, and is left where it is."""
+    wanted: list[PurePosixPath] = []
+    seen = 0
+    for parent, folders, names in os.walk(folder):
+        # Hidden folders (.git, .cache) are never entered, so nothing in them is ever opened.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in (*folders, *sorted(names)):
+            seen += 1
+            path = Path(parent, name)
+            relative = PurePosixPath(path.relative_to(folder).as_posix())
+            if seen > _FILES:
+                raise ModelRefused(f"expected at most {_FILES} files, found more")
+            if name.startswith("."):
+                continue
+            state = path.lstat()
+            if stat.S_ISDIR(state.st_mode):
+                continue
+            scan.refuse_name(relative)
+            if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:
+                raise ModelRefused(
+                    f"{relative}: expected a plain file, found a link or a special file; copy it (cp -L) and try again"
+                )
+            scan.refuse_content(relative, _head(path))
+            if relative.suffix == ".onnx":
+                # Never used, since we export our own; but a graph that points outside says what kind of folder this is.
+                refuse_external_data(path, path.parent)
+            elif str(relative) in _ALLOWED or _ALLOWED_PATTERN.fullmatch(str(relative)):
+                wanted.append(relative)
+    return sorted(wanted)
+
+
+def _head(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as stream:
+        return stream.read(4096)
+
+
+def _copy(folder: Path, relative: PurePosixPath, into: Path) -> str:
+    """Copy one file and return its SHA-256 in lower-case hex; what was checked by the survey is checked again on the open file."""
+    target = into / relative
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / relative, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    hashed = hashlib.sha256()
+    with os.fdopen(descriptor, "rb") as reader, target.open("xb") as writer:
+        state = os.fstat(reader.fileno())
+        if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:
+            raise ModelRefused(f"{relative}: expected a plain file, found a link or a special file")
+        if relative.suffix != ".safetensors" and state.st_size > scan.JSON_BYTES:
+            raise ModelRefused(f"{relative}: expected at most {scan.JSON_BYTES} bytes, found {state.st_size}")
+        while block := reader.read(1 << 20):
+            hashed.update(block)
+            writer.write(block)
+    return hashed.hexdigest()
+
+
+def _document(folder: Path, name: str) -> Any:
+    kind = list if name == "modules.json" else dict
+    document = scan.parse_json(name, (folder / name).read_bytes())
+    if not isinstance(document, kind):
+        raise ModelRefused(f"{name}: expected a JSON {kind.__name__}, found {type(document).__name__}")
+    return document
+
+
+def _check_weights(folder: Path, files: Mapping[str, str], documents: Mapping[str, Any]) -> None:
+    single, index = "model.safetensors", "model.safetensors.index.json"
+    shards = sorted(name for name in files if weights.SHARD.fullmatch(name))
+    if single in files and (index in files or shards):
+        raise ModelRefused(f"expected either {single} or {index} with its shards, found both")
+    if single not in files and index not in files:
+        raise ModelRefused(f"expected weights as {single}, or as {index} with its shards; found neither")
+    names = [single] if single in files else shards
+    headers = {name: weights.check_safetensors(folder / name, name) for name in names}
+    if index in files:
+        weights.check_index(documents[index], headers)
+
+
+def _check_tokenizer(identifier: str, files: Mapping[str, str], documents: Mapping[str, Any]) -> None:
+    if not any(needed <= set(files) for needed in _TOKENIZERS):
+        raise ModelRefused(
+            f"{identifier}: expected a tokenizer.json, or the vocabulary of a fast tokenizer (vocab.json and merges.txt, or"
+            " vocab.txt); found neither. A tokenizer that exists only as code or as a SentencePiece file is not converted"
+        )
+    tokenizer_class = documents.get("tokenizer_config.json", {}).get("tokenizer_class")
+    if tokenizer_class is not None and not (isinstance(tokenizer_class, str) and tokenizer_class.isidentifier()):
+        raise ModelRefused(f"tokenizer_config.json: tokenizer_class must be a class name, found {tokenizer_class!r}")
+
+
+def _licence(folder: Path, files: Mapping[str, str]) -> str | None:
+    """The licence a model states: `license:` in the front matter of its README.md, else what its LICENSE file begins with."""
+    if "README.md" in files:
+        text = (folder / "README.md").read_bytes()[:_TEXT_BYTES].decode("utf-8", "replace")
+        front = re.match(r"---\r?\n(.*?)\r?\n---", text, re.DOTALL)
+        stated = re.search(r"^license:[ \t]*(?:\r?\n[ \t]*-[ \t]*)?(\S[^\r\n]*)", front[1], re.MULTILINE) if front else None
+        if stated:
+            return stated[1].strip().strip("'\"")[:64]
+    for name in sorted(files):
+        if name.startswith("LICENSE"):
+            text = " ".join((folder / name).read_bytes()[:4096].decode("utf-8", "replace").split())
+            known = {"Apache License Version 2.0": "apache-2.0", "MIT License": "mit", "BSD 3-Clause": "bsd-3-clause"}
+            return next((short for title, short in known.items() if title in text), "other")
+    return None

@@ -1,0 +1,115 @@
+"""`verify`: check a receipt as a stranger would.
+
+In: a receipt's file, a node's URL, the public log's URL. Out: each check with its evidence. This module must never read the state
+folder, a key, or anything else of the market's.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from control_plane.chain.ocean import open_reader
+from control_plane.errors import BadInput
+from control_plane.receipts.proof import Proof
+from control_plane.receipts.public_log import HttpLogFiles, PublicLog
+from control_plane.receipts.receipt import SignedReceipt
+from control_plane.receipts.verification import Verdict, Verification
+from control_plane.receipts.verify import verify as check_receipt
+from deploy import exits
+from deploy.buyer import CALL_FORMAT
+
+_WORDS = {Verdict.OK: "ok", Verdict.FAILED: "FAILED", Verdict.NOT_CHECKED: "not checked"}
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a file holds: the envelope, and the call's exact bytes where it is a kept call."""
+
+    envelope: Mapping[str, Any]
+    request: bytes | None = None
+    response: bytes | None = None
+
+
+def read_given(path: Path) -> Given:
+    """A kept call, an envelope `{"signed", "salt", "id"}`, or the answer of `/v1/receipts/<id>`. Raises BadInput otherwise."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(str(path), "a readable JSON file", error) from error
+    if not isinstance(record, dict):
+        raise BadInput(str(path), "a JSON object", record)
+    if record.get("format") == CALL_FORMAT:
+        try:
+            request, response = (base64.b64decode(record[name], validate=True) for name in ("request", "response"))
+        except (KeyError, ValueError, TypeError) as error:
+            raise BadInput(str(path), "a call as `posthuman call` keeps it", error) from error
+        return Given(record.get("receipt", {}), request, response)
+    envelope = {name: record[name] for name in ("signed", "salt", "id") if name in record}
+    if len(envelope) != 3:
+        raise BadInput(str(path), "a kept call, or an envelope with signed, salt and id", sorted(record))
+    return Given(envelope)
+
+
+def _chain_of(envelope: Mapping[str, Any]) -> int:
+    signed = envelope.get("signed")
+    chain_id = signed.get("chain_id") if isinstance(signed, Mapping) else None
+    if not isinstance(chain_id, int) or isinstance(chain_id, bool):
+        raise BadInput("signed.chain_id", "a whole number", chain_id)
+    return chain_id
+
+
+@click.command(cls=exits.Command)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--rpc", required=True, help="URL of a node of the receipt's chain; choose one you trust.")
+@click.option("--log", "log_url", help="URL of the market's public log, for instance http://127.0.0.1:8030/log.")
+@click.option(
+    "--proof", "proof_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A proof file, in place of --log."
+)
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Another receipt of the same order, to check that none is missing between them; can be given several times.",
+)
+def verify(file: Path, rpc: str, log_url: str | None, proof_file: Path | None, others: tuple[Path, ...], is_json: bool) -> None:
+    """Check the receipt in FILE against the chain and the public log. Exit code 0 only when every required check holds.
+
+    Needs nothing of the market but its public log, and no wallet.
+
+    \b
+    Example:
+      posthuman verify call.json --rpc http://127.0.0.1:8545 --log http://127.0.0.1:8030/log
+    """
+    if log_url is None and proof_file is None:
+        raise click.UsageError("give --log URL or --proof FILE")
+    given = read_given(file)
+    result = check_receipt(
+        open_reader(rpc, _chain_of(given.envelope)),
+        given.envelope,
+        None if proof_file is None else Proof.from_text(proof_file.read_text(encoding="utf-8")),
+        log=None if log_url is None else PublicLog(HttpLogFiles(log_url)),
+        request=given.request,
+        response=given.response,
+        others=[SignedReceipt.from_json(read_given(path).envelope["signed"]) for path in others],
+    )
+    exits.show(result.to_json(), verification_lines(result), is_json)
+    raise SystemExit(exits.DONE if result.is_verified else exits.FAILED)
+
+
+def verification_lines(result: Verification) -> list[str]:
+    width = max(len(check.name) for check in result.checks)
+    lines = [f"  {check.name:<{width}}  {_WORDS[check.verdict]:<11}  {check.evidence}" for check in result.checks]
+    good = sum(check.verdict is Verdict.OK for check in result.checks)
+    if result.is_verified:
+        return [*lines, f"verified: {good} checks hold"]
+    why = "failed" if result.failed else "not complete"
+    named = ", ".join(check.name for check in (result.failed or result.missing))
+    return [*lines, f"NOT verified, {why}: {named}"]

@@ -1,0 +1,115 @@
+"""What the embedded stack chooses for itself: ports and the keys of local servers, once, and kept.
+
+In: the state folder, the caller's environment. Out: `environment.json`, and the environment of each component. This module must
+never hand a wallet's key or passphrase to a component.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from control_plane.settings import REPOSITORY
+from control_plane.state import read_environment_file, write_environment_file
+from deploy.local import objects
+from deploy.local.ports import HOST, choose_ports
+from deploy.local.triton_server import TritonPorts
+
+WANTED = {
+    "CHAIN_PORT": 8545,
+    "S3_PORT": 9000,
+    "TRITON_PORT": 8000,
+    "TRITON_GRPC_PORT": 8001,
+    "TRITON_METRICS_PORT": 8002,
+    "WEB_PORT": 8030,
+}
+EXTERNAL = {"RPC_URL": "chain", "TRITON_URL": "triton", "S3_URL": "objects"}
+"""A setting given in the environment, and the component that is then not started: somebody else runs it."""
+_KEPT_BACK = frozenset({"POSTHUMAN_PRIVATE_KEY", "POSTHUMAN_PASSPHRASE"})
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "LD_LIBRARY_PATH")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Programs and folders of this checkout."""
+
+    repository: Path
+    python: Path
+    rclone: Path
+    anvil: Path
+    triton_environment: Path
+
+
+def places(repository: Path = REPOSITORY) -> Places:
+    """Where `make setup` put them."""
+    binaries = repository / ".venv" / "bin"
+    return Places(
+        repository=repository,
+        python=binaries / "python",
+        rclone=binaries / "rclone",
+        anvil=repository / "node_modules" / "@foundry-rs" / "anvil-linux-amd64" / "bin" / "anvil",
+        triton_environment=repository / ".venv-triton",
+    )
+
+
+def external(environ: Mapping[str, str]) -> frozenset[str]:
+    """Components that are not ours to start, because a setting names somebody else's."""
+    return frozenset(component for name, component in EXTERNAL.items() if environ.get(f"POSTHUMAN_{name}"))
+
+
+def choose_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Choose what is not chosen yet, and write it down. Call it while nothing of ours runs.
+
+    A port in `environ` (POSTHUMAN_WEB_PORT and the like) goes before the remembered one. Again: the same ports, unless one is
+    taken by somebody else now; the same keys.
+    """
+    kept = read_environment_file(home)
+    asked = {name: int(value) for name in WANTED if (value := environ.get(f"POSTHUMAN_{name}", "")).isdigit()}
+    remembered = {name: int(value) for name in WANTED if (value := kept.get(f"POSTHUMAN_{name}", "")).isdigit()}
+    remembered.update(asked)
+    ports = choose_ports(WANTED, remembered)
+    ports.update(asked)
+    key_id, secret = objects.new_keys()
+    chosen = {
+        "S3_KEY_ID": key_id,
+        "S3_SECRET": secret,
+        "TRITON_KEY": secrets.token_urlsafe(24),
+        "S3_BUCKET": "posthuman",
+        **{name.removeprefix("POSTHUMAN_"): value for name, value in kept.items()},
+        **{name: str(port) for name, port in ports.items()},
+        "RPC_URL": f"http://{HOST}:{ports['CHAIN_PORT']}",
+        "S3_URL": f"http://{HOST}:{ports['S3_PORT']}",
+        "TRITON_URL": f"http://{HOST}:{ports['TRITON_PORT']}",
+        "PUBLIC_URL": f"http://{HOST}:{ports['WEB_PORT']}",
+        **{name: given for name in EXTERNAL if (given := environ.get(f"POSTHUMAN_{name}"))},
+    }
+    values = {f"POSTHUMAN_{name}": value for name, value in chosen.items()}
+    write_environment_file(home, values)
+    return values
+
+
+def triton_ports(values: Mapping[str, str]) -> TritonPorts:
+    """Triton's ports out of `environment.json`."""
+    return TritonPorts(*(int(values[f"POSTHUMAN_{name}"]) for name in ("TRITON_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")))
+
+
+def component_environment(home: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of our own components: settings, a few things of the caller's, and no place to write outside `home`."""
+    given = dict(os.environ if environ is None else environ)
+    scratch = home / "cache" / "tmp"
+    scratch.mkdir(parents=True, exist_ok=True)
+    return {
+        **{name: given[name] for name in _PASSED_ON if name in given},
+        **{name: value for name, value in given.items() if name.startswith("POSTHUMAN_") and name not in _KEPT_BACK},
+        "POSTHUMAN_HOME": str(home),
+        "HOME": str(home / "cache" / "home"),
+        "TMPDIR": str(scratch),
+        "XDG_CACHE_HOME": str(home / "cache" / "xdg"),
+        "XDG_CONFIG_HOME": str(home / "cache" / "xdg"),
+        "XDG_DATA_HOME": str(home / "cache" / "xdg"),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "ignore:pkg_resources is deprecated",
+    }

@@ -1,0 +1,130 @@
+"""A publisher's errands on the market's own machine: publish, and restore an entry from its copy.
+
+In: services, an object store, a wallet, a request. Out: a publication, a restored entry. This module must never open a model's
+file: conversion is a child process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from c2d_adapter.storage import ObjectStore
+from control_plane.chain.ledger import Wallet
+from control_plane.did import Did
+from control_plane.errors import BadInput
+from control_plane.flows.convert import convert_in_child
+from control_plane.flows.publish import Market, Published, Request, publish
+from control_plane.flows.services import Services
+from control_plane.serving.listing import Listing
+from control_plane.settings import Settings
+from control_plane.wiring import operator_wallet
+from converters.entry import ModelDigest
+from deploy.progress import Steps
+
+_CONVERSION_WITHIN_S = 3600.0
+
+_SAYINGS = {
+    "convert": "convert to ONNX, compare with PyTorch",
+    "install": "install the entry under its digest",
+    "asset": "data NFT, datatoken and price, one transaction",
+    "digest": "model digest on chain",
+    "log": "the log of its calls on chain",
+    "metadata": "encrypted DDO on chain",
+    "store": "copy in object storage",
+    "load": "Triton loads it",
+    "compare": "compare disk, Triton and chain",
+    "on sale": "on sale",
+}
+
+
+def open_store(settings: Settings) -> ObjectStore | None:
+    """The market's object storage; None when none is set."""
+    if not settings.s3_url:
+        return None
+    return ObjectStore(settings.s3_url, settings.s3_bucket, settings.s3_key_id, settings.s3_secret)
+
+
+def publishing_market(services: Services, store: ObjectStore | None, report: Callable[[str, float], None]) -> Market:
+    """Where this machine's publications go. Raises BadInput before `posthuman up` made the log."""
+    settings = services.settings
+    if settings.log_nft is None:
+        raise BadInput("POSTHUMAN_LOG_NFT", "the operator's log NFT; `posthuman up` makes it", None)
+
+    operator = operator_wallet(settings)
+
+    def convert(request: Request, out: Path) -> Path:
+        return convert_in_child(
+            request.model,
+            out,
+            task=request.task,
+            revision=request.revision,
+            name=entry_name(request.name),
+            environ=os.environ,
+            scratch=settings.home / "cache" / "conversion",
+            timeout_s=_CONVERSION_WITHIN_S,
+            report=report,
+        )
+
+    def keep(folder: Path, digest: str) -> str:
+        assert store is not None  # noqa: S101  # handed over only then
+        store.put_entry(folder, ModelDigest(digest))
+        return f"s3://{settings.s3_bucket}/entries/{digest[2:]}"
+
+    return Market(
+        ledger=services.ledger,
+        inference=services.server,
+        catalogue=services.catalogue,
+        convert=convert,
+        store=None if store is None else keep,
+        log_nft=settings.log_nft,
+        operator=operator.address,
+        operator_key=operator.public_key,
+        public_url=settings.public_url,
+        base_token=services.network.ocean,
+        publish_fee=settings.publish_fee,
+        swap_fee=0,
+        models=settings.models,
+        scratch=settings.home / "cache" / "entries",
+        publications=settings.home / "publications",
+        clock=services.clock,
+    )
+
+
+def entry_name(name: str) -> str:
+    """An asset's name as an entry may be called: letters, digits, `.`, `_` and `-`, at most 96."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:96] or "model"
+
+
+def publish_model(services: Services, store: ObjectStore | None, wallet: Wallet, request: Request, steps: Steps) -> Published:
+    """Publish with a line for each step and its seconds. Again: as `flows.publish.publish`."""
+
+    def report(stage: str, seconds: float) -> None:
+        steps.say(f"  {stage}: {seconds:.1f} s")
+
+    def progress(name: str, detail: Mapping[str, Any] | None) -> None:
+        if detail is not None:
+            shown = "".join(f"\n    {key} {value}" for key, value in detail.items() if key not in ("seconds", "block") and value)
+            steps.say(f"{_SAYINGS.get(name, name)}: {detail['seconds']:.1f} s{shown}")
+
+    return publish(publishing_market(services, store, report), wallet, request, progress)
+
+
+def restore(services: Services, store: ObjectStore | None, did: Did) -> Listing:
+    """Bring an entry back from object storage, load it and put it on sale again; every byte is hashed on the way.
+
+    Raises NotFound, IntegrityBroken (the copy is not the published entry either), Unavailable. Again: loads it again.
+    """
+    if store is None:
+        raise BadInput("POSTHUMAN_S3_URL", "the object storage that holds copies", None)
+    listing = services.catalogue.find(did)
+    store.get_entry(ModelDigest(listing.model_digest), services.catalogue.folder(listing))
+    services.catalogue.load_verified(listing, services.server, services.ledger)
+    services.catalogue.put_on_sale(listing)
+    if listing.entry_name not in services.server.loaded():
+        # between the two lines above the log keeper may have unloaded it, as something that nobody sells
+        services.catalogue.load_verified(listing, services.server, services.ledger)
+    return services.catalogue.find(did)

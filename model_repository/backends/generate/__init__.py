@@ -1,0 +1,1 @@
+"""Triton backend `generate`: a prompt in, tokens and their text out."""

@@ -1,0 +1,89 @@
+"""Triton's door to `generate`. A decoupled backend: `execute` takes the calls and returns at once, answers follow from `turns`.
+
+In: Triton's requests. Out: its responses: exactly one for a call that is not streamed, else one for each piece of text.
+This module must never compute a token itself.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the stub ignores PYTHONPATH
+
+from generate.call import Call, read_call
+from generate.decode import Decoder
+from generate.generation import Piece, generate
+from generate.turns import Cancelled, TooBusy, Turns
+from opening.tritonside import end_with_the_server, error_response, open_from, tensors_of
+
+MOST_ACTIVE = 8
+MOST_WAITING = 256
+
+
+class TritonPythonModel:
+    """One per loaded entry. The names of its methods are Triton's."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        end_with_the_server()
+        self._entry = open_from(args)
+        self._decoder = Decoder(self._entry)
+        self._end_tokens = frozenset(int(token) for token in self._entry.detail("eos_token_ids"))
+        self._turns = Turns(most_active=MOST_ACTIVE, most_waiting=MOST_WAITING)
+
+    def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                call = read_call(tensors_of(request), self._entry)
+                pieces = generate(call, self._decoder, self._entry.tokenizer.decode, self._end_tokens, secrets.randbits(63))
+                self._turns.add(pieces, _Answer(call, sender))
+            except Exception as error:  # a call that cannot start must not take the others with it
+                _send_error(sender, error)
+
+    def finalize(self) -> None:
+        self._turns.close()
+
+
+class _Answer:
+    """Where one call's pieces go."""
+
+    def __init__(self, call: Call, sender: pb_utils.InferenceResponseSender) -> None:
+        self._call, self._sender = call, sender
+        self._pieces: list[Piece] = []
+
+    def is_cancelled(self) -> bool:
+        return bool(self._sender.is_cancelled())
+
+    def deliver(self, piece: Piece) -> None:
+        self._pieces.append(piece)
+        if not (self._call.is_streamed or piece.finish_reason):
+            return
+        pieces, self._pieces = self._pieces, []
+        tensors = [
+            pb_utils.Tensor("text_output", np.array(["".join(part.text for part in pieces).encode()], object)),
+            pb_utils.Tensor("token_ids", np.array([token for part in pieces for token in part.token_ids], np.int32)),
+            pb_utils.Tensor("prompt_tokens", np.array([len(self._call.prompt)], np.int32)),
+            pb_utils.Tensor("completion_tokens", np.array([piece.completion_tokens], np.int32)),
+            pb_utils.Tensor("finish_reason", np.array([piece.finish_reason.encode()], object)),
+        ]
+        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if piece.finish_reason else 0
+        self._sender.send(pb_utils.InferenceResponse(tensors), flags=flags)
+
+    def fail(self, error: Exception) -> None:
+        _send_error(self._sender, error)
+
+
+def _send_error(sender: pb_utils.InferenceResponseSender, error: Exception) -> None:
+    if isinstance(error, TooBusy):
+        response = pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.UNAVAILABLE))
+    elif isinstance(error, Cancelled):
+        response = pb_utils.InferenceResponse(error=pb_utils.TritonError("the caller has gone", pb_utils.TritonError.CANCELLED))
+    else:
+        response = error_response(error)
+    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

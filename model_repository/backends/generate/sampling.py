@@ -1,0 +1,55 @@
+"""Choose the next token from the model's scores.
+
+In: logits and a call's settings. Out: a token id. This module must never take randomness from anywhere but the seed it was given.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_UINT64 = (1 << 64) - 1
+
+
+def candidates(logits: np.ndarray, temperature: float, top_p: float, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens that may come next and their probabilities, which add up to 1.
+
+    logits: float [vocabulary]. temperature > 0. First the temperature, then the `top_k` likeliest (0 = all), then the smallest set
+    of the likeliest whose probabilities reach `top_p`, never empty. Of equally likely tokens the lower id counts as likelier.
+    """
+    scaled = np.asarray(logits, np.float64) / temperature
+    if top_k or top_p < 1.0:
+        tokens = np.argsort(-scaled, kind="stable")
+        if top_k:
+            tokens = tokens[:top_k]
+    else:
+        tokens = np.arange(len(scaled))
+    probabilities = np.exp(scaled[tokens] - scaled[tokens].max())
+    probabilities /= probabilities.sum()
+    if top_p < 1.0:
+        kept = int(np.searchsorted(np.cumsum(probabilities), top_p)) + 1
+        tokens, probabilities = tokens[:kept], probabilities[:kept]
+        probabilities = probabilities / probabilities.sum()
+    return tokens, probabilities
+
+
+class Sampler:
+    """Chooses a call's tokens one after the other: the same seed and the same logits give the same tokens.
+
+    seed: any 64-bit integer. temperature 0 takes the likeliest token (the lowest id among equals) and draws nothing.
+    """
+
+    def __init__(self, *, temperature: float, top_p: float, top_k: int, seed: int) -> None:
+        self._temperature, self._top_p, self._top_k = temperature, top_p, top_k
+        # Philox by its key, and one double a token: numpy promises both streams to stay the same across versions.
+        self._random = np.random.Generator(np.random.Philox(key=seed & _UINT64))
+
+    def pick(self, logits: np.ndarray) -> int:
+        """logits: float [vocabulary]. Raises ValueError when they are not numbers: the model is broken, not the call."""
+        if not np.isfinite(np.max(logits)):
+            raise ValueError(f"the model's highest logit is {np.max(logits)}")
+        if self._temperature == 0.0:
+            return int(np.argmax(logits))
+        tokens, probabilities = candidates(logits, self._temperature, self._top_p, self._top_k)
+        edges = np.cumsum(probabilities)
+        drawn = int(np.searchsorted(edges, self._random.random() * edges[-1], side="right"))
+        return int(tokens[min(drawn, len(tokens) - 1)])

@@ -1,0 +1,75 @@
+"""Texts as rows of a batch.
+
+In: texts, or pairs of them. Out: token ids, masks and positions as the graph wants them. This module must never cut a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tokenizers
+
+from opening.entry import OpenEntry
+from opening.refusal import Refused
+
+MAX_ITEMS = 256
+"""Texts in one call."""
+
+_BATCH_ROWS = 32
+_BATCH_TOKENS = 4096
+"""Padded tokens in one forward pass: bounds its memory, whatever a call asks for."""
+
+FED = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids"})
+
+
+class Encoder:
+    """An entry's tokenizer together with its limits."""
+
+    def __init__(self, entry: OpenEntry) -> None:
+        self._tokenizer = entry.tokenizer
+        self._context_length = int(entry.detail("context_length"))
+        self._vocabulary = int(entry.detail("vocabulary"))
+        self._pad_token = int(entry.detail("pad_token_id"))
+        self._pads_left = entry.detail("padding_side") == "left"
+        self._add_special_tokens = bool(entry.detail("add_special_tokens"))
+        self._input_names = entry.graph_input_names(FED)
+
+    def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]], field: str) -> list[tokenizers.Encoding]:
+        """Raises Refused when an item has no token, or more than the context holds; `field` is what the caller can shorten."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=self._add_special_tokens)
+        for index, encoding in enumerate(encodings):
+            if not 1 <= len(encoding.ids) <= self._context_length:
+                raise Refused(
+                    field,
+                    f"1 to {self._context_length} tokens in each text, special tokens counted",
+                    f"{len(encoding.ids)} tokens in item {index}",
+                )
+            if max(encoding.ids) >= self._vocabulary:
+                raise Refused(field, f"tokens below {self._vocabulary}", f"token {max(encoding.ids)} in item {index}")
+        return encodings
+
+    def batches(self, encodings: Sequence[tokenizers.Encoding]) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
+        """Rows of similar length together: the items' indices, and the graph's inputs, each INT64 [rows, longest]."""
+        by_length = sorted(range(len(encodings)), key=lambda index: len(encodings[index].ids))
+        while by_length:
+            longest = len(encodings[by_length[-1]].ids)
+            rows = max(1, min(_BATCH_ROWS, _BATCH_TOKENS // longest))
+            indices, by_length = by_length[-rows:], by_length[:-rows]
+            yield indices, self._inputs([encodings[index] for index in indices], longest)
+
+    def _inputs(self, encodings: Sequence[tokenizers.Encoding], longest: int) -> dict[str, np.ndarray]:
+        shape = (len(encodings), longest)
+        ids, mask, types = np.full(shape, self._pad_token, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        for row, encoding in enumerate(encodings):
+            length = len(encoding.ids)
+            place = slice(longest - length, longest) if self._pads_left else slice(0, length)
+            ids[row, place], mask[row, place], types[row, place] = encoding.ids, 1, encoding.type_ids
+        positions = np.where(mask == 1, np.cumsum(mask, axis=1) - 1, 1)
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "position_ids": positions}
+        return {name: inputs[name] for name in self._input_names}
+
+
+def prompt_tokens(encodings: Sequence[tokenizers.Encoding]) -> np.ndarray:
+    """Tokens of each item, special ones counted: int32 [items]."""
+    return np.array([len(encoding.ids) for encoding in encodings], np.int32)

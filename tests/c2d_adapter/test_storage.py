@@ -1,0 +1,186 @@
+"""Entries in S3, against the real rclone server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from c2d_adapter import storage
+from c2d_adapter.storage import ObjectStore
+from control_plane.errors import BadInput, IntegrityBroken, NotFound, Refused, Unavailable
+from converters.entry import ModelDigest, model_digest
+from converters.errors import EntryBroken
+from tests.fixtures_objects import S3Server, running_s3, s3
+
+__all__ = ["s3"]
+
+
+def make_entry(folder: Path, weights: bytes = b"weights" * 500) -> ModelDigest:
+    (folder / "1").mkdir(parents=True)
+    (folder / "entry.json").write_text("{}")
+    (folder / "1" / "model.onnx").write_bytes(weights)
+    (folder / "1" / "empty").write_bytes(b"")
+    return model_digest(folder)
+
+
+def stored_file(server: Path, digest: ModelDigest, name: str) -> Path:
+    return server / "objects" / "posthuman" / "entries" / digest[2:] / name
+
+
+class Breaking:
+    """A client whose one method fails once: before it is done, or after."""
+
+    def __init__(self, client: Any, method: str, is_done_first: bool, nth: int = 1) -> None:
+        self._client, self._method, self._is_done_first, self._left = client, method, is_done_first, nth
+
+    def __getattr__(self, name: str) -> Any:
+        real: Callable[..., Any] = getattr(self._client, name)
+        if name != self._method:
+            return real
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._left -= 1
+            if self._left == 0:
+                if self._is_done_first:
+                    real(*arguments, **named)
+                raise EndpointConnectionError(endpoint_url="http://127.0.0.1")
+            return real(*arguments, **named)
+
+        return call
+
+
+@pytest.mark.live
+def test_an_entry_comes_back_byte_for_byte(s3: S3Server, tmp_path: Path) -> None:
+    digest = make_entry(tmp_path / "entry")
+    store = s3.store()
+    assert store.put_entry(tmp_path / "entry", digest) > 0
+    assert store.holds(digest)
+    restored = store.get_entry(digest, tmp_path / "restored")
+    assert model_digest(restored) == digest
+
+
+@pytest.mark.live
+def test_storing_twice_sends_nothing_the_second_time(s3: S3Server, tmp_path: Path) -> None:
+    digest = make_entry(tmp_path / "entry", b"twice")
+    assert s3.store().put_entry(tmp_path / "entry", digest) > 0
+    assert s3.store().put_entry(tmp_path / "entry", digest) == 0
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("is_done_first", [False, True], ids=["it failed", "it failed after it was done"])
+@pytest.mark.parametrize(("method", "nth"), [("create_bucket", 1), ("upload_file", 1), ("upload_file", 3), ("put_object", 1)])
+def test_a_broken_upload_is_whole_after_a_repeat(s3: S3Server, tmp_path: Path, method: str, nth: int, is_done_first: bool) -> None:
+    digest = make_entry(tmp_path / "entry", f"{method} {nth} {is_done_first}".encode())
+    store = s3.store(bucket=f"broken-{method.replace('_', '-')}-{nth}-{is_done_first}".lower())
+    healthy = store._client
+    store._client = Breaking(healthy, method, is_done_first, nth)
+    with pytest.raises(Unavailable):
+        store.put_entry(tmp_path / "entry", digest)
+    store._client = healthy
+    assert store.holds(digest) is (method == "put_object" and is_done_first)
+    store.put_entry(tmp_path / "entry", digest)
+    assert store.holds(digest)
+    assert model_digest(store.get_entry(digest, tmp_path / "restored")) == digest
+
+
+@pytest.mark.live
+def test_a_file_cut_short_on_the_server_is_sent_again(tmp_path: Path) -> None:
+    digest = make_entry(tmp_path / "entry", b"cut short" * 100)
+    with running_s3(tmp_path / "s3") as server:
+        server.store().put_entry(tmp_path / "entry", digest)
+    stored_file(tmp_path / "s3", digest, "files/1/model.onnx").write_bytes(b"cut")
+    with running_s3(tmp_path / "s3") as server:  # a new server: the old one remembers sizes
+        assert server.store().put_entry(tmp_path / "entry", digest) == 900
+
+
+@pytest.mark.live
+def test_large_files_go_up_in_parts(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "MULTIPART_BYTES", 5 << 20)
+    digest = make_entry(tmp_path / "entry", bytes(range(256)) * (12 << 12))
+    assert s3.store().put_entry(tmp_path / "entry", digest) > 12 << 20
+    assert model_digest(s3.store().get_entry(digest, tmp_path / "restored")) == digest
+
+
+@pytest.mark.live
+def test_bytes_changed_on_the_server_are_not_restored(s3: S3Server, tmp_path: Path) -> None:
+    digest = make_entry(tmp_path / "entry", b"honest weights")
+    s3.store().put_entry(tmp_path / "entry", digest)
+    stored_file(s3.folder, digest, "files/1/model.onnx").write_bytes(b"foreign weight")
+    with pytest.raises(IntegrityBroken, match=digest):
+        s3.store().get_entry(digest, tmp_path / "restored")
+    assert not (tmp_path / "restored").exists()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("text", "reason"), [('[["../../../etc/passwd", 1, "00"]]', "has digest"), ("not json", "damaged"), ('[["a"]]', "damaged")]
+)
+def test_a_changed_manifest_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    digest = make_entry(tmp_path / "entry", b"honest manifest")
+    with running_s3(tmp_path / "s3") as server:
+        server.store().put_entry(tmp_path / "entry", digest)
+    stored_file(tmp_path / "s3", digest, "manifest.json").write_text(text)
+    with running_s3(tmp_path / "s3") as server, pytest.raises(IntegrityBroken, match=reason):
+        server.store().get_entry(digest, tmp_path / "restored")
+
+
+@pytest.mark.live
+def test_swapped_weights_on_disk_are_replaced_and_the_derived_file_is_kept(s3: S3Server, tmp_path: Path) -> None:
+    folder = tmp_path / "entry"
+    digest = make_entry(folder, b"weights to swap")
+    s3.store().put_entry(folder, digest)
+    (folder / "config.pbtxt").write_text("derived")
+    (folder / "1" / "model.onnx").write_bytes(b"swapped weights")
+    (folder / "1" / "added").write_bytes(b"x")
+    assert model_digest(s3.store().get_entry(digest, folder)) == digest
+    assert (folder / "config.pbtxt").read_text() == "derived"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["entry"]
+
+
+@pytest.mark.live
+def test_an_unknown_digest_is_not_found(s3: S3Server, tmp_path: Path) -> None:
+    digest = make_entry(tmp_path / "entry", b"never stored")
+    s3.store(bucket="empty").put_entry(tmp_path / "entry", digest)
+    with pytest.raises(NotFound, match="no entry"):
+        s3.store(bucket="empty").get_entry(ModelDigest("0x" + "0" * 64), tmp_path / "restored")
+
+
+@pytest.mark.live
+def test_a_wrong_secret_is_refused_and_not_retried_as_unavailable(s3: S3Server) -> None:
+    with pytest.raises(Refused, match="SignatureDoesNotMatch"):
+        ObjectStore(s3.url, "posthuman", s3.key_id, "not the secret").holds(ModelDigest("0x" + "0" * 64))
+
+
+@pytest.mark.live
+def test_a_server_that_is_down_is_unavailable(tmp_path: Path) -> None:
+    with running_s3(tmp_path) as server:
+        store = server.store()
+    with pytest.raises(Unavailable, match="does not answer"):
+        store.holds(ModelDigest("0x" + "0" * 64))
+
+
+@pytest.mark.live
+def test_an_entry_outlives_the_server(tmp_path: Path) -> None:
+    digest = make_entry(tmp_path / "entry")
+    with running_s3(tmp_path / "s3") as server:
+        server.store().put_entry(tmp_path / "entry", digest)
+    with running_s3(tmp_path / "s3") as server:
+        assert server.store().put_entry(tmp_path / "entry", digest) == 0
+        assert model_digest(server.store().get_entry(digest, tmp_path / "restored")) == digest
+
+
+def test_an_entry_with_another_digest_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    make_entry(tmp_path / "entry")
+    store = ObjectStore("http://127.0.0.1:9", "posthuman", "key-id-of-nobody", "secret-of-nobody")
+    with pytest.raises(EntryBroken, match="expected model digest"):
+        store.put_entry(tmp_path / "entry", ModelDigest("0x" + "1" * 64))
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../outside", "a/../../outside", "", "a//b"])
+def test_a_path_that_leaves_the_folder_is_refused(path: str) -> None:
+    with pytest.raises(BadInput, match="manifest path"):
+        storage._safe(path)

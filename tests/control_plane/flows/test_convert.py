@@ -1,0 +1,69 @@
+"""The converter runs as a child that sees no key, and its reasons reach the publisher."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from control_plane.errors import Refused, Unavailable
+from control_plane.flows.convert import ConversionCrashed, convert_in_child
+
+
+def convert(model: Path, folder: Path, timeout_s: float = 120.0, environ: dict[str, str] | None = None) -> Path:
+    return convert_in_child(
+        str(model),
+        folder / "out",
+        task=None,
+        revision=None,
+        name=None,
+        environ=dict(os.environ) if environ is None else environ,
+        scratch=folder / "scratch",
+        timeout_s=timeout_s,
+        report=lambda _stage, _seconds: None,
+    )
+
+
+def test_a_model_that_is_refused_says_why(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
+    (model / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(Refused) as caught:
+        convert(model, tmp_path)
+    assert caught.value.code == "model_refused"
+    assert "pytorch_model.bin" in caught.value.message
+
+
+def test_a_conversion_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable) as caught:
+        convert(tmp_path, tmp_path, timeout_s=0.05)
+    assert caught.value.code == "conversion_timeout"
+
+
+def test_a_converter_that_cannot_start_is_the_operators_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control_plane.flows.convert.PACKAGES", tmp_path)
+    monkeypatch.setattr(
+        "control_plane.flows.convert.conversion_command",
+        lambda *_given, **_named: ["sh", "-c", "echo not json; echo no memory >&2; kill -9 $$"],
+    )
+    with pytest.raises(ConversionCrashed, match="no memory"):
+        convert(tmp_path, tmp_path)
+
+
+def test_an_entry_outside_the_asked_folder_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "control_plane.flows.convert.conversion_command",
+        lambda *_given, **_named: ["echo", json.dumps({"folder": "/etc"})],
+    )
+    with pytest.raises(ConversionCrashed, match="/etc"):
+        convert(tmp_path, tmp_path)
+
+
+def test_no_secret_reaches_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control_plane.flows.convert.conversion_command", lambda *_given, **_named: ["sh", "-c", "env >&2; exit 3"])
+    with pytest.raises(Refused):
+        convert(tmp_path, tmp_path, environ={"PATH": os.environ["PATH"], "POSTHUMAN_PRIVATE_KEY": "canary"})
+    assert "canary" not in (tmp_path / "scratch" / "converters.stderr").read_text()

@@ -1,0 +1,214 @@
+"""From a folder to an asset on sale."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from control_plane.chain import ddo
+from control_plane.chain.ledger import MODEL_LABEL, data_key
+from control_plane.did import TokenWei, did_of
+from control_plane.errors import BadInput, Conflict, IntegrityBroken, Refused
+from control_plane.flows.publications import publication_id
+from control_plane.flows.publish import publish, symbol_of
+from converters.entry import model_digest, triton_name
+from tests.check_market import Seen, check_market
+from tests.fixtures_chain import BOTH, ONE, anvil, either_chain
+from tests.fixtures_publish import Stand, make_entry, open_stand
+
+__all__ = ["anvil"]
+
+
+@pytest.fixture(params=BOTH)
+def stand(request: pytest.FixtureRequest, tmp_path: Path) -> Stand:
+    return open_stand(either_chain(request.param, request, tmp_path), tmp_path)
+
+
+def check(stand: Stand) -> None:
+    check_market(
+        stand.chain.ledger,
+        Seen(stand.catalogue.listings(), stand.market.log_nft, stand.market.models, stand.chain.wallets["operator"]),
+    )
+
+
+def test_publishing_puts_one_asset_on_sale(stand: Stand) -> None:
+    alice = stand.chain.wallets["alice"]
+    published = publish(stand.market, alice, stand.request())
+    listing = published.listing
+    assert listing == stand.catalogue.find(listing.did)
+    assert listing.did == did_of(listing.nft, 8996)
+    assert (listing.publisher, listing.task, listing.rate) == (alice.address, "feature-extraction", ONE)
+    assert listing.model_digest == model_digest(stand.entry)
+    assert listing.entry_name == triton_name(model_digest(stand.entry))
+    assert stand.names.loads == [listing.entry_name]
+    assert stand.kept.kept == {listing.model_digest: 1}
+    check(stand)
+
+
+def test_publishing_again_changes_nothing(stand: Stand) -> None:
+    alice = stand.chain.wallets["alice"]
+    first = publish(stand.market, alice, stand.request())
+    block = stand.chain.ledger.head().number
+    assert publish(stand.market, alice, stand.request()) == first
+    assert stand.chain.ledger.head().number == block
+    assert stand.names.loads == [first.listing.entry_name]
+    check(stand)
+
+
+def test_a_free_model_has_no_exchange(stand: Stand) -> None:
+    published = publish(stand.market, stand.chain.wallets["alice"], stand.request(rate=TokenWei(0)))
+    assert published.listing.exchange is None
+    assert published.listing.swap_fee == 0
+    check(stand)
+
+
+def test_other_terms_for_the_same_model_are_refused(stand: Stand) -> None:
+    alice = stand.chain.wallets["alice"]
+    publish(stand.market, alice, stand.request())
+    with pytest.raises(Conflict, match="rate is 1000000000000000000, asked now for 2"):
+        publish(stand.market, alice, stand.request(rate=TokenWei(2)))
+    check(stand)
+
+
+def test_another_name_or_publisher_is_another_asset(stand: Stand) -> None:
+    made = [
+        publish(stand.market, stand.chain.wallets["alice"], stand.request()),
+        publish(stand.market, stand.chain.wallets["alice"], stand.request(name="Tiny, dearer", rate=TokenWei(2 * ONE))),
+        publish(stand.market, stand.chain.wallets["carol"], stand.request()),
+    ]
+    assert len({each.listing.did for each in made}) == 3
+    assert len({each.listing.entry_name for each in made}) == 1
+    check(stand)
+
+
+def test_terms_may_change_as_long_as_nothing_was_sent(stand: Stand) -> None:
+    alice = stand.chain.wallets["alice"]
+    stand.ledger.break_call("create_asset", "before")
+    with pytest.raises(Exception, match="broken before"):
+        publish(stand.market, alice, stand.request())
+    assert publish(stand.market, alice, stand.request(rate=TokenWei(2 * ONE))).listing.rate == 2 * ONE
+    check(stand)
+
+
+def test_the_document_says_what_the_files_say(stand: Stand) -> None:
+    operator = stand.chain.wallets["operator"]
+    listing = publish(stand.market, stand.chain.wallets["alice"], stand.request()).listing
+    sealed = stand.chain.ledger.document(listing.nft)
+    assert sealed is not None
+    document = ddo.unseal(sealed, operator)
+    assert (document["id"], document["version"], document["nftAddress"]) == (listing.did, "4.1.0", listing.nft)
+    assert document["metadata"]["license"] == "apache-2.0"
+    facts = document["metadata"]["additionalInformation"]["posthuman"]
+    assert (facts["model_digest"], facts["task"], facts["files"]) == (listing.model_digest, "feature-extraction", 3)
+    (service,) = document["services"]
+    assert (service["id"], service["type"], service["timeout"]) == ("0", "access", 3600)
+    files = json.loads(operator.decrypt(bytes.fromhex(service["files"][2:])))
+    assert files["files"] == [{"type": "url", "url": f"http://127.0.0.1:8030/models/{listing.did}", "method": "POST"}]
+
+
+def test_each_step_is_told_when_it_begins_and_when_it_is_done(stand: Stand) -> None:
+    told: list[tuple[str, dict[str, Any] | None]] = []
+    publish(
+        stand.market,
+        stand.chain.wallets["alice"],
+        stand.request(),
+        lambda name, detail: told.append((name, None if detail is None else dict(detail))),
+    )
+    names = ["convert", "install", "asset", "digest", "log", "metadata", "store", "compare", "load", "on sale"]
+    assert [name for name, detail in told if detail is None] == names
+    assert [name for name, detail in told if detail is not None] == names
+    asset = next(detail for name, detail in told if name == "asset" and detail is not None)
+    assert {"did", "nft", "datatoken", "exchange", "transaction", "block", "gas_used", "seconds"} == set(asset)
+
+
+def test_the_digest_is_on_chain_before_the_model_is_loaded(stand: Stand) -> None:
+    stand.ledger.break_call("record_data", "before")
+    with pytest.raises(Exception, match="broken before"):
+        publish(stand.market, stand.chain.wallets["alice"], stand.request())
+    assert stand.names.loads == []
+    assert stand.catalogue.listings() == ()
+
+
+def test_weights_swapped_before_loading_are_not_put_on_sale(stand: Stand) -> None:
+    alice = stand.chain.wallets["alice"]
+    stand.server.break_call("loaded", "before")
+    with pytest.raises(Exception, match="broken before"):
+        publish(stand.market, alice, stand.request())
+    (stand.market.models / triton_name(model_digest(stand.entry)) / "1" / "model.onnx").write_bytes(b"swapped")
+    with pytest.raises(IntegrityBroken):
+        publish(stand.market, alice, stand.request())
+    assert stand.catalogue.listings() == ()
+    assert stand.names.loads == []
+
+
+def test_a_log_that_the_chain_does_not_name_is_not_served(stand: Stand) -> None:
+    alice = stand.chain.wallets["alice"]
+    publish(stand.market, alice, stand.request())
+    other = replace(stand.market, log_nft=stand.chain.ocean)
+    with pytest.raises(Conflict):
+        publish(other, alice, stand.request())
+
+
+def test_a_model_that_is_not_converted_yet_is_converted_once(stand: Stand, tmp_path: Path) -> None:
+    model = make_entry(tmp_path / "model")
+    (model / "entry.json").rename(model / "config.json")  # a model's folder: what makes it an entry is missing
+    asked: list[Path] = []
+
+    def convert(_request: object, out: Path) -> Path:
+        asked.append(out)
+        return make_entry(out / "made")
+
+    market = replace(stand.market, convert=convert)
+    first = publish(market, stand.chain.wallets["alice"], stand.request(model=str(model)))
+    assert publish(market, stand.chain.wallets["alice"], stand.request(model=str(model))) == first
+    assert len(asked) == 1
+    assert not asked[0].exists()
+    (model / "1" / "model.onnx").write_bytes(b"other weights")
+    publish(market, stand.chain.wallets["alice"], stand.request(model=str(model)))
+    assert len(asked) == 2
+    check(stand)
+
+
+def test_a_folder_that_is_no_entry_is_refused(stand: Stand, tmp_path: Path) -> None:
+    broken = make_entry(tmp_path / "broken")
+    (broken / "1" / "link").symlink_to(broken / "1" / "model.onnx")
+    with pytest.raises(Refused, match="link"):
+        publish(stand.market, stand.chain.wallets["alice"], stand.request(model=str(broken)))
+    assert not list(stand.market.models.glob("m-*"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", " "), ("name", "x" * 129), ("name", "a\nb"), ("rate", TokenWei(-1)), ("rate", TokenWei(2**256)), ("timeout_s", 0)],
+)
+def test_a_request_that_makes_no_sense_is_refused(stand: Stand, field: str, value: Any) -> None:
+    with pytest.raises(BadInput) as caught:
+        publish(stand.market, stand.chain.wallets["alice"], stand.request(**{field: value}))
+    assert caught.value.field == field
+
+
+def test_the_marketplace_owner_is_paid_by_every_asset(stand: Stand) -> None:
+    listing = publish(stand.market, stand.chain.wallets["alice"], stand.request()).listing
+    sale = stand.chain.ledger.sale(listing.datatoken, listing.exchange)
+    assert sale.publish_fee_to == stand.chain.wallets["operator"].address
+    assert len(stand.chain.ledger.data_history(listing.nft, data_key(MODEL_LABEL))) == 1
+
+
+def test_a_publication_is_named_by_who_where_what_and_how() -> None:
+    names = {
+        publication_id(publisher, chain, digest, name)  # type: ignore[arg-type]  # any text makes the point
+        for publisher in ("a", "b")
+        for chain in (1, 2)
+        for digest in ("c", "d")
+        for name in ("e", "f")
+    }
+    assert len(names) == 16
+
+
+@pytest.mark.parametrize(("name", "symbol"), [("GPT-2 small", "GPT2SMALL"), ("", "MODEL"), ("模型", "MODEL"), ("a" * 40, "A" * 11)])
+def test_a_symbol_is_made_of_letters_and_digits(name: str, symbol: str) -> None:
+    assert symbol_of(name) == symbol

@@ -1,0 +1,63 @@
+"""The migrated schema is the one the code queries, however often and by however many it is brought up to date."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect
+
+from control_plane.database import metadata, open_database
+from control_plane.migrations import migrate
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def test_the_migrated_schema_is_that_of_the_tables(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
+    began = time.perf_counter()
+    migrate(engine)
+    assert time.perf_counter() - began < 1
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata) == []
+    found = {index["name"] for index in inspect(engine).get_indexes("receipts")}
+    assert "receipts_waiting" in found
+    uniques = {tuple(unique["column_names"]) for unique in inspect(engine).get_unique_constraints("receipts")}
+    assert uniques == {("order_tx", "sequence"), ("receipt_id",), ("call_id",), ("leaf_index",)}
+
+
+def test_migrating_again_keeps_every_row(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO nonces VALUES ('nonce', 1.0, NULL)")
+    migrate(engine)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT nonce FROM nonces").scalar_one() == "nonce"
+
+
+def test_threads_that_migrate_at_once_do_not_meet(tmp_path: Path) -> None:
+    def one(_number: int) -> None:
+        engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
+        migrate(engine)
+        engine.dispose()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(one, range(6)))
+
+
+def test_processes_that_migrate_at_once_do_not_meet(tmp_path: Path) -> None:
+    script = (
+        "import sys; from control_plane.database import open_database; from control_plane.migrations import migrate;"
+        "migrate(open_database(sys.argv[1]))"
+    )
+    url = f"sqlite:///{tmp_path / 'posthuman.db'}"
+    processes = [subprocess.Popen([sys.executable, "-c", script, url], cwd=REPOSITORY) for _ in range(4)]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    with open_database(url).connect() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").all() == [("0001",)]

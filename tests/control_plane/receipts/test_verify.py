@@ -1,0 +1,490 @@
+"""What a stranger finds: an honest receipt passes every check, and each dishonest drill fails the check that is named for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from control_plane.chain.ledger import KEYS_LABEL, MODEL_LABEL, OPERATOR_LABEL, Network, data_key
+from control_plane.did import Address, Bytes32, Did, TransactionHash, UnixMillis
+from control_plane.errors import Unavailable
+from control_plane.receipts.anchors import LOG_KEY, anchor_value
+from control_plane.receipts.checkpoint import Checkpoint, NoteSigner
+from control_plane.receipts.merkle import Tree, leaf_hash
+from control_plane.receipts.proof import Proof
+from control_plane.receipts.public_log import PublicLog
+from control_plane.receipts.receipt import CallStatus, leaf_bytes, receipt_id
+from control_plane.receipts.signing import CURVE_ORDER, ReceiptSigner
+from control_plane.receipts.store import Issued
+from control_plane.receipts.tiles import TileFolder
+from control_plane.receipts.verification import Verification
+from control_plane.receipts.verify import verify
+from tests.fixtures_log import DIGEST, REQUEST, RESPONSE, LogMarket
+from tests.simulators.ledger import SIMULATED, SimulatedLedger
+
+REQUIRED = ["chain", "signature", "order", "asset", "term", "operator", "model", "inclusion", "checkpoint", "anchor", "time"]
+
+
+def verdicts(found: Verification) -> Mapping[str, str]:
+    return {check.name: check.verdict.value for check in found.checks}
+
+
+def assert_fails(found: Verification, name: str, words: str) -> None:
+    """The named check failed, with these words in its evidence, and the receipt is not verified."""
+    evidence = {check.name: check.evidence for check in found.failed}
+    assert not found.is_verified
+    assert name in evidence, found.to_json()
+    assert words in evidence[name], evidence[name]
+
+
+def anchored(market: LogMarket, count: int = 3) -> list[Issued]:
+    made = market.issue(count)
+    market.log.integrate()
+    assert market.anchor() is not None
+    return made
+
+
+class ForgedLog:
+    """A log that a dishonest operator makes by hand: any leaves, signed and anchored with the operator's real keys."""
+
+    def __init__(self, market: LogMarket, leaves: list[Issued], size: int | None = None) -> None:
+        self.folder = TileFolder(market.folder / f"forged-{id(self)}")
+        entries = [leaf_bytes(issued.signed) for issued in leaves]
+        self.tree = Tree(leaf_hash(entry) for entry in entries)
+        self.folder.write_tree(self.tree.node, lambda low, high: entries[low:high], 0, self.tree.size)
+        note = market.notes.sign(Checkpoint(market.notes.name, self.tree.size, self.tree.root()).text())
+        self.folder.write("checkpoint", note.encode())
+        self.note, self.market = note, market
+
+    def anchor(self) -> ForgedLog:
+        value = anchor_value(self.tree.size, self.tree.root())
+        self.market.ledger.record_data(self.market.operator, f"forged {value.hex()}", self.market.log_nft, LOG_KEY, value)
+        return self
+
+    def public(self) -> PublicLog:
+        return PublicLog(self.folder)
+
+
+# the honest
+
+
+def test_an_anchored_receipt_passes_every_check(market: LogMarket) -> None:
+    made = anchored(market)
+    for issued in made:
+        others = [other.signed for other in made if other != issued]
+        found = market.verify(issued, request=REQUEST, response=RESPONSE, others=others)
+        assert found.is_verified and not found.failed and not found.missing
+        assert set(verdicts(found).values()) == {"ok"}
+        assert [check.name for check in found.checks if check.is_required and check.name != "format"] == REQUIRED
+        assert all(check.evidence for check in found.checks)
+
+
+def test_what_only_the_buyer_has_may_be_left_out(market: LogMarket) -> None:
+    made = anchored(market)
+    found = market.verify(made[1])
+    assert found.is_verified
+    assert [name for name, verdict in verdicts(found).items() if verdict == "not checked"] == ["request", "response", "sequence"]
+
+
+def test_a_proof_file_alone_is_enough_when_its_checkpoint_is_anchored(market: LogMarket) -> None:
+    made = anchored(market)
+    proof = Proof.from_text(market.log.prove(made[0].id).to_text())
+    assert verify(market.ledger, made[0].to_json(), proof).is_verified
+
+
+def test_a_proof_file_of_a_later_checkpoint_needs_the_public_log(market: LogMarket) -> None:
+    made = anchored(market)
+    market.issue(4)
+    market.log.integrate()
+    proof = market.log.prove(made[0].id)
+    alone = verify(market.ledger, made[0], proof)
+    assert not alone.is_verified and not alone.failed
+    assert "give the public log" in next(check.evidence for check in alone.missing if check.name == "anchor")
+    assert verify(market.ledger, made[0], proof, log=market.public()).is_verified
+
+
+def test_receipts_stay_verified_as_log_and_anchors_grow(market: LogMarket) -> None:
+    made = anchored(market, 90)
+    old_proof = market.log.prove(made[5].id)
+    for _ in range(3):
+        market.ledger.advance_time(700)
+        made += anchored(market, 90)
+    market.issue(5)
+    market.log.integrate()
+    for issued in made[::37]:
+        assert market.verify(issued).is_verified
+    assert verify(market.ledger, made[5], old_proof, log=market.public()).is_verified
+    assert verify(market.ledger, made[5], old_proof).is_verified
+
+
+def test_a_stream_that_was_cut_is_verified_like_any_other(market: LogMarket) -> None:
+    market.reserve(is_streaming=True)
+    market.store.reap(lambda _name: False)
+    (cut,) = market.store.receipts_of(order=market.order)
+    assert cut.signed.receipt.status is CallStatus.CUT
+    market.log.integrate()
+    market.anchor()
+    assert market.verify(cut, request=REQUEST).is_verified
+
+
+# not yet
+
+
+def test_a_receipt_that_waits_is_neither_verified_nor_failed(market: LogMarket) -> None:
+    anchored(market)
+    (late,) = market.issue(1)
+    found = market.verify(late)
+    assert not found.is_verified and not found.failed
+    assert {check.name for check in found.missing} == {"inclusion", "checkpoint", "anchor", "time"}
+    market.log.integrate()
+    found = market.verify(late)
+    assert not found.is_verified and not found.failed
+    assert {check.name for check in found.missing} == {"anchor", "time"}
+    market.anchor()
+    assert market.verify(late).is_verified
+
+
+def test_an_order_and_an_anchor_that_are_too_young_wait(tmp_path: Path) -> None:
+    market = LogMarket(tmp_path)
+    made = anchored(market)
+    slow: Network = replace(SIMULATED, confirmations=50)
+    market.ledger._network = slow
+    found = market.verify(made[0])
+    assert verdicts(found)["order"] == verdicts(found)["anchor"] == "not checked"
+    market.ledger.advance_blocks(60)
+    assert market.verify(made[0]).is_verified
+
+
+def test_without_proof_and_log_nothing_is_claimed(market: LogMarket) -> None:
+    made = anchored(market)
+    found = verify(market.ledger, made[0])
+    assert not found.is_verified and not found.failed
+    assert "give a proof" in next(check.evidence for check in found.missing if check.name == "inclusion")
+
+
+def test_a_node_that_is_down_decides_nothing(market: LogMarket) -> None:
+    made = anchored(market)
+    market.ledger.is_down = True
+    with pytest.raises(Unavailable):
+        market.verify(made[0])
+
+
+# the dishonest operator
+
+
+def test_a_dropped_receipt_is_found_once_its_promise_has_passed(market: LogMarket) -> None:
+    made = market.issue(3)
+    forged = ForgedLog(market, [made[0], made[2]]).anchor()
+    found = verify(market.ledger, made[1], log=forged.public())
+    assert not found.is_verified and verdicts(found)["inclusion"] == "not checked"
+    market.ledger.advance_time(3600 + 601)
+    found = verify(market.ledger, made[1], log=forged.public())
+    assert_fails(found, "inclusion", "is not among the 2 leaves")
+    assert "promised before" in found.failed[0].evidence
+
+
+def test_a_receipt_never_anchored_fails_once_its_promise_has_passed(market: LogMarket) -> None:
+    anchored(market)
+    (late,) = market.issue(1)
+    market.log.integrate()
+    market.ledger.advance_time(3600 + 601)
+    assert_fails(market.verify(late), "anchor", "promised before")
+
+
+def test_a_log_put_in_another_order_contradicts_its_anchor(market: LogMarket) -> None:
+    made = anchored(market)
+    reordered = ForgedLog(market, [made[1], made[0], made[2]])
+    assert_fails(verify(market.ledger, made[0], log=reordered.public()), "anchor", "fork")
+
+
+def test_an_edited_receipt_in_a_rewritten_log_contradicts_its_anchor(market: LogMarket) -> None:
+    made = anchored(market)
+    edited = market.resign(made[1], units_out=1000)
+    rewritten = ForgedLog(market, [made[0], edited, made[2], made[2]])
+    assert_fails(verify(market.ledger, edited, log=rewritten.public()), "anchor", "fork")
+
+
+def test_an_edited_receipt_that_is_not_signed_again_has_no_known_signer(market: LogMarket) -> None:
+    made = anchored(market)
+    signed = made[0].signed
+    edited = replace(signed, receipt=replace(signed.receipt, units_out=1000))
+    issued = Issued(edited, made[0].salt, market.resign(made[0], units_out=1000).id)
+    found = verify(market.ledger, issued, market.log.prove(made[0].id))
+    assert_fails(found, "signature", "named")
+    assert_fails(found, "inclusion", "does not lead to the root")
+
+
+def test_a_backdated_receipt_is_found_by_the_anchor_before_it(market: LogMarket) -> None:
+    anchored(market)
+    market.ledger.advance_time(4000)
+    anchored(market)
+    market.ledger.advance_time(4000)
+    (made,) = market.issue(1)
+    early = UnixMillis(made.signed.receipt.started_at - 7_000_000)
+    backdated = market.resign(made, started_at=early, finished_at=early, merge_by=made.signed.receipt.merge_by)
+    leaves = list(market.store.receipts_of(order=market.order, limit=6))
+    forged = ForgedLog(market, [*leaves, backdated]).anchor()
+    found = verify(market.ledger, backdated, log=forged.public())
+    assert_fails(found, "time", "backdated")
+    assert [check.name for check in found.failed] == ["time"]
+
+
+def test_a_receipt_from_the_future_is_refused(market: LogMarket) -> None:
+    (made,) = market.issue(1)
+    later = UnixMillis(made.signed.receipt.finished_at + 2_000_000)
+    future = market.resign(made, started_at=later, finished_at=later)
+    found = verify(market.ledger, future, log=ForgedLog(market, [future]).anchor().public())
+    assert_fails(found, "time", "after the anchor")
+
+
+def test_a_receipt_anchored_after_its_promise_is_refused(market: LogMarket) -> None:
+    (made,) = market.issue(1)
+    market.log.integrate()
+    market.ledger.advance_time(3600 + 700)
+    market.anchor()
+    assert_fails(market.verify(made), "time", "anchored only")
+
+
+def test_times_that_run_backwards_are_refused(market: LogMarket) -> None:
+    (made,) = market.issue(1)
+    turned = market.resign(made, started_at=UnixMillis(made.signed.receipt.finished_at + 1))
+    assert_fails(verify(market.ledger, turned, log=ForgedLog(market, [turned]).anchor().public()), "time", "in this order")
+
+
+def test_a_sequence_given_twice_shows_to_who_holds_both(market: LogMarket) -> None:
+    made = anchored(market)
+    twin = market.resign(made[1], units_out=77)
+    assert_fails(market.verify(made[1], others=[twin.signed]), "sequence", "given twice")
+
+
+def test_a_gap_in_an_order_shows_to_its_buyer(market: LogMarket) -> None:
+    made = anchored(market)
+    other = market.resign(made[0], units_out=77)
+    assert_fails(market.verify(made[1], others=[other.signed]), "sequence", "previous is")
+    assert_fails(market.verify(other, others=[made[1].signed]), "sequence", "follows")
+    headless = market.resign(made[1], previous=Bytes32("0x" + "00" * 32))
+    assert_fails(market.verify(headless), "sequence", "only the first has none")
+
+
+def test_another_digest_than_the_chain_s_is_refused(market: LogMarket) -> None:
+    (made,) = market.issue(1)
+    lied = market.resign(made, model_digest=Bytes32("0x" + "ee" * 32))
+    found = verify(market.ledger, lied, log=ForgedLog(market, [lied]).anchor().public())
+    assert_fails(found, "model", "0x" + "d1" * 32)
+    assert [check.name for check in found.failed] == ["model"]
+
+
+def test_the_digest_that_counts_is_the_one_at_the_order_s_block(market: LogMarket) -> None:
+    made = anchored(market)
+    value = bytes.fromhex("ee" * 32)
+    market.ledger.record_data(market.alice, "new model", market.nft, data_key(MODEL_LABEL), value)
+    assert market.verify(made[0]).is_verified  # an edit after the sale changes nothing for this order
+    lied = market.resign(made[0], model_digest=Bytes32("0x" + value.hex()))
+    assert_fails(market.verify(lied), "model", "0x" + "d1" * 32)
+
+
+def test_two_checkpoints_of_one_size_are_a_fork(market: LogMarket) -> None:
+    made = anchored(market)
+    twin = market.resign(made[2], units_out=5)
+    forged = ForgedLog(market, [made[0], made[1], twin])
+    found = verify(market.ledger, made[0], log=forged.public())
+    assert_fails(found, "anchor", "fork")
+
+
+def test_a_log_that_shrank_on_chain_is_refused(market: LogMarket) -> None:
+    made = anchored(market)
+    value = anchor_value(1, market.log.root(1))
+    market.ledger.record_data(market.operator, "smaller", market.log_nft, LOG_KEY, value)
+    assert_fails(market.verify(made[0]), "anchor", "smaller")
+
+
+def test_an_anchor_that_is_no_anchor_is_refused(market: LogMarket) -> None:
+    made = anchored(market)
+    market.ledger.record_data(market.operator, "odd", market.log_nft, LOG_KEY, b"hello")
+    assert_fails(market.verify(made[0]), "anchor", "holds no anchor")
+
+
+def test_a_rewritten_past_before_an_honest_anchor_is_refused(market: LogMarket) -> None:
+    """The operator anchors 3 leaves, rewrites one, and anchors 6: the later anchor does not continue the first."""
+    made = anchored(market)
+    more = market.issue(3)
+    forged = ForgedLog(market, [made[0], market.resign(made[1], units_out=5), made[2], *more]).anchor()
+    found = verify(market.ledger, more[0], log=forged.public())
+    assert_fails(found, "anchor", "fork")
+
+
+# strangers
+
+
+def test_a_receipt_signed_by_a_stranger_is_refused(market: LogMarket) -> None:
+    (made,) = market.issue(1)
+    stranger = ReceiptSigner(b"\x11" * 32, market.signer.chain_id, market.log_nft)
+    signed = stranger.sign(made.signed.receipt)
+    forged = Issued(signed, made.salt, receipt_id(signed))
+    found = verify(market.ledger, forged, log=ForgedLog(market, [forged]).anchor().public())
+    assert_fails(found, "signature", f"signed by {stranger.address}")
+    assert [check.name for check in found.failed] == ["signature"]
+
+
+def test_an_envelope_with_a_foreign_id_is_refused(market: LogMarket) -> None:
+    made = anchored(market)
+    assert_fails(verify(market.ledger, {**made[0].to_json(), "id": made[1].id}), "format", "this receipt's own")
+
+
+def test_a_stranger_s_log_cannot_speak_for_an_asset(market: LogMarket) -> None:
+    """Mallory makes a log of her own, with a real order and the real digest: the asset does not name her log."""
+    other = market.ledger.create_log_nft(market.alice, "mallory's log", "log", "LOG").nft
+    (made,) = market.issue(1)
+    mallory = ReceiptSigner(b"\x11" * 32, market.signer.chain_id, other)
+    signed = mallory.sign(made.signed.receipt)
+    notes = NoteSigner(f"posthuman/{market.signer.chain_id}/{other}", Ed25519PrivateKey.from_private_bytes(b"\x12" * 32))
+    value = bytes.fromhex(mallory.address[2:]) + notes.public_key
+    market.ledger.record_data(market.alice, "mallory's keys", other, data_key(KEYS_LABEL), value)
+    tree = Tree([leaf_hash(leaf_bytes(signed))])
+    market.ledger.record_data(market.alice, "mallory's anchor", other, LOG_KEY, anchor_value(1, tree.root()))
+    proof = Proof(0, (), notes.sign(Checkpoint(notes.name, 1, tree.root()).text()))
+    found = verify(market.ledger, Issued(signed, made.salt, receipt_id(signed)), proof)
+    assert_fails(found, "operator", f"not {other}")
+    assert [check.name for check in found.failed] == ["operator"]
+
+
+def test_the_high_s_twin_of_a_receipt_is_refused(market: LogMarket) -> None:
+    (made,) = market.issue(1)
+    raw = made.signed.signature
+    s = int.from_bytes(raw[32:64], "big")
+    twin = replace(made.signed, signature=raw[:32] + (CURVE_ORDER - s).to_bytes(32, "big") + bytes([55 - raw[64]]))
+    issued = Issued(twin, made.salt, receipt_id(twin))
+    assert_fails(verify(market.ledger, issued, log=ForgedLog(market, [issued]).anchor().public()), "signature", "low s")
+
+
+def test_a_key_that_was_replaced_speaks_only_for_what_was_anchored_in_its_time(market: LogMarket) -> None:
+    old = anchored(market)
+    stolen = market.signer
+    market.record_keys(ReceiptSigner(b"\x21" * 32, stolen.chain_id, market.log_nft).address, market.notes.public_key)
+    assert market.verify(old[0]).is_verified  # anchored before the change
+    market.ledger.advance_blocks(2)
+    between = market.issue(1)
+    leaves = [*old, *between]
+    ForgedLog(market, leaves).anchor()
+    market.ledger.advance_blocks(2)
+    (late,) = market.issue(1)
+    found = verify(market.ledger, late, log=ForgedLog(market, [*leaves, late]).anchor().public())
+    assert_fails(found, "signature", f"signed by {stolen.address}")
+
+
+def test_an_operator_that_the_publisher_dropped_cannot_go_on(market: LogMarket) -> None:
+    made = anchored(market)
+    market.ledger.record_data(market.alice, "moved", market.nft, data_key(OPERATOR_LABEL), bytes(20))
+    assert market.verify(made[0]).is_verified
+    anchored(market, 1)
+    (late,) = anchored(market, 1)
+    assert_fails(market.verify(late), "operator", "names log 0x" + "00" * 20)
+
+
+def changed_order(market: LogMarket, **changes: object) -> Verification:
+    made = anchored(market)
+    facts = market.ledger.order_facts(market.order)
+    market.ledger.add_order(replace(facts, **changes))  # type: ignore[arg-type]  # names of fields
+    return market.verify(made[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"status": 0}, "reverted"),
+        ({"is_from_factory": False}, "no OrderStarted event"),
+        ({"consumer": Address("0x" + "00" * 20)}, "consumer"),
+        ({"service_index": 1}, "service index"),
+        ({"amount": 10**18 - 1}, "paid"),
+    ],
+    ids=["reverted", "foreign contract", "another consumer", "another service", "too little"],
+)
+def test_an_order_that_does_not_count_is_refused(market: LogMarket, changes: dict[str, object], words: str) -> None:
+    assert_fails(changed_order(market, **changes), "order", words)
+
+
+def test_an_order_that_does_not_exist_is_refused(market: LogMarket) -> None:
+    made = anchored(market)
+    market.ledger.forget(market.order)
+    assert_fails(market.verify(made[0]), "order", "no transaction")
+
+
+def test_an_order_of_another_asset_is_refused(market: LogMarket) -> None:
+    (made,) = market.issue(1)
+    _nft, datatoken, _did = market.publish("second")
+    other = market.buy("other", datatoken)
+    moved = market.resign(made, order=other)
+    assert_fails(
+        verify(market.ledger, moved, log=ForgedLog(market, [moved]).anchor().public()), "asset", "the order is for did:op:"
+    )
+    renamed = market.resign(made, did=Did("did:op:" + "12" * 32))
+    assert_fails(verify(market.ledger, renamed, log=ForgedLog(market, [renamed]).public()), "asset", "did:op:" + "12" * 32)
+
+
+def test_a_call_after_the_order_s_end_or_before_its_beginning_is_refused(market: LogMarket) -> None:
+    market.order = market.buy("short", valid_for_s=30)
+    (made,) = market.issue(1)
+    market.ledger.advance_time(60)
+    (late,) = market.issue(1)
+    market.log.integrate()
+    market.anchor()
+    assert market.verify(made).is_verified
+    assert_fails(market.verify(late), "term", "after the order's end")
+    early = UnixMillis(made.signed.receipt.started_at - 3_600_000)
+    before = market.resign(made, started_at=early)
+    assert_fails(market.verify(before), "term", "before the order")
+
+
+def test_other_bytes_than_the_buyer_s_are_refused(market: LogMarket) -> None:
+    made = anchored(market)
+    assert_fails(market.verify(made[0], request=REQUEST + b" "), "request", "do not hash")
+    assert_fails(market.verify(made[0], response=b""), "response", "do not hash")
+    found = verify(market.ledger, replace(made[0], salt=bytes(32)), log=market.public(), request=REQUEST)
+    assert_fails(found, "request", "do not hash")
+
+
+def test_a_receipt_of_another_chain_is_refused(market: LogMarket) -> None:
+    made = anchored(market)
+    elsewhere = SimulatedLedger(replace(SIMULATED, chain_id=137))
+    assert_fails(verify(elsewhere, made[0], log=market.public()), "chain", "chain 8996")
+
+
+def test_a_checkpoint_by_an_unknown_key_or_of_another_log_is_refused(market: LogMarket) -> None:
+    made = anchored(market)
+    proof = market.log.prove(made[0].id)
+    text = Checkpoint(market.notes.name, 3, market.log.root(3)).text()
+    stranger = NoteSigner(market.notes.name, Ed25519PrivateKey.from_private_bytes(b"\x13" * 32))
+    assert_fails(verify(market.ledger, made[0], replace(proof, checkpoint=stranger.sign(text))), "checkpoint", "0 of them")
+    elsewhere = Checkpoint("posthuman/1/elsewhere", 3, market.log.root(3)).text()
+    assert_fails(verify(market.ledger, made[0], replace(proof, checkpoint=market.notes.sign(elsewhere))), "checkpoint", "origin")
+
+
+def test_a_proof_of_another_receipt_is_refused(market: LogMarket) -> None:
+    made = anchored(market)
+    assert_fails(verify(market.ledger, made[0], market.log.prove(made[1].id)), "inclusion", "does not lead")
+    proof = market.log.prove(made[0].id)
+    for broken in (replace(proof, index=1), replace(proof, path=proof.path[:-1]), replace(proof, checkpoint="nonsense")):
+        assert any(check.name == "inclusion" for check in verify(market.ledger, made[0], broken).failed)
+
+
+@pytest.mark.parametrize("record", [{}, [], None, "x", {"signed": {}, "salt": "0x", "id": "0x"}], ids=str)
+def test_what_is_no_receipt_fails_as_such(market: LogMarket, record: object) -> None:
+    found = verify(market.ledger, record)  # type: ignore[arg-type]  # what a stranger may hand in
+    assert [check.name for check in found.failed] == ["format"]
+
+
+def test_an_unknown_version_is_refused(market: LogMarket) -> None:
+    made = anchored(market)
+    record = made[0].to_json()
+    assert_fails(verify(market.ledger, {**record, "signed": {**record["signed"], "version": 2}}), "format", "version")
+
+
+def test_a_transaction_that_is_no_order_is_refused(market: LogMarket) -> None:
+    (made,) = market.issue(1)
+    lied = market.resign(made, order=TransactionHash("0x" + "77" * 32), model_digest=DIGEST)
+    found = verify(market.ledger, lied, log=ForgedLog(market, [lied]).anchor().public())
+    assert {"order", "asset", "operator", "model"} <= {check.name for check in found.failed}

@@ -1,0 +1,138 @@
+"""What is sent to Triton is checked first, and every way it can refuse becomes one of our errors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from control_plane.errors import BadInput, NotFound, PosthumanError, Unavailable
+from control_plane.serving.triton_messages import (
+    error_from,
+    error_text,
+    generate_body,
+    generated_from,
+    json_object,
+    management_error_from,
+)
+
+
+def test_the_body_holds_the_fields_and_says_whether_it_is_a_stream() -> None:
+    fields = {"text_input": "é\0", "stream": False, "max_tokens": 3, "temperature": 0, "top_p": 1.0, "seed": -1, "stop": ["a", "b"]}
+    body = generate_body(fields, is_streamed=True)
+    assert json.loads(body) == {**fields, "stream": True}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("text_input", 5),
+        ("text_input", None),
+        ("text_input", "\ud800"),
+        ("max_tokens", 2**31),  # Triton 2.51 would take it for a small or negative number
+        ("max_tokens", 1.5),
+        ("max_tokens", True),
+        ("max_tokens", "5"),
+        ("temperature", "hot"),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("top_p", None),
+        ("top_k", -(2**31) - 1),
+        ("seed", 2**63),
+        ("stop", "a"),
+        ("stop", [1]),
+        ("stream", 1),
+        ("logit_bias", {}),
+    ],
+)
+def test_a_field_of_another_type_or_name_is_refused_by_its_name(field: str, value: Any) -> None:
+    with pytest.raises(BadInput) as refused:
+        generate_body({"text_input": "a", field: value}, is_streamed=False)
+    assert refused.value.field == field
+
+
+def test_a_missing_prompt_is_refused() -> None:
+    with pytest.raises(BadInput, match="text_input"):
+        generate_body({"max_tokens": 1}, is_streamed=False)
+
+
+def test_a_refusal_never_shows_a_text() -> None:
+    with pytest.raises(BadInput) as refused:
+        generate_body({"text_input": ["a secret"]}, is_streamed=False)
+    assert "secret" not in str(refused.value)
+
+
+def test_one_token_and_many_are_read_alike() -> None:
+    record = {"text_output": "a", "prompt_tokens": 1, "completion_tokens": 2, "finish_reason": ""}
+    assert generated_from({**record, "token_ids": 7}).token_ids == (7,)
+    assert generated_from({**record, "token_ids": [7, 8]}).token_ids == (7, 8)
+    assert generated_from({**record, "token_ids": []}).finish_reason is None
+
+
+@pytest.mark.parametrize("record", [{}, {"text_output": "a"}, {"token_ids": None, "text_output": "a", "prompt_tokens": 1}])
+def test_an_answer_of_another_form_is_the_servers_fault(record: dict[str, Any]) -> None:
+    with pytest.raises(Unavailable):
+        generated_from(record)
+    with pytest.raises(Unavailable):
+        json_object(b"[]")
+    with pytest.raises(Unavailable):
+        json_object(b"<html>")
+
+
+REFUSAL = '{"field": "top_p", "expected": "a number above 0", "found": "-1.0"}'
+
+
+@pytest.mark.parametrize("text", [REFUSAL, f"in ensemble 'x', {REFUSAL}", f"[request id: 7] {REFUSAL} (retried)"])
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_our_backends_refusal_is_found_whatever_stands_around_it(text: str, status: int) -> None:
+    error = error_from(status, text, "m-1")
+    assert isinstance(error, BadInput)
+    assert (error.field, error.expected, error.found) == ("top_p", "a number above 0", "'-1.0'")
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind", "code"),
+    [
+        (400, "unexpected shape for input 'a'", BadInput, "bad_input"),
+        (400, "{not json}", BadInput, "bad_input"),
+        (500, "failed to parse the request JSON buffer: Missing a closing quotation mark", BadInput, "bad_input"),
+        (500, "Unable to parse 'data': attempt to access JSON non-string as string", BadInput, "bad_input"),
+        (501, "HTTP end point doesn't support models with decoupled transaction policy", BadInput, "bad_input"),
+        (404, "Request for unknown model: 'm-1' is not found", NotFound, "not_found"),
+        (404, "Request for unknown model: 'm-1' has no available versions", Unavailable, "unavailable"),
+        (400, "Request for unknown model: 'm-1' version 1 is not at ready state", Unavailable, "unavailable"),
+        (403, "This API is restricted, expecting header 'triton-key'", Unavailable, "management_key_refused"),
+        (500, "the computation failed: ValueError", Unavailable, "inference_failed"),
+        (400, "the computation failed: ValueError", Unavailable, "inference_failed"),
+        (400, "4 calls are waiting for this model", Unavailable, "inference_failed"),
+        (400, "Stub process 'm-1_0_0' is not healthy.", Unavailable, "backend_crashed"),
+        (500, "Stub process 'm-1_0_0' is not healthy.", Unavailable, "backend_crashed"),
+        (503, "whatever else", Unavailable, "inference_failed"),
+    ],
+)
+def test_each_answer_of_triton_becomes_our_error(status: int, text: str, kind: type[PosthumanError], code: str) -> None:
+    error = error_from(status, text, "m-1")
+    assert type(error) is kind
+    assert error.code == code
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind", "code"),
+    [
+        (500, "failed to load 'm-1', failed to poll from model repository", NotFound, "not_found"),
+        (400, "load failed for model 'm-1': version 1 is at UNAVAILABLE state", Unavailable, "load_failed"),
+        (403, "This API is restricted, expecting header 'triton-key'", Unavailable, "management_key_refused"),
+    ],
+)
+def test_managing_never_fails_as_a_callers_fault(status: int, text: str, kind: type[PosthumanError], code: str) -> None:
+    error = management_error_from(status, text, "m-1")
+    assert type(error) is kind
+    assert error.code == code
+
+
+@pytest.mark.parametrize(
+    ("body", "text"), [(b'{"error":"no"}', "no"), (b"plain", "plain"), (b"[1]", "[1]"), (b"", ""), (b"\xff", "\ufffd")]
+)
+def test_an_error_body_of_any_form_gives_a_text(body: bytes, text: str) -> None:
+    assert error_text(body) == text

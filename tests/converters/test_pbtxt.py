@@ -1,0 +1,60 @@
+"""The derived configuration, read back with Triton's own schema."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from hypothesis import given
+from hypothesis import strategies as st
+from tritonclient.grpc import model_config_pb2
+
+from converters.entry import Entry, ModelDigest
+from converters.errors import EntryBroken
+from converters.pbtxt import config_pbtxt
+from converters.tasks import TASKS, outputs_of
+
+DIGEST = ModelDigest("0x" + "5a" * 32)
+
+
+def entry_for(task: str) -> Entry:
+    row = TASKS[task]
+    return Entry("tiny", row.name, row.backend, "X", "fp32", row.inputs, outputs_of(row, width=384))
+
+
+def parsed(text: str) -> Any:
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_triton_reads_the_entrys_tensors_as_the_entry_states_them(task: str) -> None:
+    entry = entry_for(task)
+    config = parsed(config_pbtxt(entry, "m-5a5a", DIGEST))
+    kinds = {name: f"TYPE_{name}" for name in ("BOOL", "INT32", "INT64", "FP32")} | {"BYTES": "TYPE_STRING"}
+    for tensors, stated in ((config.input, entry.inputs), (config.output, entry.outputs)):
+        found = [(tensor.name, model_config_pb2.DataType.Name(tensor.data_type), tuple(tensor.dims)) for tensor in tensors]
+        assert found == [(tensor.name, kinds[tensor.dtype], tensor.shape) for tensor in stated]
+    assert [tensor.optional for tensor in config.input] == [tensor.is_optional for tensor in entry.inputs]
+    assert (config.name, config.backend, config.max_batch_size) == ("m-5a5a", entry.backend, 0)
+    assert config.model_transaction_policy.decoupled is (entry.backend == "generate")
+    assert [(group.kind, group.count) for group in config.instance_group] == [(model_config_pb2.ModelInstanceGroup.KIND_CPU, 1)]
+    assert {key: value.string_value for key, value in config.parameters.items()} == {"model_digest": DIGEST, "entry_name": "tiny"}
+
+
+def test_the_same_entry_always_gives_the_same_text() -> None:
+    assert config_pbtxt(entry_for("text-generation"), "m", DIGEST) == config_pbtxt(entry_for("text-generation"), "m", DIGEST)
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_no_name_breaks_out_of_its_quotes(name: str) -> None:
+    config = parsed(config_pbtxt(replace(entry_for("text-generation"), name=name), "m", DIGEST))
+    assert config.parameters["entry_name"].string_value == name
+    assert config.backend == "generate"
+
+
+@pytest.mark.parametrize("backend", ["python", "onnxruntime", "", 'generate" backend: "python'])
+def test_an_entry_cannot_choose_a_backend_that_is_not_ours(backend: str) -> None:
+    with pytest.raises(EntryBroken, match="backend"):
+        config_pbtxt(replace(entry_for("text-generation"), backend=backend), "m", DIGEST)

@@ -1,0 +1,62 @@
+"""What the embedded stack chooses for itself, and what it hands to its components."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from control_plane.settings import read_settings
+from deploy.local.environment import WANTED, choose_environment, component_environment, external
+from deploy.local.ports import free_port
+
+
+def test_choices_are_kept_from_one_start_to_the_next(tmp_path: Path) -> None:
+    first = choose_environment(tmp_path, {})
+    assert choose_environment(tmp_path, {}) == first
+    assert (tmp_path / "environment.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_settings_follow_the_chosen_ports(tmp_path: Path) -> None:
+    values = choose_environment(tmp_path, {})
+    settings = read_settings({"POSTHUMAN_HOME": str(tmp_path)})
+    assert settings.rpc_url.endswith(f":{values['POSTHUMAN_CHAIN_PORT']}")
+    assert settings.public_url.endswith(f":{settings.web_port}")
+    assert len({values[f"POSTHUMAN_{name}"] for name in WANTED}) == len(WANTED)
+    assert len(settings.s3_key_id) >= 16
+    assert len(settings.s3_secret) >= 16
+
+
+def test_a_port_that_is_asked_for_is_taken_and_remembered(tmp_path: Path) -> None:
+    port = free_port()
+    assert choose_environment(tmp_path, {"POSTHUMAN_WEB_PORT": str(port)})["POSTHUMAN_WEB_PORT"] == str(port)
+    assert choose_environment(tmp_path, {})["POSTHUMAN_WEB_PORT"] == str(port)
+
+
+def test_what_was_written_later_is_not_forgotten(tmp_path: Path) -> None:
+    from control_plane.state import read_environment_file, write_environment_file
+
+    choose_environment(tmp_path, {})
+    write_environment_file(tmp_path, {**read_environment_file(tmp_path), "POSTHUMAN_LOG_NFT": "0x" + "1" * 40})
+    assert choose_environment(tmp_path, {})["POSTHUMAN_LOG_NFT"] == "0x" + "1" * 40
+
+
+def test_a_component_that_somebody_else_runs_is_not_ours_to_start(tmp_path: Path) -> None:
+    environ = {"POSTHUMAN_TRITON_URL": "http://triton.example:8000"}
+    assert external(environ) == {"triton"}
+    assert external({}) == frozenset()
+    assert choose_environment(tmp_path, environ)["POSTHUMAN_TRITON_URL"] == "http://triton.example:8000"
+
+
+def test_components_get_settings_and_never_a_wallet(tmp_path: Path) -> None:
+    given = {
+        "PATH": "/bin",
+        "POSTHUMAN_SESSION_TTL_S": "60",
+        "POSTHUMAN_PRIVATE_KEY": "0x1234",
+        "POSTHUMAN_PASSPHRASE": "correct horse",
+        "AWS_SECRET_ACCESS_KEY": "not ours",
+        "HOME": "/root",
+    }
+    handed = component_environment(tmp_path, given)
+    assert handed["POSTHUMAN_SESSION_TTL_S"] == "60"
+    assert not {"POSTHUMAN_PRIVATE_KEY", "POSTHUMAN_PASSPHRASE", "AWS_SECRET_ACCESS_KEY"} & set(handed)
+    assert handed["HOME"].startswith(str(tmp_path))
+    assert handed["TMPDIR"].startswith(str(tmp_path))

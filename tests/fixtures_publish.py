@@ -1,0 +1,184 @@
+"""A market for publishing, in one folder: any chain, a real catalogue, an inference server that only remembers names.
+
+`Breaking` breaks one call of any part, before it is done or after.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from control_plane.chain.ledger import Ledger
+from control_plane.database import metadata, open_database
+from control_plane.did import Address, TokenWei
+from control_plane.errors import NotFound, OutcomeUnknown, Unavailable
+from control_plane.flows.open_log import open_log
+from control_plane.flows.publish import Market, Request
+from control_plane.serving.catalogue import Catalogue
+from control_plane.serving.inference import Generated, TensorAnswer
+from converters.entry import Entry, ModelDigest, write_entry
+from converters.tensors import Tensor
+from tests.fixtures_chain import ONE, Chain
+
+CHECKPOINT_KEY = bytes(range(32))
+
+
+class Breaking:
+    """Another object, of which one call can be broken."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+        self._broken: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        self.counts: dict[str, int] = defaultdict(int)
+
+    def break_call(self, method: str, when: str, number: int = 1) -> None:
+        """The call number `number` from now: `before` it is done (Unavailable) or `after` (OutcomeUnknown)."""
+        assert when in ("before", "after")
+        self._broken[method].append((self.counts[method] + number, when))
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._target, name)
+        if not callable(found):
+            return found
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self.counts[name] += 1
+            when = [kind for number, kind in self._broken[name] if number == self.counts[name]]
+            if "before" in when:
+                raise Unavailable(f"{name}: broken before it was done")
+            result = found(*arguments, **named)
+            if "after" in when:
+                raise OutcomeUnknown(f"{name}: broken after it was done")
+            return result
+
+        return call
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self.__getattr__("__call__")(*arguments, **named)
+
+
+class NamesServer:
+    """An inference server that answers nothing and remembers what is loaded."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.loads: list[str] = []
+
+    def is_ready(self) -> bool:
+        return True
+
+    def loaded(self) -> frozenset[str]:
+        return frozenset(self.names)
+
+    def load(self, name: str) -> None:
+        self.loads.append(name)
+        self.names.add(name)
+
+    def unload(self, name: str) -> None:
+        self.names.discard(name)
+
+    def infer(self, name: str, body: bytes, header_length: int | None) -> TensorAnswer:
+        raise NotFound(name)
+
+    def generate(self, name: str, fields: Mapping[str, Any]) -> Generated:
+        raise NotFound(name)
+
+    def generate_stream(self, name: str, fields: Mapping[str, Any]) -> Iterator[Generated]:
+        raise NotFound(name)
+
+
+@dataclass
+class Store:
+    """Object storage that counts."""
+
+    kept: dict[str, int]
+
+    def __call__(self, folder: Path, digest: ModelDigest) -> str:
+        self.kept[digest] = self.kept.get(digest, 0) + 1
+        return f"memory://{folder.name}"
+
+
+def make_entry(folder: Path, weights: bytes = b"weights") -> Path:
+    """An entry that no backend could run; enough to be published."""
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.onnx").write_bytes(weights)
+    (folder / "1" / "tokenizer.json").write_text("{}")
+    text, answer = Tensor("text_input", "BYTES", (-1,)), Tensor("embedding", "FP32", (-1, 8))
+    source = {"id": "tiny", "revision": None, "licence": "apache-2.0", "files": {"model.safetensors": "00"}}
+    write_entry(
+        folder,
+        Entry(
+            name="tiny",
+            task="feature-extraction",
+            backend="predict",
+            architecture="BertModel",
+            precision="fp32",
+            inputs=(text,),
+            outputs=(answer, Tensor("prompt_tokens", "INT32", (-1,))),
+            details={"context_length": 64},
+            source=source,
+            parity=({"output": "embedding", "worst": 1e-6, "bound": 1e-4},),
+        ),
+    )
+    return folder
+
+
+@dataclass
+class Stand:
+    """A market and its parts, each breakable."""
+
+    chain: Chain
+    folder: Path
+    ledger: Breaking
+    server: Breaking
+    catalogue: Breaking
+    store: Breaking
+    names: NamesServer
+    kept: Store
+    market: Market
+    entry: Path
+
+    def request(self, **changes: Any) -> Request:
+        asked = Request(model=str(self.entry), name="Tiny", rate=TokenWei(ONE), timeout_s=3600, author="Alice")
+        return replace(asked, **changes)
+
+
+def open_stand(chain: Chain, folder: Path) -> Stand:
+    engine = open_database(f"sqlite:///{folder / 'market.db'}")
+    metadata.create_all(engine)
+    operator = chain.wallets["operator"]
+    models = folder / "models"
+    ledger, names, kept = Breaking(chain.ledger), NamesServer(), Store({})
+    server, catalogue, store = Breaking(names), Breaking(Catalogue(engine, models)), Breaking(kept)
+
+    def convert(request: Request, out: Path) -> Path:
+        return Path(shutil.copytree(request.model, out / "entry"))
+
+    market = Market(
+        ledger=ledger,  # type: ignore[arg-type]  # any object's calls, passed through
+        inference=server,  # type: ignore[arg-type]
+        catalogue=catalogue,  # type: ignore[arg-type]
+        convert=convert,
+        store=store,
+        log_nft=log_of(chain.ledger, chain),
+        operator=operator.address,
+        operator_key=operator.public_key,
+        public_url="http://127.0.0.1:8030",
+        base_token=chain.ocean,
+        publish_fee=TokenWei(5 * 10**16),
+        swap_fee=10**16,
+        models=models,
+        scratch=folder / "cache",
+        publications=folder / "publications",
+        clock=chain.now,
+    )
+    return Stand(chain, folder, ledger, server, catalogue, store, names, kept, market, make_entry(folder / "entry"))
+
+
+def log_of(ledger: Ledger, chain: Chain) -> Address:
+    operator = chain.wallets["operator"]
+    return open_log(ledger, operator, operator.address, CHECKPOINT_KEY)

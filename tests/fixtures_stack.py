@@ -1,0 +1,113 @@
+"""The whole embedded stack on free ports, in a state folder of its own: started once a test run, ended with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from control_plane.settings import Settings, read_settings
+from deploy.local.environment import WANTED, triton_ports
+from deploy.local.ports import free_port
+from deploy.local.processes import supervised
+from deploy.local.triton_server import shared_memory_prefix
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+POSTHUMAN = str(Path(sys.executable).parent / "posthuman")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run of the command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class LiveStack:
+    home: Path
+    environ: dict[str, str]
+
+    @property
+    def settings(self) -> Settings:
+        return read_settings(self.environ)
+
+    def run(self, *arguments: str, timeout_s: float = 300, **environ: str) -> Ran:
+        """`posthuman ARGUMENTS` on this stack."""
+        done = subprocess.run(
+            [POSTHUMAN, *arguments],
+            capture_output=True,
+            text=True,
+            env={**self.environ, **environ},
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def new_stack(home: Path) -> LiveStack:
+    """A stack that is not started yet, with ports of its own."""
+    ports: list[int] = []
+    for _ in WANTED:
+        ports.append(free_port(ports))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("POSTHUMAN_")}
+    chosen = {f"POSTHUMAN_{name}": str(port) for name, port in zip(WANTED, ports, strict=True)}
+    return LiveStack(home, {**kept, **chosen, "POSTHUMAN_HOME": str(home)})
+
+
+@contextmanager
+def running_stack(home: Path) -> Iterator[LiveStack]:
+    """Started here, ended here; a process that is left fails whoever used it."""
+    one = new_stack(home)
+    up = one.run("up", "--json")
+    try:
+        assert up.code == 0, up.out + up.err
+        yield one
+    finally:
+        one.run("down")
+        left = supervised(home)
+        assert left == [], left
+        prefix = shared_memory_prefix(triton_ports(one.environ))
+        assert list(Path("/dev/shm").glob(f"{prefix}*")) == []
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
+    """Shared by every live test: leave its components running, and its models as they were."""
+    home = tmp_path_factory.mktemp("stack") / "home"
+    home.mkdir()
+    trained = REPOSITORY / ".posthuman" / "demo"
+    if trained.is_dir():  # the demo's tiny model, when it was trained in this checkout already
+        shutil.copytree(trained, home / "demo")
+    with running_stack(home) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def told(stack: LiveStack) -> Any:
+    """The record of the demo's story, told on this stack: from here on a model is on sale, and Bob has an order."""
+    ran = stack.run("demo", "--json", timeout_s=600)
+    assert ran.out, ran.err
+    return ran.json | {"code": ran.code}
+
+
+@pytest.fixture(scope="session")
+def on_sale(stack: LiveStack, told: Any) -> str:
+    """The DID of the demo's model."""
+    assert told["verified"], told
+    return str(stack.run("models", "--json").json["models"][0]["id"])

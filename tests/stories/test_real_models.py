@@ -1,0 +1,109 @@
+"""Models with real weights, published and called through the whole path, and compared with PyTorch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import OpenAI
+
+from control_plane.did import TransactionHash, parse_did
+from deploy.local.chain import local_accounts
+from deploy.market import Market
+from tests.fixtures_stack import LiveStack
+from tests.real_models import minilm_folder, minilm_package
+
+pytestmark = [pytest.mark.live, pytest.mark.slow]
+
+SENTENCES = (
+    "A merchant sells fish at the harbour market.",
+    "Someone trades seafood near the port.",
+    "The proof of the theorem needs two lemmas.",
+)
+PROMPTS = (" = Harbour = \n The first ships", "In the early morning", "The war of")
+
+
+def published(stack: LiveStack, folder: Path, name: str) -> str:
+    """Publish `folder` as Alice; its DID."""
+    ran = stack.run("publish", str(folder), "--as", "alice", "--price", "1", "--name", name, "--json", timeout_s=600)
+    assert ran.code == 0, ran.out + ran.err
+    return str(ran.json["did"])
+
+
+def client_of(stack: LiveStack, did: str) -> OpenAI:
+    """Bob buys, signs in, and hands his token to the stock client."""
+    bought = stack.run("buy", did, "--as", "bob", "--json")
+    assert bought.code == 0, bought.out + bought.err
+    settings = stack.settings
+    order = TransactionHash(bought.json["order"])
+    session = Market(settings.public_url).sign_in(local_accounts()["bob"], parse_did(did), order, settings.chain_id)
+    return OpenAI(base_url=f"{settings.public_url}/v1", api_key=session.token, max_retries=0)
+
+
+def in_pytorch(script: str, *arguments: str) -> Any:
+    """What PyTorch says, from a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"HF_HUB_OFFLINE": "1", "PATH": ""})
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+EMBED = """
+import json, sys, torch
+from transformers import AutoModel, AutoTokenizer
+folder, texts = sys.argv[1], json.loads(sys.argv[2])
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+found = []
+with torch.no_grad():
+    for text in texts:
+        inputs = tokenizer(text, return_tensors="pt")
+        hidden = model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"].unsqueeze(-1)
+        found.append(torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)[0].tolist())
+print(json.dumps(found))
+"""
+COMPLETE = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, texts, steps = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+found = []
+for text in texts:
+    ids = tokenizer(text, return_tensors="pt").input_ids
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=steps, do_sample=False, pad_token_id=0)[0]
+    new = out[ids.shape[1]:].tolist()
+    found.append([new, tokenizer.decode([token for token in new if token != tokenizer.eos_token_id])])
+print(json.dumps(found))
+"""
+
+
+def cosine(left: list[float], right: list[float]) -> float:
+    length = sum(value * value for value in left) ** 0.5 * sum(value * value for value in right) ** 0.5
+    return sum(a * b for a, b in zip(left, right, strict=True)) / length
+
+
+def test_minilm_embeds_through_the_whole_path_as_in_pytorch(stack: LiveStack, on_sale: str, tmp_path: Path) -> None:
+    package = minilm_package()
+    if package is None:
+        pytest.skip("no real MiniLM: run `make setup-tests`")
+    folder = minilm_folder(package, tmp_path)
+    did = published(stack, folder, "all-MiniLM-L6-v2")
+    answer = client_of(stack, did).embeddings.create(model=did, input=list(SENTENCES))
+    served = [one.embedding for one in answer.data]
+    expected = in_pytorch(EMBED, str(folder), json.dumps(SENTENCES))
+    assert all(cosine(ours, theirs) > 0.99999 for ours, theirs in zip(served, expected, strict=True))
+    assert cosine(served[0], served[1]) > 0.5 > 0.2 > cosine(served[0], served[2])
+
+
+def test_a_trained_gpt2_completes_through_the_whole_path_as_in_pytorch(stack: LiveStack, on_sale: str, test_data: Path) -> None:
+    folder = test_data / "gpt2-wikitext-mini"
+    did = published(stack, folder, "gpt2-wikitext-mini")
+    client = client_of(stack, did)
+    for prompt, (tokens, text) in zip(PROMPTS, in_pytorch(COMPLETE, str(folder), json.dumps(PROMPTS), "48"), strict=True):
+        answer = client.completions.create(model=did, prompt=prompt, max_tokens=48, temperature=0)
+        assert answer.choices[0].text == text
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens == len(tokens)
