@@ -52,6 +52,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy model_repository/backends
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -n 2 -m "not live and not slow and not long"
 

@@ -24,6 +24,8 @@ class TextStream:
 
     def __init__(self, decode: Callable[[list[int]], str], prompt: Sequence[int]) -> None:
         self._decode = decode
+        self._window: list[int] = []
+        self._given = ""
         self._move_window(list(prompt))
 
     def add(self, token: int) -> str:

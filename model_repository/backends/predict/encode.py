@@ -60,6 +60,9 @@ class Encoder:
 
     def _inputs(self, encodings: Sequence[tokenizers.Encoding], longest: int) -> dict[str, np.ndarray]:
         shape = (len(encodings), longest)
+        ids: np.ndarray
+        mask: np.ndarray
+        types: np.ndarray
         ids, mask, types = np.full(shape, self._pad_token, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for row, encoding in enumerate(encodings):
             length = len(encoding.ids)

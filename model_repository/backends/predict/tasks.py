@@ -42,7 +42,7 @@ def task_of(entry: OpenEntry) -> Task:
 def pool(hidden: np.ndarray, mask: np.ndarray, pooling: str) -> np.ndarray:
     """One vector a row. hidden: float32 [rows, sequence, dimensions]; mask: 1 for tokens, 0 for padding [rows, sequence]."""
     if pooling == "mean":
-        weights = mask[:, :, np.newaxis].astype(np.float32)
+        weights: np.ndarray = mask[:, :, np.newaxis].astype(np.float32)
         return (hidden * weights).sum(axis=1) / weights.sum(axis=1)
     rows = np.arange(len(hidden))
     if pooling == "cls":
@@ -71,7 +71,7 @@ class FeatureExtraction:
 
     def answer(self, tensors: Mapping[str, np.ndarray]) -> Arrays:
         encodings = self._encoder.encode(read_texts(_items(tensors, "text_input"), "text_input", most=MAX_ITEMS), "text_input")
-        embedding = np.empty((len(encodings), int(self._entry.detail("dimensions"))), np.float32)
+        embedding: np.ndarray = np.empty((len(encodings), int(self._entry.detail("dimensions"))), np.float32)
         for indices, inputs in self._encoder.batches(encodings):
             (hidden,) = self._entry.session.run([self._output], inputs)
             embedding[indices] = pool(hidden, inputs["attention_mask"], self._pooling)
@@ -95,7 +95,7 @@ class TextClassification:
 
     def answer(self, tensors: Mapping[str, np.ndarray]) -> Arrays:
         encodings = self._encoder.encode(read_texts(_items(tensors, "text_input"), "text_input", most=MAX_ITEMS), "text_input")
-        scores = np.empty((len(encodings), len(self._labels)), np.float32)
+        scores: np.ndarray = np.empty((len(encodings), len(self._labels)), np.float32)
         for indices, inputs in self._encoder.batches(encodings):
             (scores[indices],) = self._entry.session.run([self._output], inputs)
         labels = np.array([self._labels[best].encode() for best in scores.argmax(axis=1)], object)
