@@ -18,35 +18,32 @@ export MPLCONFIGDIR := $(CACHE)/matplotlib
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup setup-tests demo test test-long check live bench down clean
+.PHONY: help setup setup-tests demo test check live bench down clean
 
 help:
 	@echo "make demo [MODEL=folder, or MODEL=hub-id REVISION=commit]  set up, start the stack, publish, sell, call, verify"
 	@echo "make test                           set up, then every test of the default run (real servers; under 15 minutes)"
 	@echo "make check                          format, lint, types, import contracts, fast tests (under a minute)"
-	@echo "make live | test-long               the tests on real servers | the tests past fifteen minutes"
+	@echo "make live                           only the tests on real servers"
 	@echo "make bench                          what the gate adds to a direct call; writes docs/benchmarks.md"
-	@echo "make down | clean                   stop the stack | and remove environments and state"
+	@echo "make down | clean                   stop the stack | and remove environments, caches and state, keys included"
 
 setup:
-	@mkdir -p $(TMPDIR)
-	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "missing: Python 3.11: apt-get install python3.11 python3.11-venv, or make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@$(PYTHON) -m deploy.local.setup
+	@mkdir -p "$(TMPDIR)"
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { echo "missing: Python 3.11: apt-get install python3.11 python3.11-venv, or make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@"$(PYTHON)" -m deploy.local.setup
 
 setup-tests: setup
-	@$(PYTHON) -m deploy.local.setup --tests
+	@"$(PYTHON)" -m deploy.local.setup --tests
 
 demo: setup
 	@$(BIN)/posthuman demo $(if $(MODEL),--model "$(MODEL)") $(if $(REVISION),--revision "$(REVISION)")
 
 test: setup-tests
-	$(BIN)/python -m pytest -m "not long"
-
-test-long: setup-tests
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest
 
 live: setup-tests
-	$(BIN)/python -m pytest -m "live and not long"
+	$(BIN)/python -m pytest -m live
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -54,7 +51,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/mypy model_repository/backends
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n 2 -m "not live and not slow and not long"
+	$(BIN)/python -m pytest -q -n 2 -m "not live and not slow"
 
 bench: setup
 	$(BIN)/python -m bench.gate

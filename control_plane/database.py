@@ -58,9 +58,10 @@ nonces = Table(
     "nonces",
     metadata,
     Column("nonce", String(64), primary_key=True),
-    Column("issued_at", Float, nullable=False),
-    Column("used_at", Float),
+    Column("expires_at", Float, nullable=False),
 )
+"""Nonces that were used; the others are nowhere, for each proves itself. expires_at: seconds since 1970."""
+Index("nonces_by_end", nonces.c.expires_at)
 
 sessions = Table(
     "sessions",

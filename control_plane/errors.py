@@ -6,6 +6,7 @@ Messages carry no keys, no prompts, no answers and no signed URLs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -63,8 +64,23 @@ class Forbidden(PosthumanError):
 
 
 class NotFound(PosthumanError):
+    """There is no such thing. `named` says which field asked for it."""
+
     status = 404
     code = "not_found"
+
+    def __init__(self, message: str, *, code: str | None = None, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, code=code)
+        self._details = dict(details or {})
+
+    @classmethod
+    def named(cls, field: str, expected: str, found: object, *, code: str | None = None) -> NotFound:
+        """With field, expected and found, as `BadInput` has them."""
+        details = {"field": field, "expected": expected, "found": shown(found)}
+        return cls(f"{field}: expected {expected}, found {shown(found)}", code=code, details=details)
+
+    def details(self) -> dict[str, Any]:
+        return dict(self._details)
 
 
 class Conflict(PosthumanError):

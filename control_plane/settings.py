@@ -22,11 +22,13 @@ class Settings:
 
     home: the state folder; nothing is written outside it. models: the folder Triton reads, one entry a subfolder.
     log_nft: the data NFT that anchors this operator's log; None before `posthuman up` has made it.
+    confirmations: blocks an order, a key or an anchor needs, its own included, before it counts; None: the chain's default.
     """
 
     home: Path
     rpc_url: str
     chain_id: int
+    confirmations: int | None
     public_url: str
     triton_url: str
     triton_key: str
@@ -77,10 +79,11 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     def text(name: str, default: str) -> str:
         return given.get(f"POSTHUMAN_{name}") or default
 
-    def whole(name: str, default: int, low: int = 0) -> int:
+    def whole(name: str, default: int, low: int = 0, high: int = 2**256 - 1) -> int:
         found = text(name, str(default))
-        if not found.isdigit() or int(found) < low:
-            raise BadInput(f"POSTHUMAN_{name}", f"a whole number from {low}", found)
+        if not (found.isascii() and found.isdigit() and len(found) <= 78) or not low <= int(found) <= high:
+            expected = f"a whole number from {low}" + ("" if high == 2**256 - 1 else f" to {high}")
+            raise BadInput(f"POSTHUMAN_{name}", expected, found)
         return int(found)
 
     def seconds(name: str, default: float) -> float:
@@ -94,10 +97,12 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         return value
 
     nft = text("LOG_NFT", "")
+    deep = text("CONFIRMATIONS", "")
     return Settings(
         home=home,
         rpc_url=text("RPC_URL", "http://127.0.0.1:8545"),
         chain_id=whole("CHAIN_ID", 8996, 1),
+        confirmations=whole("CONFIRMATIONS", 1, 1) if deep else None,
         public_url=text("PUBLIC_URL", "http://127.0.0.1:8030").rstrip("/"),
         triton_url=text("TRITON_URL", "http://127.0.0.1:8000").rstrip("/"),
         triton_key=text("TRITON_KEY", ""),
@@ -117,7 +122,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         max_body_bytes=whole("MAX_BODY_BYTES", 4 << 20, 1),
         max_new_tokens=whole("MAX_NEW_TOKENS", 4096, 1),
         call_timeout_s=seconds("CALL_TIMEOUT_S", 120.0),
-        merge_delay_s=whole("MERGE_DELAY_S", 3600, 1),
+        merge_delay_s=whole("MERGE_DELAY_S", 3600, 1, 7 * 24 * 3600),  # `verify` takes no longer promise
         checkpoint_interval_s=seconds("CHECKPOINT_INTERVAL_S", 1.0),
         anchor_interval_s=seconds("ANCHOR_INTERVAL_S", 600.0),
         anchor_receipts=whole("ANCHOR_RECEIPTS", 10_000, 1),

@@ -30,8 +30,12 @@ def read_environment_file(home: Path) -> dict[str, str]:
 
 
 def write_environment_file(home: Path, values: Mapping[str, str]) -> None:
-    """Replace the file in one step, readable by its owner alone: it holds the local servers' keys."""
+    """Replace the file in one step, readable by its owner alone: it holds the local servers' keys.
+
+    Closes the whole state folder to other users too: salts, wallets and the weights that are sold lie in it.
+    """
     home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o700)
     scratch = home / (ENVIRONMENT_FILE + ".part")
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
         json.dump(dict(values), stream, indent=2, sort_keys=True)

@@ -8,6 +8,7 @@ Files below the state folder:
     keys/operator.json      the operator's wallet: 64 hex digits, or an encrypted keystore with its passphrase in
                             `operator.json.passphrase`; where POSTHUMAN_OPERATOR_KEY_FILE says otherwise, there
     keys/receipt.key        signs receipts; keys/checkpoint.pem signs checkpoints, and only the log keeper opens it
+    keys/nonce.key          what the workers' nonces prove themselves with; made when it is missing
     guard/checkpoint        the last checkpoint ever signed
     run/workers/            one lock a worker
 """
@@ -31,6 +32,7 @@ from control_plane.did import Address
 from control_plane.errors import BadInput
 from control_plane.flows.keep import keeper_steps
 from control_plane.flows.services import Services
+from control_plane.flows.watch import revoke_undone_orders, withdraw_changed_listings
 from control_plane.migrations.migrate import migrate
 from control_plane.receipts.checkpoint import NoteSigner, origin_of
 from control_plane.receipts.keeper import Step
@@ -40,6 +42,7 @@ from control_plane.receipts.signing import ReceiptSigner
 from control_plane.receipts.store import ReceiptStore
 from control_plane.receipts.workers import Worker, is_alive
 from control_plane.serving.catalogue import Catalogue
+from control_plane.serving.nonces import open_nonce_key
 from control_plane.serving.sessions import Sessions
 from control_plane.serving.triton import Triton
 from control_plane.settings import Settings, read_settings
@@ -48,6 +51,10 @@ from control_plane.web import create_app
 
 def receipt_key_file(settings: Settings) -> Path:
     return settings.home / "keys" / "receipt.key"
+
+
+def nonce_key_file(settings: Settings) -> Path:
+    return settings.home / "keys" / "nonce.key"
 
 
 def guard_file(settings: Settings) -> Path:
@@ -76,7 +83,7 @@ def operator_wallet(settings: Settings) -> LocalWallet:
 
 def open_ledger(settings: Settings) -> OceanLedger:
     """The chain of the settings, for reading and writing; what is sent is remembered in `<home>/outbox`."""
-    network = network_of(settings.chain_id)
+    network = network_of(settings.chain_id, settings.confirmations)
     rpc = Rpc(settings.rpc_url, settings.chain_id)
     return OceanLedger(rpc, network, Outbox(settings.home / "outbox", rpc, network.confirmations))
 
@@ -102,11 +109,11 @@ def build_services(settings: Settings) -> Services:
     migrate(engine)
     return Services(
         settings=settings,
-        network=network_of(settings.chain_id),
+        network=network_of(settings.chain_id, settings.confirmations),
         ledger=open_ledger(settings),
         server=open_triton(settings),
         catalogue=Catalogue(engine, settings.models),
-        sessions=Sessions(engine),
+        sessions=Sessions(engine, open_nonce_key(nonce_key_file(settings))),
         store=ReceiptStore(
             engine,
             ReceiptSigner(read_receipt_key(receipt_key_file(settings)), settings.chain_id, log_nft),
@@ -136,6 +143,14 @@ def keeper_steps_of(settings: Settings) -> tuple[Step, ...]:
         record = {name: list(each) for name, each in asdict(done).items() if each}
         return record or None
 
+    def watch_chain() -> Mapping[str, object] | None:
+        undone = revoke_undone_orders(services.sessions, services.catalogue, services.ledger)
+        return {"undone_orders": list(undone)} if undone else None
+
+    def watch_listings() -> Mapping[str, object] | None:
+        changed = withdraw_changed_listings(services.catalogue, services.ledger, log_nft)
+        return {"withdrawn": list(changed)} if changed else None
+
     return keeper_steps(
         store=services.store,
         is_alive=lambda name: is_alive(workers, name),
@@ -148,6 +163,8 @@ def keeper_steps_of(settings: Settings) -> tuple[Step, ...]:
         anchor_interval_s=settings.anchor_interval_s,
         anchor_receipts=settings.anchor_receipts,
         watch=watch,
+        watch_chain=watch_chain,
+        watch_listings=watch_listings,
         clock=time.time,
     )
 

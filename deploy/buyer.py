@@ -18,6 +18,7 @@ from typing import Any
 
 from control_plane.did import Address, Did, TransactionHash
 from control_plane.errors import BadInput
+from control_plane.receipts.receipt import Issued
 
 CALL_FORMAT = "posthuman/call/v1"
 _SPARE_S = 30
@@ -107,7 +108,9 @@ class BuyerFiles:
         return TransactionHash(orders[-1]) if orders else None
 
     def keep_call(self, call: KeptCall) -> Path:
-        name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(self._clock()))}-{call.receipt['id'][2:14]}.json"
+        """Raises BadInput for a receipt that is none: what a market sends does not name files unread."""
+        issued = Issued.from_json(call.receipt)
+        name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(self._clock()))}-{issued.id[2:14]}.json"
         return self._write(f"calls/{name}", call.to_json())
 
     def calls(self) -> list[Path]:

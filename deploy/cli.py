@@ -35,7 +35,7 @@ _COMMANDS = {
 """Subcommand and its module. Loaded when asked for: `status` should not wait for web3."""
 
 
-class _Lazy(click.Group):
+class _Lazy(exits.Group):
     def list_commands(self, _context: click.Context) -> list[str]:
         return list(_COMMANDS)
 

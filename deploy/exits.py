@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -28,6 +29,8 @@ Exit codes:
 
 
 def exit_code_of(error: BaseException) -> int:
+    if isinstance(error, click.ClickException):
+        return error.exit_code
     if isinstance(error, OutcomeUnknown):
         return UNKNOWN
     if isinstance(error, IntegrityBroken):
@@ -59,6 +62,8 @@ def record_of(error: BaseException) -> dict[str, Any]:
     """What `--json` prints for an error."""
     if isinstance(error, PosthumanError):
         return {"error": {"code": error.code, "message": error.message, **error.details()}}
+    if isinstance(error, click.ClickException):
+        return {"error": {"code": "usage", "message": error.format_message()}}
     return {"error": {"code": _snake(type(error).__name__), "message": str(error)}}
 
 
@@ -79,11 +84,44 @@ class Command(click.Command):
         self.params.append(click.Option(["--json", "is_json"], is_flag=True, help="Print one JSON object."))
         self.epilog = TABLE
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with _usage(_wants_json(args)):
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, context: click.Context) -> Any:
+        is_json = bool(context.params.get("is_json"))
         try:
-            return super().invoke(context)
+            with _usage(is_json):
+                return super().invoke(context)
         except (PosthumanError, ConverterError) as error:
-            end(error, bool(context.params.get("is_json")))
+            end(error, is_json)
+
+
+class Group(click.Group):
+    """A group whose unknown subcommand is an object too, with `--json`."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        with _usage(_wants_json(args)):
+            return super().resolve_command(ctx, args)
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether `--json` is among the words of a command line that may be wrong; what follows `--` are no options."""
+    options = list(arguments)
+    return "--json" in (options[: options.index("--")] if "--" in options else options)
+
+
+@contextmanager
+def _usage(is_json: bool) -> Iterator[None]:
+    """A wrong command line: with `--json` an object and its code; otherwise click shows how it should be."""
+    try:
+        yield
+    except click.ClickException as error:
+        if not is_json:
+            raise
+        end(error, is_json)
 
 
 def end(error: BaseException, is_json: bool) -> NoReturn:

@@ -9,19 +9,37 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from control_plane.errors import PosthumanError
-from control_plane.receipts.keeper import Keeper, lease
+from control_plane.receipts.keeper import Keeper, Step, lease
+from control_plane.receipts.workers import is_alive
 from control_plane.settings import read_settings
-from control_plane.wiring import keeper_steps_of
+from control_plane.wiring import keeper_steps_of, workers_folder
+from deploy.local.life import alive_file, with_sign_of_life
+from deploy.local.stopping import StopFlag
 
 EXIT_FAILED = 1
 EXIT_UNAVAILABLE = 4
 LEASE_WAIT_S = 3.0
 """A keeper that was told to end may still be writing; a restarted one waits this long for it, and its supervisor tries again."""
+
+
+SWEEP_EVERY_S = 60.0
+
+
+def sweep(folder: Path, clock: Callable[[], float] = time.time) -> None:
+    """Remove the signs of processes that are gone: commands and killed workers leave theirs behind.
+
+    A young one is left alone: its process may have made it and not locked it yet. clock: seconds since 1970, as files are dated.
+    """
+    for path in list(folder.glob("*")):
+        with suppress(FileNotFoundError):
+            if clock() - path.stat().st_mtime > SWEEP_EVERY_S:
+                is_alive(folder, path.name)
 
 
 def report(record: Mapping[str, object]) -> None:
@@ -30,13 +48,16 @@ def report(record: Mapping[str, object]) -> None:
 
 def main() -> int:
     """Run until SIGTERM or SIGINT, which end it after the step that is running."""
-    stop = threading.Event()
+    stop = StopFlag()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
         settings = read_settings()
         with lease(settings.home / "run" / "keeper.lock", wait_s=LEASE_WAIT_S):
-            keeper = Keeper(keeper_steps_of(settings), report)
+            workers = workers_folder(settings)
+            swept = Step("sweep", SWEEP_EVERY_S, lambda: sweep(workers))
+            steps = (*keeper_steps_of(settings), swept)
+            keeper = Keeper(with_sign_of_life(steps, alive_file(settings.home)), report)
             report({"step": "start", "home": str(settings.home)})
             keeper.run_until(stop)
     except PosthumanError as error:

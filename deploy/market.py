@@ -137,9 +137,6 @@ class Market:
     def get_json(self, path: str, token: str | None = None) -> Any:
         return self._json("GET", path, headers={} if token is None else {"Authorization": f"Bearer {token}"})
 
-    def get_bytes(self, path: str) -> bytes:
-        return bytes(self._ask("GET", path).content)
-
     def _json(self, method: str, path: str, **named: Any) -> Any:
         response = self._ask(method, path, **named)
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -28,34 +28,38 @@ class Steps:
 
     def say(self, text: str) -> None:
         if not self._is_quiet:
-            with self._lock:
-                print(f"{self._indent}{text}", file=self._stream, flush=True)
+            self._line(text, is_last=True)
 
     @contextmanager
-    def step(self, text: str) -> Iterator[None]:
-        """Print `text` and, when the block ends, its seconds; a block that raises says `failed`."""
+    def step(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Print `text` and, when the block ends, its seconds; a block that raises says `failed`.
+
+        The block gets a function: what it is told last is what is under way, and is shown while it lasts.
+        """
         if self._is_quiet:
-            yield
+            yield lambda _part: None
             return
+        under_way = [""]
         began = time.monotonic()
         done = threading.Event()
-        ticker = threading.Thread(target=self._tick, args=(text, began, done), daemon=True)
+        ticker = threading.Thread(target=self._tick, args=(text, under_way, began, done), daemon=True)
         ticker.start()
         outcome = "failed after "
         try:
-            yield
+            yield lambda part: under_way.__setitem__(0, part)
             outcome = ""
         finally:
             done.set()
             ticker.join()
             self._line(f"{text}: {outcome}{time.monotonic() - began:.1f} s", is_last=True)
 
-    def _tick(self, text: str, began: float, done: threading.Event) -> None:
+    def _tick(self, text: str, under_way: Sequence[str], began: float, done: threading.Event) -> None:
         is_terminal = self._stream.isatty()
         if is_terminal:
             self._line(f"{text} ...", is_last=False)
         while not done.wait(_TICK_S if is_terminal else _REMIND_S):
-            self._line(f"{text} ... {time.monotonic() - began:.0f} s", is_last=not is_terminal)
+            part = f" ({under_way[0]})" if under_way[0] else ""
+            self._line(f"{text}{part} ... {time.monotonic() - began:.0f} s", is_last=not is_terminal)
 
     def _line(self, text: str, is_last: bool) -> None:
         start, end = ("\r\033[K", "\n" if is_last else "") if self._stream.isatty() else ("", "\n")

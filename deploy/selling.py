@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from converters.entry import ModelDigest
 from deploy.progress import Steps
 
 _CONVERSION_WITHIN_S = 3600.0
+
+_STAGES = ("fetch", "scan", "start", "load", "export", "parity", "entry")
+"""What a conversion does, in its order; only what is shown depends on it."""
 
 _SAYINGS = {
     "convert": "convert to ONNX, compare with PyTorch",
@@ -101,16 +105,36 @@ def entry_name(name: str) -> str:
 
 def publish_model(services: Services, store: ObjectStore | None, wallet: Wallet, request: Request, steps: Steps) -> Published:
     """Publish with a line for each step and its seconds. Again: as `flows.publish.publish`."""
+    with ExitStack() as running:  # the step that is under way; one that raises is ended as failed
+        progress = Progress(steps, running)
+        return publish(publishing_market(services, store, progress.converted), wallet, request, progress)
 
-    def report(stage: str, seconds: float) -> None:
-        steps.say(f"  {stage}: {seconds:.1f} s")
 
-    def progress(name: str, detail: Mapping[str, Any] | None) -> None:
-        if detail is not None:
-            shown = "".join(f"\n    {key} {value}" for key, value in detail.items() if key not in ("seconds", "block") and value)
-            steps.say(f"{_SAYINGS.get(name, name)}: {detail['seconds']:.1f} s{shown}")
+class Progress:
+    """Shows each step of a publication while it lasts, and of a conversion the stage that is under way."""
 
-    return publish(publishing_market(services, store, report), wallet, request, progress)
+    def __init__(self, steps: Steps, running: ExitStack) -> None:
+        """running: closed by whoever made it; holds the one step under way."""
+        self._steps, self._running = steps, running
+        self._show: Callable[[str], None] = lambda _part: None
+
+    def __call__(self, name: str, detail: Mapping[str, Any] | None) -> None:
+        """As `flows.publish.Progress`."""
+        self._running.close()
+        if detail is None:
+            self._show = self._running.enter_context(self._steps.step(_SAYINGS.get(name, name)))
+            if name == "convert":
+                self._show(_STAGES[0])
+            return
+        for key, value in detail.items():
+            if key not in ("seconds", "block") and value:
+                self._steps.say(f"  {key} {value}")
+
+    def converted(self, stage: str, seconds: float) -> None:
+        """A stage of the conversion has ended; the next one is under way."""
+        self._steps.say(f"  {stage}: {seconds:.1f} s")
+        after = _STAGES.index(stage) + 1 if stage in _STAGES else len(_STAGES)
+        self._show(_STAGES[after] if after < len(_STAGES) else "")
 
 
 def restore(services: Services, store: ObjectStore | None, did: Did) -> Listing:

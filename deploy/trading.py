@@ -13,42 +13,73 @@ from pathlib import Path
 from typing import Any
 
 from control_plane.chain.ledger import FeePaid, Ledger, OrderFacts, Purchase, Sent, Wallet
-from control_plane.did import Did, TransactionHash
-from control_plane.errors import Forbidden
+from control_plane.did import Did, TokenWei, TransactionHash, UnixSeconds
+from control_plane.errors import Forbidden, OutcomeUnknown
 from control_plane.flows import order as order_flow
 from control_plane.flows.offer import Offer
 from deploy.buyer import BuyerFiles, KeptCall, KeptSession
 from deploy.market import Answered, Market, MarketRefused
 
+FEES_SPARE = 10**18
+"""Base-token wei that all fees of a purchase may cost beyond the price, unless the buyer says what it may cost."""
 _SESSION_IS_OVER = frozenset({"session_unknown", "session_expired", "session_revoked"})
 
 
 @dataclass(frozen=True)
 class Bought:
-    """One purchase and its order; fees as the order's transaction paid them."""
+    """One purchase and its order; fees and times as the order's transaction has them, whatever the newest offer says.
+
+    valid_until: when the order ends.
+    """
 
     offer: Offer
     purchase: Purchase
     sent: Sent
     facts: OrderFacts
+    valid_until: UnixSeconds
 
     @property
     def fees(self) -> tuple[FeePaid, ...]:
         return self.facts.fees
 
+    @property
+    def total(self) -> TokenWei:
+        """Base-token wei that all this cost."""
+        return TokenWei(self.purchase.paid + sum(fee.amount for fee in self.fees if fee.token == self.offer.base_token))
 
-def buy(market: Market, ledger: Ledger, wallet: Wallet, files: BuyerFiles, did: Did, valid_for_s: int | None = None) -> Bought:
+
+def most_unasked(offer: Offer) -> TokenWei:
+    """What a purchase may cost when the buyer did not say: fees may come to the price itself plus one token."""
+    return TokenWei(2 * offer.rate + FEES_SPARE)
+
+
+def buy(
+    market: Market,
+    ledger: Ledger,
+    wallet: Wallet,
+    files: BuyerFiles,
+    did: Did,
+    valid_for_s: int | None = None,
+    most: TokenWei | None = None,
+) -> Bought:
     """Buy one datatoken of `did` and order with it.
+
+    most: base-token wei that all of it may cost: price, swap fee, publish fee and provider fee. None: the price as the chain has
+    it, and fees that together do not exceed the price plus one token (`most_unasked`): a market cannot hide a price in its fees.
+    Raises Refused, with nothing paid, above that.
 
     Again: after an interruption, or an outcome that is not known, goes on with the same purchase; otherwise buys once more.
     """
     offer = market.offer(did, wallet.address, valid_for_s)
     key = files.purchase_key(did)
-    purchase = order_flow.buy(ledger, wallet, offer, key)
-    sent = order_flow.order(ledger, wallet, offer, key)
+    limit = most_unasked(offer) if most is None else most
+    purchase = order_flow.buy(ledger, wallet, offer, key, limit)
+    sent = order_flow.order(ledger, wallet, offer, key, most=limit, paid=purchase.paid)
     facts = ledger.order_facts(sent.transaction, offer.datatoken)
+    if facts.provider_fee is None:  # a reorganisation undid it just now: the purchase is not over
+        raise OutcomeUnknown(f"order {sent.transaction}: expected its provider fee on chain, found none")
     files.purchased(did, sent.transaction)
-    return Bought(offer, purchase, sent, facts)
+    return Bought(offer, purchase, sent, facts, facts.provider_fee.valid_until)
 
 
 def session_for(

@@ -1,7 +1,7 @@
 """The outside checker: after any step of any story, everything that must hold, read from the chain and from public files alone.
 
-In: a ledger reader, the listings that a market shows, its log. Out: nothing, or an AssertionError that lists every invariant
-broken. This module must never look into the market's own state.
+In: a ledger reader, the listings that a market shows, its public log, the orders and receipts that it took and gave. Out: nothing,
+or an AssertionError that lists every invariant broken. This module must never look into the market's own state.
 """
 
 from __future__ import annotations
@@ -9,47 +9,80 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from control_plane.chain import ddo
-from control_plane.chain.ledger import (
-    CALLABLE_STATES,
-    KEYS_LABEL,
-    LOG_LABEL,
-    MODEL_LABEL,
-    OPERATOR_LABEL,
-    LedgerReader,
-    data_key,
-)
-from control_plane.did import Address, TransactionHash, did_of
-from control_plane.serving.listing import Listing
-from converters.entry import model_digest, triton_name
+from control_plane.chain.ledger import CALLABLE_STATES, MODEL_LABEL, OPERATOR_LABEL, LedgerReader, data_key
+from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, did_of
+from control_plane.receipts.public_log import LogFiles
+from control_plane.receipts.receipt import Issued
+from converters.entry import ModelDigest, model_digest, triton_name
+from tests.check_log import anchor_invariants, log_invariants
+
+
+class Shown(Protocol):
+    """What a market shows of one model on sale: in `/v1/models` and `/v1/offers/<did>`. A `Listing` is one too."""
+
+    @property
+    def did(self) -> Did: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def publisher(self) -> Address: ...
+    @property
+    def model_digest(self) -> Bytes32: ...
+    @property
+    def chain_id(self) -> int: ...
+    @property
+    def nft(self) -> Address: ...
+    @property
+    def datatoken(self) -> Address: ...
+    @property
+    def exchange(self) -> Bytes32 | None: ...
+    @property
+    def rate(self) -> TokenWei: ...
+    @property
+    def base_token(self) -> Address: ...
+    @property
+    def publish_fee(self) -> TokenWei: ...
 
 
 @dataclass(frozen=True)
 class Seen:
     """What an outsider was shown. models: the folder of entries, when it can be seen. decryptor: reads documents, when we are he.
 
-    orders: transactions that were accepted as orders, with the DID each one was accepted for.
+    orders: transactions that were accepted as orders, with the DID each one was accepted for. log: the public log's files; without
+    them only what the chain says of it is checked. receipts: those that came with answers.
     """
 
-    listings: Sequence[Listing]
+    listings: Sequence[Shown]
     log_nft: Address
     models: Path | None = None
     decryptor: ddo.Decryptor | None = None
     orders: Sequence[tuple[TransactionHash, str]] = field(default=())
+    log: LogFiles | None = None
+    receipts: Sequence[Issued] = field(default=())
 
 
-def check_market(ledger: LedgerReader, seen: Seen) -> None:
-    broken = [
-        *_log_invariants(ledger, seen.log_nft),
+def broken_promises(ledger: LedgerReader, seen: Seen) -> list[str]:
+    """Every invariant that does not hold, in words; empty for a market that keeps its promises."""
+    return [
+        *anchor_invariants(ledger, seen.log_nft),
+        *(log_invariants(ledger, seen.log_nft, seen.log, seen.receipts) if seen.log is not None else ()),
         *(line for listing in seen.listings if listing.state == "on_sale" for line in _listing_invariants(ledger, seen, listing)),
         *_together(seen.listings),
         *_order_invariants(ledger, seen),
     ]
+
+
+def check_market(ledger: LedgerReader, seen: Seen) -> None:
+    broken = broken_promises(ledger, seen)
     assert not broken, "the market broke its promises:\n" + "\n".join(f"- {line}" for line in broken)
 
 
-def _listing_invariants(ledger: LedgerReader, seen: Seen, listing: Listing) -> Iterator[str]:
+def _listing_invariants(ledger: LedgerReader, seen: Seen, listing: Shown) -> Iterator[str]:
     did = listing.did
     if did != did_of(listing.nft, ledger.network.chain_id) or listing.chain_id != ledger.network.chain_id:
         yield f"{did}: not the DID of {listing.nft} on chain {ledger.network.chain_id}"
@@ -76,12 +109,12 @@ def _listing_invariants(ledger: LedgerReader, seen: Seen, listing: Listing) -> I
         yield f"{did}: its exchange sells {sale.exchange_datatoken} for {sale.base_token}"
     yield from _document_invariants(ledger, seen, listing)
     if seen.models is not None:
-        folder = seen.models / listing.entry_name
-        if listing.entry_name != triton_name(model_digest(folder)) or model_digest(folder) != str(listing.model_digest):
+        folder = seen.models / triton_name(ModelDigest(listing.model_digest))
+        if model_digest(folder) != str(listing.model_digest):
             yield f"{did}: the entry {folder.name} on disk has digest {model_digest(folder)}"
 
 
-def _document_invariants(ledger: LedgerReader, seen: Seen, listing: Listing) -> Iterator[str]:
+def _document_invariants(ledger: LedgerReader, seen: Seen, listing: Shown) -> Iterator[str]:
     sealed = ledger.document(listing.nft)
     if sealed is None:
         yield f"{listing.did}: no document on chain"
@@ -92,7 +125,7 @@ def _document_invariants(ledger: LedgerReader, seen: Seen, listing: Listing) -> 
             yield f"{listing.did}: its document is about {document['id']} with {facts['model_digest']}"
 
 
-def _together(listings: Sequence[Listing]) -> Iterator[str]:
+def _together(listings: Sequence[Shown]) -> Iterator[str]:
     for what, names in (
         ("DID", [listing.did for listing in listings]),
         ("publication", [(listing.publisher, listing.model_digest, listing.name) for listing in listings]),
@@ -102,30 +135,11 @@ def _together(listings: Sequence[Listing]) -> Iterator[str]:
             yield f"the same {what} is listed twice: {names}"
 
 
-def _log_invariants(ledger: LedgerReader, log_nft: Address) -> Iterator[str]:
-    keys = ledger.data_history(log_nft, data_key(KEYS_LABEL))
-    if not keys:
-        yield f"log {log_nft}: no keys on chain"
-    if any(len(record.value) != 52 for record in keys):
-        yield f"log {log_nft}: keys of other lengths than 20 + 32 bytes"
-    sizes = []
-    for record in ledger.data_history(log_nft, data_key(LOG_LABEL)):
-        if len(record.value) != 40:
-            yield f"log {log_nft}: an anchor of {len(record.value)} bytes in block {record.block}"
-        sizes.append(int.from_bytes(record.value[:8], "big"))
-    if sizes != sorted(set(sizes)):
-        yield f"log {log_nft}: anchored sizes do not grow: {sizes}"
-
-
 def _order_invariants(ledger: LedgerReader, seen: Seen) -> Iterator[str]:
-    datatokens = {listing.did: listing for listing in seen.listings}
     for transaction, did in seen.orders:
-        listing = datatokens.get(did)  # type: ignore[call-overload]  # a DID is text here
-        if listing is None:
-            yield f"order {transaction} was accepted for {did}, which nobody lists"
-            continue
-        facts = ledger.order_facts(transaction, listing.datatoken)
-        if facts.status != 1 or not facts.is_from_factory or facts.nft != listing.nft or facts.amount < 10**18:
+        facts = ledger.order_facts(transaction)
+        named = did_of(facts.nft, ledger.network.chain_id) if facts.nft is not None else None
+        if facts.status != 1 or not facts.is_from_factory or named != did or facts.amount < 10**18:
             yield f"order {transaction} was accepted for {did}, the chain says {facts}"
         if facts.confirmations < ledger.network.confirmations:
             yield f"order {transaction} was accepted with {facts.confirmations} confirmations"

@@ -17,5 +17,5 @@ def test_data() -> Path:
     """WikiText-2 and a small trained GPT-2. Not part of the project: tests that want it skip without it."""
     folder = Path(os.environ.get("POSTHUMAN_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip("no test data: set POSTHUMAN_TEST_DATA to a folder with gpt2-wikitext-mini/ and wikitext-2/")
+        pytest.skip("no folder with gpt2-wikitext-mini/: run `POSTHUMAN_TEST_DATA=FOLDER make test`")
     return folder

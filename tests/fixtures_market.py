@@ -1,7 +1,8 @@
 """A market to call: a fixture `market` with models on sale, wallets, and the web application, on simulators.
 
-Tests use what `Market` offers and not its parts, so that the same tests can run on real parts: another fixture of this name has
-only to yield another `Market`.
+The chain and the inference server are simulators that the contract tests hold to the real ones
+(`tests/control_plane/chain`, `tests/control_plane/serving/test_inference_contract.py`); the whole path on real parts is told in
+`tests/stories`.
 """
 
 from __future__ import annotations
@@ -221,7 +222,7 @@ def services_over(engine: Engine, settings: Settings, ledger: SimulatedLedger, s
         ledger=ledger,
         server=server,
         catalogue=Catalogue(engine, settings.models, cache_ttl_s=0.0),
-        sessions=Sessions(engine, clock, cache_ttl_s=0.0),
+        sessions=Sessions(engine, hashlib.sha256(b"nonce key").digest(), clock, cache_ttl_s=0.0),
         store=ReceiptStore(
             engine,
             ReceiptSigner(key, settings.chain_id, LOG_NFT),

@@ -24,6 +24,9 @@ from deploy.local.triton_server import shared_memory_prefix
 REPOSITORY = Path(__file__).resolve().parent.parent
 POSTHUMAN = str(Path(sys.executable).parent / "posthuman")
 
+_CACHES = ("HF_HOME", "TORCH_HOME", "MPLCONFIGDIR", "RCLONE_CACHE_DIR", "RCLONE_CONFIG", "XDG_RUNTIME_DIR")
+"""Where libraries would write instead of HOME, were they told so."""
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -67,7 +70,17 @@ def new_stack(home: Path) -> LiveStack:
         ports.append(free_port(ports))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POSTHUMAN_")}
     chosen = {f"POSTHUMAN_{name}": str(port) for name, port in zip(WANTED, ports, strict=True)}
-    return LiveStack(home, {**kept, **chosen, "POSTHUMAN_HOME": str(home)})
+    outside = outside_of(home)
+    outside.mkdir(exist_ok=True)
+    places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"), str(outside))
+    elsewhere = {name for name in kept if name in _CACHES}
+    kept = {name: value for name, value in kept.items() if name not in elsewhere}
+    return LiveStack(home, {**kept, **places, **chosen, "POSTHUMAN_HOME": str(home)})
+
+
+def outside_of(home: Path) -> Path:
+    """What the stack's commands take for the user's home, caches and temporary files: they must leave it empty."""
+    return home.with_name(home.name + "-outside")
 
 
 @contextmanager
@@ -84,6 +97,7 @@ def running_stack(home: Path) -> Iterator[LiveStack]:
         assert left == [], left
         prefix = shared_memory_prefix(triton_ports(one.environ))
         assert list(Path("/dev/shm").glob(f"{prefix}*")) == []
+        assert sorted(outside_of(home).rglob("*")) == [], "something was written outside the state folder and the checkout"
 
 
 @pytest.fixture(scope="session")

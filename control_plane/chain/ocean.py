@@ -120,10 +120,19 @@ class OceanLedger(OceanReader):
         return Purchase(_sent(mined), orders.paid(self._network, mined, exchange))
 
     def start_order(
-        self, wallet: Wallet, key: str, datatoken: Address, consumer: Address, service_index: int, fee: ProviderFee
+        self,
+        wallet: Wallet,
+        key: str,
+        datatoken: Address,
+        consumer: Address,
+        service_index: int,
+        fee: ProviderFee,
+        most: TokenWei | None = None,
     ) -> Sent:
         if not self._outbox.is_live(key):
             _, token, amount = assets.read(self._rpc, "ERC20Template", datatoken, "getPublishingMarketFee")
+            if most is not None:
+                _check_fees(datatoken, Address(token), int(amount), fee, most)
             sums: dict[Address, int] = {}
             for each, wanted in ((Address(token), int(amount)), (fee.token, int(fee.amount))):
                 sums[each] = sums.get(each, 0) + wanted
@@ -160,6 +169,15 @@ def _checked_did(reader: OceanReader, did: Did, nft: Address) -> AssetFacts:
     if did != expected:
         raise BadInput("did", f"{expected}, the DID of {nft} on chain {reader.network.chain_id}", did)
     return reader.asset(nft)
+
+
+def _check_fees(datatoken: Address, token: Address, amount: int, fee: ProviderFee, most: TokenWei) -> None:
+    if amount > 0 and token != fee.token:
+        raise Refused(f"{datatoken}: each order pays {amount} wei of {token}, expected {fee.token}", code="too_expensive")
+    if amount + fee.amount > most:
+        raise Refused(
+            f"{datatoken}: an order's fees are {amount + fee.amount} wei, at most {most} were offered", code="too_expensive"
+        )
 
 
 def _sent(mined: Mined) -> Sent:

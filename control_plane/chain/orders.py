@@ -112,6 +112,7 @@ def _facts(
         confirmations=seen.confirmations,
         fees=_market_fees(mined, emitter)
         + tuple(FeePaid("provider", fee.provider, fee.token, fee.amount, fee.valid_until) for fee in offered),
+        orders=len(events(_DATATOKEN, "OrderStarted", mined.logs)),
         provider_fee=genuine[0] if genuine else None,
     )
 

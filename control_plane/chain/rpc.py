@@ -94,6 +94,7 @@ class Rpc:
         return None if found is None else _mined(found)
 
     def knows_transaction(self, transaction: TransactionHash) -> bool:
+        """True when this node has it, in a block or waiting for one."""
         return self.ask("eth_getTransactionByHash", [transaction]) is not None
 
     def sent_count(self, account: Address, block: int | str = "latest") -> int:

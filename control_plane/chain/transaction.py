@@ -1,6 +1,7 @@
 """Transactions as the bytes that are signed.
 
-In: what to send, nonce, fees, a wallet. Out: the raw transaction and its hash. This module must never speak to a node.
+In: what to send, nonce, fees, a wallet. Out: the raw transaction and its hash; what a raw one may cost. This module
+must never speak to a node.
 
 Sources: EIP-1559 (type 2) and EIP-155 (legacy).
 """
@@ -54,6 +55,26 @@ def sign_transaction(wallet: Wallet, chain_id: int, action: Action, nonce: int, 
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
     raw = prefix + bytes(rlp.encode([*body, recovery, r, s]))
     return Signed(raw, TransactionHash("0x" + bytes(keccak(raw)).hex()), nonce)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a signed transaction offers: at most `gas` units at `fees`."""
+
+    gas: int
+    fees: Fees
+
+
+def cost_of(raw: bytes) -> Cost:
+    """Read back what `sign_transaction` signed."""
+    is_typed = raw[:1] == b"\x02"
+    fields = rlp.decode(raw[1:] if is_typed else raw)
+    numbers = [int.from_bytes(each, "big") for each in (fields[2:5] if is_typed else fields[1:3])]
+    if is_typed:
+        priority, most, gas = numbers
+        return Cost(gas, Fees(most, priority))
+    most, gas = numbers
+    return Cost(gas, Fees(most, None))
 
 
 def contract_address(deployer: Address, nonce: int) -> Address:

@@ -20,6 +20,8 @@ REQUEST_FILE = "anchor-now"
 PENDING_FILE = "anchor-pending.json"
 REAP_EVERY_S = 2.0
 WATCH_EVERY_S = 1.0
+WATCH_CHAIN_EVERY_S = 5.0
+WATCH_LISTINGS_EVERY_S = 60.0
 ANCHOR_LOOK_EVERY_S = 0.5
 
 
@@ -44,9 +46,13 @@ def keeper_steps(
     anchor_interval_s: float,
     anchor_receipts: int,
     watch: Callable[[], Mapping[str, object] | None],
+    watch_chain: Callable[[], Mapping[str, object] | None],
+    watch_listings: Callable[[], Mapping[str, object] | None],
     clock: Callable[[], float],
 ) -> tuple[Step, ...]:
-    """Steps in the order in which one round should run them. clock: seconds since 1970. watch: see `Catalogue`."""
+    """Steps in the order in which one round should run them. clock: seconds since 1970. watch: see `Catalogue`.
+    watch_chain, watch_listings: see `flows.watch`.
+    """
     anchoring = _Anchoring(log, ledger, wallet, log_nft, run_folder, anchor_interval_s, anchor_receipts, clock)
 
     def reap() -> Mapping[str, object] | None:
@@ -62,6 +68,8 @@ def keeper_steps(
         Step("integrate", checkpoint_interval_s, integrate),
         Step("anchor", ANCHOR_LOOK_EVERY_S, anchoring.run),
         Step("watch", WATCH_EVERY_S, watch),
+        Step("watch chain", WATCH_CHAIN_EVERY_S, watch_chain),
+        Step("watch listings", WATCH_LISTINGS_EVERY_S, watch_listings),
     )
 
 

@@ -24,8 +24,29 @@ def most_for_one(offer: Offer) -> TokenWei:
     return TokenWei(offer.rate + -(-offer.rate * (offer.swap_fee + COMMUNITY_FEE_MOST) // _ONE))
 
 
+def cost_of(offer: Offer, paid: TokenWei | None = None) -> TokenWei:
+    """The most that a whole purchase may cost, in base-token wei: price, swap fee, publish fee and provider fee.
+
+    paid: what the datatoken has cost already; None: it is not bought yet.
+    """
+    return TokenWei((most_for_one(offer) if paid is None else paid) + offer.publish_fee + offer.provider_fee.amount)
+
+
+def _check_cost(offer: Offer, most: TokenWei | None, paid: TokenWei | None = None) -> None:
+    cost = cost_of(offer, paid)
+    if most is not None and cost > most:
+        raise Refused(
+            f"offer for {offer.did}: all in all it may cost {cost} wei, at most {most} are to be paid "
+            f"(price {most_for_one(offer) if paid is None else paid}, publish fee {offer.publish_fee}, "
+            f"provider fee {offer.provider_fee.amount})",
+            code="too_expensive",
+        )
+
+
 def check_offer(ledger: LedgerReader, offer: Offer) -> None:
     """Compare an offer with the chain: the asset, its datatoken, price and fees, and the provider's signature.
+
+    Everything is paid in one token, OCEAN: an offer cannot reach for another one that the buyer holds.
 
     Raises BadInput for another chain or a DID that is not the NFT's; Refused, with what the chain says, for any other difference.
     """
@@ -43,6 +64,11 @@ def check_offer(ledger: LedgerReader, offer: Offer) -> None:
         (sale.rate == offer.rate, f"the rate on chain is {sale.rate} wei, the offer says {offer.rate}"),
         (offer.exchange is None or sale.exchange_datatoken == offer.datatoken, "the exchange sells another datatoken"),
         (offer.exchange is None or sale.base_token == offer.base_token, f"the exchange takes {sale.base_token}"),
+        (
+            offer.base_token == ledger.network.ocean,
+            f"it is to be paid in {offer.base_token}, expected OCEAN {ledger.network.ocean}",
+        ),
+        (fee.token == offer.base_token, f"the provider fee is to be paid in {fee.token}, expected {offer.base_token}"),
         (sale.publish_fee == offer.publish_fee, f"each order pays {sale.publish_fee} wei, the offer says {offer.publish_fee}"),
         (sale.publish_fee == 0 or sale.publish_fee_token == offer.base_token, f"each order pays in {sale.publish_fee_token}"),
         (is_signed(fee), f"the provider fee is not signed by {fee.provider}"),
@@ -52,26 +78,40 @@ def check_offer(ledger: LedgerReader, offer: Offer) -> None:
             raise Refused(f"offer for {offer.did}: {what}", code="offer_differs")
 
 
-def buy(ledger: Ledger, wallet: Wallet, offer: Offer, key: str) -> Purchase:
+def buy(ledger: Ledger, wallet: Wallet, offer: Offer, key: str, most: TokenWei | None = None) -> Purchase:
     """Buy one datatoken at no more than the offer's rate and fees, or take a free one.
 
+    most: base-token wei that the whole purchase may cost, its order's fees inside (`cost_of`); None: whatever the offer and the
+    chain agree on. Raises Refused, with nothing paid, when it may cost more.
     key: names this purchase; a fresh one buys again. Again: returns the purchase made the first time, also with a newer offer.
     """
     name = f"buy/{wallet.address}/{key}"
     if not ledger.is_begun(name):  # what was sent is only looked for; the price may have changed since
         check_offer(ledger, offer)
+        _check_cost(offer, most)
     return ledger.buy_datatoken(wallet, name, offer.datatoken, offer.exchange, most_for_one(offer))
 
 
-def order(ledger: Ledger, wallet: Wallet, offer: Offer, key: str, consumer: Address | None = None) -> Sent:
+def order(
+    ledger: Ledger,
+    wallet: Wallet,
+    offer: Offer,
+    key: str,
+    consumer: Address | None = None,
+    most: TokenWei | None = None,
+    paid: TokenWei | None = None,
+) -> Sent:
     """Order with one datatoken of the wallet; pays the publish-market fee and the provider fee.
 
+    most: base-token wei that the whole purchase may cost, `paid` inside: what the datatoken did cost; None: what one costs now.
+    Raises Refused, with no fee paid, when it may cost more.
     consumer: who may call; the wallet itself unless another is named. key: names this order; a fresh one orders again.
     Again: returns the order made the first time, also with a newer offer.
     """
     name = f"order/{wallet.address}/{key}"
     if not ledger.is_begun(name):
         check_offer(ledger, offer)
+        _check_cost(offer, most, paid)
     return ledger.start_order(
         wallet,
         name,
@@ -79,4 +119,5 @@ def order(ledger: Ledger, wallet: Wallet, offer: Offer, key: str, consumer: Addr
         consumer or wallet.address,
         offer.service_index,
         offer.provider_fee,
+        TokenWei(offer.publish_fee + offer.provider_fee.amount),
     )

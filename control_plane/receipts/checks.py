@@ -21,6 +21,10 @@ from control_plane.receipts.verification import Check, failed, not_checked, ok
 ONE_DATATOKEN = 10**18
 
 
+LONGEST_PROMISE_MS = 7 * 24 * 3600 * 1000
+"""A receipt that may be logged at any time could be made up at any time."""
+
+
 @dataclass(frozen=True)
 class Window:
     """The part of the chain's history in which the receipt entered the log.
@@ -56,19 +60,30 @@ def in_force(history: Sequence[DataRecord], first_block: int, last_block: int, c
     return (*earlier[-1:], *(record for record in counted if record.block > first_block))
 
 
+def at_time(records: Sequence[DataRecord], moment_ms: int, skew_ms: int) -> tuple[DataRecord, ...]:
+    """Those of `records` (oldest first) that were in force at a moment, give or take the skew: written before, not yet replaced."""
+    ends = (*(record.written_at * 1000 for record in records[1:]), None)
+    return tuple(
+        record
+        for record, end in zip(records, ends, strict=False)  # without records there is one end too many
+        if record.written_at * 1000 <= moment_ms + skew_ms and (end is None or end >= moment_ms - skew_ms)
+    )
+
+
 def check_chain(signed: SignedReceipt, network: Network) -> Check:
     if signed.chain_id != network.chain_id:
         return failed("chain", f"the receipt is of chain {signed.chain_id}, the node of chain {network.chain_id}")
     return ok("chain", f"chain {network.chain_id} ({network.name}), log {signed.log}")
 
 
-def check_signer(signed: SignedReceipt, keys: Sequence[DataRecord], window: Window, network: Network) -> Check:
-    """EIP-712 signature, low s, by a receipt key that the log's NFT named when the receipt entered the log."""
+def check_signer(signed: SignedReceipt, keys: Sequence[DataRecord], window: Window, network: Network, skew_ms: int) -> Check:
+    """EIP-712 signature, low s, by a receipt key that the log's NFT named when the call ended and the receipt entered the log."""
     try:
         signer = recover_signer(signed)
     except BadInput as error:
         return failed("signature", error.message)
-    named = [parse_keys(record)[0] for record in in_force(keys, window.first_block, window.last_block, network.confirmations)]
+    known_keys = in_force(keys, window.first_block, window.last_block, network.confirmations)
+    named = [parse_keys(record)[0] for record in at_time(known_keys, signed.receipt.finished_at, skew_ms)]
     if signer not in named:
         known = ", ".join(str(address) for address in named) or "no key at all"
         return failed("signature", f"signed by {signer}; the log {signed.log} named {known} at that time")
@@ -149,14 +164,17 @@ def check_term(receipt: Receipt, facts: OrderFacts, skew_ms: int) -> Check:
 
 
 def check_operator(
-    signed: SignedReceipt, facts: OrderFacts, operators: Sequence[DataRecord], window: Window, network: Network
+    signed: SignedReceipt, facts: OrderFacts, operators: Sequence[DataRecord], window: Window, network: Network, skew_ms: int
 ) -> Check:
-    """The asset's NFT named this log at some time between order and anchor."""
+    """The asset's NFT named this log when the call ended: one that it named later cannot speak of earlier calls."""
     first = max(facts.block, window.first_block)
-    named = [record.value.hex() for record in in_force(operators, first, max(first, window.last_block), network.confirmations)]
+    known = in_force(operators, first, max(first, window.last_block), network.confirmations)
+    named = [record.value.hex() for record in at_time(known, signed.receipt.finished_at, skew_ms)]
     if signed.log[2:].lower() not in named:
         return failed(
-            "operator", f"NFT {facts.nft} names {', '.join('log 0x' + value for value in named) or 'no log'}, not {signed.log}"
+            "operator",
+            f"NFT {facts.nft} named {', '.join('log 0x' + value for value in named) or 'no log'}, not {signed.log}, "
+            f"when the call ended, {moment(signed.receipt.finished_at)}",
         )
     return ok("operator", f"NFT {facts.nft} names log {signed.log} as the one its calls are recorded in")
 
@@ -204,6 +222,8 @@ def check_time(receipt: Receipt, window: Window, skew_ms: int) -> Check:
     name = "time"
     if not receipt.started_at <= receipt.finished_at <= receipt.merge_by:
         return failed(name, "expected start, end and promise in this order")
+    if receipt.merge_by - receipt.finished_at > LONGEST_PROMISE_MS:
+        return failed(name, f"a promise until {moment(receipt.merge_by)} promises nothing: expected a week at most after the call")
     finished = f"the call ended {moment(receipt.finished_at)}"
     if window.before is not None and receipt.finished_at < window.before.written_at * 1000 - skew_ms:
         when = moment(window.before.written_at * 1000)

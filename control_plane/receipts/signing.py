@@ -48,10 +48,6 @@ def word_uint(value: int) -> bytes:
     return value.to_bytes(32, "big")
 
 
-def word_bytes32(value: str) -> bytes:
-    return bytes.fromhex(value[2:])
-
-
 def hash_struct(hashed_type: bytes, *words: bytes) -> bytes:
     """`hashStruct` of EIP-712: keccak256(type hash, each member as one 32-byte word)."""
     return keccak(hashed_type + b"".join(words))

@@ -9,6 +9,7 @@ the charge go back). What a killed process leaves in `calls`, `reap` closes.
 
 from __future__ import annotations
 
+import hmac
 import json
 import secrets
 import threading
@@ -18,7 +19,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Select, func, select
 from sqlalchemy.exc import OperationalError
 
 from control_plane.database import calls, reading, receipts, sessions
@@ -26,7 +27,17 @@ from control_plane.did import ZERO_BYTES32, Address, Bytes32, Did, TransactionHa
 from control_plane.errors import BadInput, Conflict, Forbidden, NotFound, Unauthenticated, Unavailable
 from control_plane.receipts.receipt import FIRST_PREVIOUS, CallStatus, Issued, Receipt, SignedReceipt, leaf_bytes, leaf_id
 from control_plane.receipts.signing import ReceiptSigner, recover_signer
-from control_plane.receipts.statements import Prepared
+from control_plane.receipts.statements import (
+    ADD_RECEIPT,
+    CLOSE_CALL,
+    GIVE_BACK,
+    LAST_OF_ORDER,
+    OPEN_CALL,
+    RECEIPT_COLUMNS,
+    SHOWN,
+    TAKE_CHARGE,
+    Prepared,
+)
 
 __all__ = ["Issued", "Reaped", "ReceiptStore", "Reservation"]
 
@@ -59,40 +70,6 @@ class Reaped:
     released: int
 
 
-_OF_SAME_ORDER = sessions.alias("same_order")
-_USED_BY_ORDER = (
-    select(func.sum(_OF_SAME_ORDER.c.calls_used)).where(_OF_SAME_ORDER.c.order_tx == sessions.c.order_tx).scalar_subquery()
-)
-"""The quota is the order's: signing in twice must not double it. SQLite has one writer, so the sum is exact; on PostgreSQL calls of
-two sessions of one order that are reserved at the same moment may pass it by one."""
-_TAKE_CHARGE = (
-    update(sessions)
-    .where(
-        sessions.c.token_hash == bindparam("hashed"),
-        sessions.c.calls_limit > _USED_BY_ORDER,
-        sessions.c.revoked_at.is_(None),
-        sessions.c.expires_at > bindparam("now"),
-    )
-    .values(calls_used=sessions.c.calls_used + 1)
-)
-_GIVE_BACK = (
-    update(sessions)
-    .where(sessions.c.token_hash == bindparam("hashed"), sessions.c.calls_used > 0)
-    .values(calls_used=sessions.c.calls_used - 1)
-)
-_OPEN_CALL = insert(calls)
-_CLOSE_CALL = delete(calls).where(calls.c.call_id == bindparam("call"))
-_LAST_OF_ORDER = (
-    select(receipts.c.sequence, receipts.c.receipt_id)
-    .where(receipts.c.order_tx == bindparam("order"))
-    .order_by(receipts.c.sequence.desc())
-    .limit(1)
-)
-_ADD_RECEIPT = insert(receipts)
-_RECEIPT_COLUMNS = [column.name for column in receipts.c if column is not receipts.c.position]
-_SHOWN = (receipts.c.receipt_id, receipts.c.leaf, receipts.c.salt, receipts.c.leaf_index)
-
-
 class ReceiptStore:
     """Calls and receipts of one operator, over a shared database; safe in several threads and several processes at once."""
 
@@ -116,9 +93,9 @@ class ReceiptStore:
         self._clock, self._random_bytes = clock, random_bytes
         # SQLite has one writer. Threads that wait here wake at once; those that wait inside SQLite sleep 1 to 100 ms a time.
         self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
-        self._take_charge, self._give_back = Prepared(_TAKE_CHARGE, engine), Prepared(_GIVE_BACK, engine)
-        self._open_call, self._close_call = Prepared(_OPEN_CALL, engine), Prepared(_CLOSE_CALL, engine)
-        self._last_of_order, self._add_receipt = Prepared(_LAST_OF_ORDER, engine), Prepared(_ADD_RECEIPT, engine, _RECEIPT_COLUMNS)
+        self._take_charge, self._give_back = Prepared(TAKE_CHARGE, engine), Prepared(GIVE_BACK, engine)
+        self._open_call, self._close_call = Prepared(OPEN_CALL, engine), Prepared(CLOSE_CALL, engine)
+        self._last_of_order, self._add_receipt = Prepared(LAST_OF_ORDER, engine), Prepared(ADD_RECEIPT, engine, RECEIPT_COLUMNS)
         driver = engine.dialect.loaded_dbapi
         self._taken, self._silent = driver.IntegrityError, (driver.OperationalError, OperationalError)
 
@@ -234,7 +211,7 @@ class ReceiptStore:
     def receipt(self, identity: Bytes32) -> Issued:
         """Raises NotFound when no receipt has this id."""
         with self._reader.connect() as connection:
-            row = connection.execute(select(*_SHOWN).where(receipts.c.receipt_id == identity)).first()
+            row = connection.execute(select(*SHOWN).where(receipts.c.receipt_id == identity)).first()
         if row is None:
             raise NotFound(f"no receipt has the id {identity}")
         return _issued_of(row)
@@ -242,14 +219,14 @@ class ReceiptStore:
     def receipt_of_call(self, call_id: str) -> Issued | None:
         """The receipt that a call became: for a buyer whose stream broke before its end. None while there is none."""
         with self._reader.connect() as connection:
-            row = connection.execute(select(*_SHOWN).where(receipts.c.call_id == call_id)).first()
+            row = connection.execute(select(*SHOWN).where(receipts.c.call_id == call_id)).first()
         return None if row is None else _issued_of(row)
 
     def receipts_of(
         self, *, order: TransactionHash | None = None, consumer: Address | None = None, from_sequence: int = 0, limit: int = 100
     ) -> tuple[Issued, ...]:
         """Receipts of an order by sequence, or of a consumer by time of storing; oldest first, at most `limit`."""
-        chosen: Select[Any] = select(*_SHOWN).where(receipts.c.sequence >= from_sequence).limit(limit)
+        chosen: Select[Any] = select(*SHOWN).where(receipts.c.sequence >= from_sequence).limit(limit)
         if order is not None:
             chosen = chosen.where(receipts.c.order_tx == order).order_by(receipts.c.sequence)
         elif consumer is None:
@@ -264,8 +241,8 @@ class ReceiptStore:
     def readmit(self, signed: SignedReceipt, salt: bytes) -> Issued:
         """Take back a receipt of ours that a power cut lost: the buyer's copy is as good as the one that was here.
 
-        Raises BadInput (not our chain, log or signature), Conflict (its sequence already holds another receipt). Again: returns
-        the stored receipt.
+        Raises BadInput (not our chain, log or signature), Conflict (its sequence holds another receipt, or it is here with another
+        salt than was given). Again: returns the stored receipt.
         """
         if len(salt) != SALT_BYTES:
             raise BadInput("salt", f"{SALT_BYTES} bytes", f"{len(salt)} bytes")
@@ -277,17 +254,18 @@ class ReceiptStore:
             raise BadInput("signature", f"one by {self._signer.address}", found)
         leaf = leaf_bytes(signed)
         identity = leaf_id(leaf)
-        try:
-            return self.receipt(identity)
-        except NotFound:
-            pass
         issued = Issued(signed, salt, identity)
+        if (stored := self._same(issued)) is not None:
+            return stored
         try:
             with self._writing("readmit a receipt") as connection:
                 # a call's id is not in its receipt: the first half of the receipt's own id stands for it, and is as unique
                 self._add_receipt.run(connection, _row_of(issued, leaf, call_id=identity[2:34]))
         except self._taken as error:
-            return self._same_or_conflict(issued, error)
+            if (stored := self._same(issued)) is not None:
+                return stored
+            place = f"order {signed.receipt.order}: sequence {signed.receipt.sequence}"
+            raise Conflict(f"{place} already holds another receipt than {identity}", code="sequence_taken") from error
         return issued
 
     def waiting(self) -> int:
@@ -349,15 +327,15 @@ class ReceiptStore:
             return Unauthenticated("this session has expired: sign in again", code="session_expired")
         return Forbidden(f"{row.did}: the {row.calls_limit} calls of this order are used up", code="quota_exhausted")
 
-    def _same_or_conflict(self, issued: Issued, cause: Exception) -> Issued:
+    def _same(self, issued: Issued) -> Issued | None:
+        """The receipt as it is stored. Leaves are public and salts are not, so only who has the salt is shown it."""
         try:
-            return self.receipt(issued.id)
+            stored = self.receipt(issued.id)
         except NotFound:
-            receipt = issued.signed.receipt
-            raise Conflict(
-                f"order {receipt.order}: sequence {receipt.sequence} already holds another receipt than {issued.id}",
-                code="sequence_taken",
-            ) from cause
+            return None
+        if not hmac.compare_digest(stored.salt, issued.salt):
+            raise Conflict(f"receipt {issued.id}: expected the salt that its buyer was given, found another", code="salt_differs")
+        return stored
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[Connection]:

@@ -24,7 +24,7 @@ TILE_HEIGHT = 8
 ENTRY_BYTES = 65_535
 """Longest entry: its length must fit 2 bytes."""
 
-_NUMBER = r"(?:x[0-9]{3}/)*[0-9]{3}"
+_NUMBER = r"(?:x[0-9]{3}/){0,5}[0-9]{3}"  # enough for 2**63 leaves, and never longer than a file system's names
 PUBLIC_PATH = re.compile(
     rf"checkpoint|anchors\.json|tile/(?:entries|[0-9]|[1-5][0-9]|6[0-3])/{_NUMBER}(?:\.p/(?:[1-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5]))?"
 )

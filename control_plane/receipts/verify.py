@@ -85,12 +85,12 @@ def verify(
         (
             ok("format", f"receipt {issued.id}"),
             chain,
-            check_signer(signed, keys, window, network),
+            check_signer(signed, keys, window, network, skew_s * 1000),
             *check_bytes(signed, issued.salt, request, response),
             check_order(receipt, facts, network, service_index),
             check_asset(receipt, facts, network),
             check_term(receipt, facts, skew_s * 1000),
-            check_operator(signed, facts, operators, window, network),
+            check_operator(signed, facts, operators, window, network, skew_s * 1000),
             check_model(receipt, facts, digests, network),
             check_sequence(signed, others),
             inclusion,
@@ -164,10 +164,12 @@ def _check_anchor(
         promised = f"leaf {proof.index} is in no anchor that is final enough; promised before {moment(signed.receipt.merge_by)}"
         return (failed if is_late else not_checked)("anchor", promised), Window(before, None, head)
     if log is None:
-        exact = next((found for found in deep if found.size == checkpoint.size), None)
-        if exact is None:
-            return not_checked("anchor", "the proof's checkpoint is not itself anchored: give the public log"), nowhere
-        return ok("anchor", _shown(exact, "is exactly this checkpoint")), Window(before, exact, head)
+        # Only the first anchor over the leaf will do: a later one could be of a rewritten log that the first contradicts.
+        if covering.size != checkpoint.size:
+            return not_checked(
+                "anchor", "the proof's checkpoint is not the anchor that first covers it: give the public log"
+            ), nowhere
+        return ok("anchor", _shown(covering, "is exactly this checkpoint")), Window(before, covering, head)
     window = Window(before, covering, head)
     around = dict.fromkeys(found for found in (before, covering, deep[-1]) if found is not None and found.size)
     if max(checkpoint.size, *(found.size for found in around)) > log.size:

@@ -120,6 +120,12 @@ def _nft_is_from_the_factory(q: OrderQuestion) -> Refusal | None:
     return _no("order_not_ocean", f"order: expected a datatoken made by Ocean's factory, found {q.facts.emitter}, which is not")
 
 
+def _is_alone(q: OrderQuestion) -> Refusal | None:
+    if q.facts.orders == 1:
+        return None
+    return _no("order_not_alone", f"order: expected a transaction with one order, found {q.facts.orders} in {q.facts.transaction}")
+
+
 def _is_for_the_service(q: OrderQuestion) -> Refusal | None:
     if q.facts.service_index == q.listing.service_index:
         return None
@@ -170,6 +176,7 @@ ORDER_CHECKS: tuple[OrderCheck, ...] = (
     _was_emitted_by_the_datatoken,
     _datatoken_belongs_to_the_nft,
     _nft_is_from_the_factory,
+    _is_alone,
     _is_for_the_service,
     _paid_a_datatoken,
     _is_the_consumers,

@@ -29,6 +29,7 @@ from converters.pbtxt import config_pbtxt
 Fingerprint = tuple[tuple[str | int, ...], ...]
 _HASH_TRIES = 3
 _UNLOAD_WAIT_S = 15
+_LOAD_AGAIN_S = 30
 _SETTLED_NS = 100_000_000
 """File times move in steps of a few milliseconds: a file changed in the same step as it was hashed would look the same. A content
 is remembered only when its youngest time is older than this, in nanoseconds; until then each call hashes again."""
@@ -79,6 +80,7 @@ class Catalogue:
     def __init__(self, engine: Engine, models: Path, cache_ttl_s: float = 1.0) -> None:
         self._engine, self._reading = engine, reading(engine)
         self._models, self._cache_ttl_s = models, cache_ttl_s
+        self._not_before: dict[str, float] = {}
         self._crashes = models.parent / "run" / "crashed"
         self._listings: dict[Did, tuple[float, Listing]] = {}
         self._verified: dict[str, tuple[Bytes32, Fingerprint]] = {}
@@ -97,7 +99,7 @@ class Catalogue:
         with self._reading.connect() as connection:
             row = connection.execute(select(table).where(table.c.did == did)).first()
         if row is None:
-            raise NotFound(f"model: expected a DID that is published here (GET /v1/models), found {did}", code="model_unknown")
+            raise NotFound.named("model", "a DID that is published here (GET /v1/models)", did, code="model_unknown")
         listing = _listing_of(row)
         self._listings[did] = (read_at, listing)
         return listing
@@ -129,11 +131,7 @@ class Catalogue:
 
         Raises IntegrityBroken with code model_tampered, after withdrawing the model, when the content differs.
         """
-        folder = self.folder(listing)
-        try:
-            found = fingerprint(folder)
-        except OSError:
-            found = ()
+        found = self._fingerprint(listing)
         if self._verified.get(listing.entry_name) == (listing.model_digest, found):
             return
         with self._hashing:
@@ -175,10 +173,16 @@ class Catalogue:
                 raise
             was_chain_asked = False
         with self._hashing:
+            before = self._fingerprint(listing)
             self._hash(listing)
             write_config(self.folder(listing), listing.entry_name, listing.model_digest)
             server.load(listing.entry_name)
             self._hash(listing)
+            if self._fingerprint(listing) != before:
+                server.unload(listing.entry_name)
+                raise IntegrityBroken(
+                    f"{listing.did}: the entry on disk was changed and changed back while it was loaded", code="model_tampered"
+                )
         return was_chain_asked
 
     def reconcile(self, server: InferenceServer, ledger: LedgerReader) -> Reconciled:
@@ -197,14 +201,18 @@ class Catalogue:
         for listing in listings:
             if listing.state != "on_sale" or listing.entry_name in ready:
                 continue
+            if time.monotonic() < self._not_before.get(listing.entry_name, 0.0):
+                continue
             try:
                 if not self.load_verified(listing, server, ledger, is_chain_needed=False):
                     by_catalogue.append(listing.did)
-            except Unavailable:
-                raise
             except PosthumanError as error:
+                if isinstance(error, Unavailable) and not server.is_ready():
+                    raise
                 if isinstance(error, IntegrityBroken):
                     self.withdraw(listing.did, error.message)
+                # one entry that does not load must not keep the others waiting, nor be hashed again every second
+                self._not_before[listing.entry_name] = time.monotonic() + _LOAD_AGAIN_S
                 refused.append((listing.did, error.message))
                 continue
             ready.add(listing.entry_name)
@@ -227,6 +235,13 @@ class Catalogue:
                     time.sleep(0.05)
             path.unlink(missing_ok=True)
         return set(named)
+
+    def _fingerprint(self, listing: Listing) -> Fingerprint:
+        """As `fingerprint`; nothing for an entry that is not there, which `_hash` then refuses with its reason."""
+        try:
+            return fingerprint(self.folder(listing))
+        except OSError:
+            return ()
 
     def _compare_with_chain(self, listing: Listing, ledger: LedgerReader) -> None:
         said = ledger.asset(listing.nft).model_digest

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from control_plane.serving.inference import TensorAnswer
 _NUMBERS = {"BOOL": "?", "INT32": "i", "INT64": "q", "FP32": "f"}
 _FIRST_SHAPE = re.compile(rb'"shape"\s*:\s*\[\s*(\d{1,9})')
 _MOST_TENSORS = 64
+_MOST_AXES = 8
+_LONGEST_ID = 128
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,13 @@ class Wanted:
     id: str = ""
 
 
-def parse_request(header: Mapping[str, Any], binary: bytes) -> tuple[tuple[Values, ...], Wanted]:
-    """Inputs and what is wanted of the answer. Raises BadInput naming the tensor."""
+def parse_request(
+    header: Mapping[str, Any], binary: bytes, offered: Collection[str] | None = None
+) -> tuple[tuple[Values, ...], Wanted]:
+    """Inputs and what is wanted of the answer. Raises BadInput naming the tensor.
+
+    offered: the outputs there are, so that asking for another is refused before anything is computed; None: not known here.
+    """
     for name in header:
         if name not in ("id", "inputs", "outputs", "parameters"):
             raise BadInput("body", "only id, inputs, outputs and parameters", _key(name), code="unknown_parameter")
@@ -60,26 +67,53 @@ def parse_request(header: Mapping[str, Any], binary: bytes) -> tuple[tuple[Value
         values.append(tensor)
     if place != len(binary):
         raise BadInput("body", f"{place} bytes of binary tensors after the header", f"{len(binary)} bytes")
-    return tuple(values), _wanted(header)
+    wanted = _wanted(header)
+    if offered is not None:
+        _check_offered(wanted, offered)
+    return tuple(values), wanted
 
 
 def _wanted(header: Mapping[str, Any]) -> Wanted:
     parameters = header.get("parameters", {})
     outputs = header.get("outputs", [])
-    if not isinstance(parameters, dict) or not isinstance(outputs, list) or not isinstance(header.get("id", ""), str):
-        raise BadInput("body", "parameters an object, outputs a list, id a text", "something else")
-    is_binary: dict[str | None, bool] = {None: parameters.get("binary_data_output") is True}
-    names: list[str] = []
+    if not isinstance(parameters, dict):
+        raise BadInput("parameters", "an object", type(parameters).__name__)
+    if not isinstance(outputs, list) or len(outputs) > _MOST_TENSORS:
+        raise BadInput("outputs", f"a list of at most {_MOST_TENSORS} tensors", "something else")
+    is_binary: dict[str | None, bool] = {None: _flag(parameters, "binary_data_output", "parameters")}
+    names: dict[str, None] = {}
     for record in outputs:
         if not isinstance(record, dict) or not isinstance(record.get("name"), str):
             raise BadInput("outputs", "objects with a name", type(record).__name__)
-        names.append(record["name"])
-        asked = record.get("parameters", {})
+        name, asked = record["name"], record.get("parameters", {})
+        if name in names:
+            raise BadInput("outputs", "each tensor once", _key(name))
         if not isinstance(asked, dict):
             raise BadInput("outputs", "parameters an object", type(asked).__name__)
+        names[name] = None
         if "binary_data" in asked:
-            is_binary[record["name"]] = asked["binary_data"] is True
-    return Wanted(tuple(names), is_binary, header.get("id", ""))
+            is_binary[name] = _flag(asked, "binary_data", f"outputs.{_key(name)}.parameters")
+    return Wanted(tuple(names), is_binary, _id(header.get("id", "")))
+
+
+def _flag(record: Mapping[str, Any], name: str, where: str) -> bool:
+    value = record.get(name, False)
+    if not isinstance(value, bool):
+        raise BadInput(f"{where}.{name}", "true or false", type(value).__name__)
+    return value
+
+
+def _id(value: object) -> str:
+    """The request's own name, which its answer repeats; JSON can write halves of characters that UTF-8 cannot."""
+    if isinstance(value, str) and len(value) <= _LONGEST_ID and not any("\ud800" <= letter <= "\udfff" for letter in value):
+        return value
+    raise BadInput("id", f"a text of at most {_LONGEST_ID} characters that UTF-8 can hold", type(value).__name__)
+
+
+def _check_offered(wanted: Wanted, offered: Collection[str]) -> None:
+    for name in wanted.names:
+        if name not in offered:
+            raise BadInput("outputs", f"names among {', '.join(offered)}", _key(name))
 
 
 def _input(record: object, binary: bytes) -> tuple[Values, int]:
@@ -87,15 +121,22 @@ def _input(record: object, binary: bytes) -> tuple[Values, int]:
     if not isinstance(record, dict) or not isinstance(record.get("name"), str):
         raise BadInput("inputs", "objects with name, datatype, shape, and data or a binary size", type(record).__name__)
     name, dtype, shape = _key(record["name"]), record.get("datatype"), record.get("shape")
-    if dtype != "BYTES" and dtype not in _NUMBERS:
-        raise BadInput(f"inputs.{name}.datatype", f"one of BYTES, {', '.join(_NUMBERS)}", _key(str(dtype)))
-    if not isinstance(shape, list) or not all(type(length) is int and 0 <= length <= 1 << 20 for length in shape):
-        raise BadInput(f"inputs.{name}.shape", "a list of axis lengths", "something else")
+    if not isinstance(dtype, str) or (dtype != "BYTES" and dtype not in _NUMBERS):
+        found = _key(dtype) if isinstance(dtype, str) else type(dtype).__name__
+        raise BadInput(f"inputs.{name}.datatype", f"one of BYTES, {', '.join(_NUMBERS)}", found)
+    if (
+        not isinstance(shape, list)
+        or len(shape) > _MOST_AXES
+        or not all(type(each) is int and 0 <= each <= 1 << 20 for each in shape)
+    ):
+        raise BadInput(f"inputs.{name}.shape", f"a list of at most {_MOST_AXES} axis lengths", "something else")
     count = 1
     for length in shape:
         count *= length
     parameters = record.get("parameters", {})
-    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if not isinstance(parameters, dict):
+        raise BadInput(f"inputs.{name}.parameters", "an object", type(parameters).__name__)
+    size = parameters.get("binary_data_size")
     if size is None:
         elements = _flat(record.get("data"), name)
         used = 0
@@ -173,9 +214,7 @@ def write_request(inputs: Sequence[Values]) -> tuple[bytes, int]:
 def write_answer(model: str, outputs: Sequence[Values], wanted: Wanted) -> TensorAnswer:
     """The wanted outputs, each in JSON or binary as asked. Raises BadInput for an output that does not exist."""
     offered = {tensor.name: tensor for tensor in outputs}
-    for name in wanted.names:
-        if name not in offered:
-            raise BadInput("outputs", f"names among {', '.join(offered)}", _key(name))
+    _check_offered(wanted, offered)
     records, packed = [], []
     for name in wanted.names or tuple(offered):
         tensor = offered[name]

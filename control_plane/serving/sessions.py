@@ -1,7 +1,7 @@
 """Sessions and nonces: who may call, known by a bearer token.
 
 In: a wallet and an order that access.py accepted. Out: an opaque token; later, the `Session` behind it. This module must never keep
-a token (it stores its SHA-256), nor decide whether a call is allowed.
+a token (it stores its SHA-256), nor a nonce that nobody has used, nor decide whether a call is allowed.
 """
 
 from __future__ import annotations
@@ -14,26 +14,20 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Engine, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from control_plane.database import nonces, reading
 from control_plane.database import sessions as table
 from control_plane.did import Address, Bytes32, Did, TransactionHash
 from control_plane.errors import Unauthenticated
+from control_plane.serving.nonces import RANDOM_BYTES, Nonce, make_nonce, read_nonce
 
-NONCE_TTL_S = 600.0
-NONCE_KEPT_S = 86_400.0
-"""A used or stale nonce is remembered for a day, so that a replay is told what it is; after that it is unknown."""
+NONCE_KEPT_S = 3600.0
+"""A used nonce is remembered this long after its end, so that a clock set back by less makes none good again."""
 _TOKEN = re.compile(r"ph_[A-Za-z0-9_-]{43}", re.ASCII)
 _CACHED_MOST = 20_000
-
-
-@dataclass(frozen=True)
-class Nonce:
-    nonce: str
-    expires_at: float
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,16 @@ class Session:
     revoked_why: str = ""
 
 
+@dataclass(frozen=True)
+class OpenOrder:
+    """An order that open sessions rest on, and the block it was in when they were opened."""
+
+    transaction: TransactionHash
+    did: Did
+    block: int
+    block_hash: Bytes32
+
+
 def token_hash_of(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
@@ -60,6 +64,7 @@ def token_hash_of(token: str) -> str:
 class Sessions:
     """The sessions of one market; safe to share between threads, and between workers through the database.
 
+    nonce_key: the same in every worker, as `open_nonce_key` gives it, so that one may use what another gave out.
     cache_ttl_s: how long a worker may answer from memory. A revocation in another worker is seen after this long at the latest
     by `find`, and at once by the reservation that each call makes.
     """
@@ -67,43 +72,47 @@ class Sessions:
     def __init__(
         self,
         engine: Engine,
+        nonce_key: bytes,
         clock: Callable[[], float] = time.time,
         token_bytes: Callable[[int], bytes] = secrets.token_bytes,
         cache_ttl_s: float = 2.0,
     ) -> None:
-        self._engine, self._reading = engine, reading(engine)
+        self._engine, self._reading, self._nonce_key = engine, reading(engine), nonce_key
         self._clock, self._token_bytes, self._cache_ttl_s = clock, token_bytes, cache_ttl_s
         self._cache: dict[str, tuple[float, Session]] = {}
         self._lock = threading.Lock()
 
     def issue_nonce(self) -> Nonce:
-        """A new nonce, good once and for ten minutes. Old ones are forgotten here, so the table stays small."""
-        now = self._clock()
-        nonce = self._token_bytes(16).hex()
-        with self._engine.begin() as connection:
-            connection.execute(delete(nonces).where(nonces.c.issued_at < now - NONCE_KEPT_S))
-            connection.execute(insert(nonces).values(nonce=nonce, issued_at=now, used_at=None))
-        return Nonce(nonce, now + NONCE_TTL_S)
+        """A new nonce, good once and for ten minutes. Nothing is stored: anyone may ask, as often as they like."""
+        return make_nonce(self._nonce_key, self._clock(), self._token_bytes(RANDOM_BYTES))
 
     def use_nonce(self, nonce: str) -> None:
-        """Use it up. One statement decides, so of two that come at the same moment only one passes.
+        """Use it up. The row's primary key decides, so of two that come at the same moment only one passes.
 
         Raises Unauthenticated with code nonce_unknown, nonce_used or nonce_expired. Again: nonce_used.
         """
-        now = self._clock()
-        is_fresh = (nonces.c.nonce == nonce) & nonces.c.used_at.is_(None) & (nonces.c.issued_at >= now - NONCE_TTL_S)
-        with self._engine.begin() as connection:
-            if connection.execute(update(nonces).where(is_fresh).values(used_at=now)).rowcount == 1:
-                return
-            row = connection.execute(select(nonces).where(nonces.c.nonce == nonce)).first()
-        raise _nonce_refused(row)
+        found = self._read_nonce(nonce)
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(insert(nonces).values(nonce=found.nonce, expires_at=found.expires_at))
+                connection.execute(delete(nonces).where(nonces.c.expires_at < self._clock() - NONCE_KEPT_S))
+        except IntegrityError as error:
+            raise _nonce_refused("nonce_used") from error
 
     def check_nonce(self, nonce: str) -> None:
         """Refuse early what `use_nonce` would refuse; uses nothing up, so a sign-in that cannot end today can be sent again."""
+        found = self._read_nonce(nonce)
         with self._reading.connect() as connection:
-            row = connection.execute(select(nonces).where(nonces.c.nonce == nonce)).first()
-        if row is None or row.used_at is not None or row.issued_at < self._clock() - NONCE_TTL_S:
-            raise _nonce_refused(row)
+            if connection.execute(select(nonces.c.nonce).where(nonces.c.nonce == found.nonce)).first() is not None:
+                raise _nonce_refused("nonce_used")
+
+    def _read_nonce(self, text: str) -> Nonce:
+        found = read_nonce(self._nonce_key, text)
+        if found is None:
+            raise _nonce_refused("nonce_unknown")
+        if found.expires_at < self._clock():
+            raise _nonce_refused("nonce_expired")
+        return found
 
     def calls_used_by(self, order: TransactionHash) -> int:
         """Calls that all sessions of an order have used together."""
@@ -180,6 +189,13 @@ class Sessions:
         """End one session; False when there is none. Again: changes nothing, the first reason stays."""
         return self._revoke(table.c.token_hash == token_hash, why) > 0 or self._read(token_hash) is not None
 
+    def open_orders(self, from_block: int) -> tuple[OpenOrder, ...]:
+        """The orders in `from_block` or later that have a session which is neither over nor revoked."""
+        columns = (table.c.order_tx, table.c.did, table.c.order_block, table.c.order_block_hash)
+        is_open = table.c.revoked_at.is_(None) & (table.c.expires_at > self._clock()) & (table.c.order_block >= from_block)
+        with self._reading.connect() as connection:
+            return tuple(OpenOrder(*row) for row in connection.execute(select(*columns).where(is_open).distinct()))
+
     def revoke_order(self, order: TransactionHash, why: str) -> int:
         """End every session of an order (it was undone by the chain, for one); how many were ended now."""
         return self._revoke(table.c.order_tx == order, why)
@@ -193,10 +209,13 @@ class Sessions:
         return ended
 
 
-def _nonce_refused(row: Row[Any] | None) -> Unauthenticated:
+_NONCE_FAULTS = {
+    "nonce_unknown": "one that was never given out",
+    "nonce_used": "one that was used before",
+    "nonce_expired": "one that is too old",
+}
+
+
+def _nonce_refused(code: str) -> Unauthenticated:
     expected = "nonce: expected one from POST /v1/auth/nonce that was not used and is younger than ten minutes, found "
-    if row is None:
-        return Unauthenticated(expected + "one that was never given out", code="nonce_unknown")
-    if row.used_at is not None:
-        return Unauthenticated(expected + "one that was used before", code="nonce_used")
-    return Unauthenticated(expected + "one that is too old", code="nonce_expired")
+    return Unauthenticated(expected + _NONCE_FAULTS[code], code=code)

@@ -12,9 +12,11 @@ import traceback
 from typing import Any
 
 from flask import Flask, Response, request
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from control_plane.errors import BadInput, PosthumanError
+from control_plane.errors import BadInput, PosthumanError, Unavailable
 from control_plane.web.journal import REFUSALS, Journal
 
 _TYPES = {
@@ -65,6 +67,12 @@ def respond(error: PosthumanError) -> Response:
     return response
 
 
+def _place_of(error: Exception) -> str:
+    """The innermost places that an error passed, without its text."""
+    places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+    return " < ".join(reversed(places[-6:]))
+
+
 def register(app: Flask, journal: Journal) -> None:
     def ours(error: PosthumanError) -> Response:
         if error.status >= 500:
@@ -86,10 +94,17 @@ def register(app: Flask, journal: Journal) -> None:
     def unknown(error: Exception) -> Response:
         """The client gets an id; the operator finds the same id beside the kind and the place of the error, never its text."""
         identity = secrets.token_hex(8)
-        places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
-        journal.note("error", id=identity, path=request.path, kind=type(error).__name__, where=" < ".join(reversed(places[-6:])))
+        journal.note("error", id=identity, path=request.path, kind=type(error).__name__, where=_place_of(error))
         return respond(PosthumanError(f"something broke here; the operator finds it under {identity}"))
 
+    def silent_database(error: OperationalError | PoolTimeout) -> Response:
+        """Locked, full or gone. Nothing was charged: a transaction that does not end is rolled back."""
+        kind = type(error.orig if isinstance(error, OperationalError) else error).__name__
+        journal.note("database", path=request.path, kind=kind, where=_place_of(error))
+        return ours(Unavailable("the database does not answer"))
+
     app.register_error_handler(PosthumanError, ours)
+    app.register_error_handler(OperationalError, silent_database)
+    app.register_error_handler(PoolTimeout, silent_database)
     app.register_error_handler(HTTPException, flasks)
     app.register_error_handler(Exception, unknown)

@@ -37,7 +37,7 @@ def parse_fields(record: Mapping[str, Any], table: Table) -> dict[str, Any]:
         known = table.get(name)
         if known is None:
             raise BadInput(
-                _safe_name(name), f"no such parameter; known are {', '.join(table)}", kind_of(value), code="unknown_parameter"
+                safe_name(name), f"no such parameter; known are {', '.join(table)}", kind_of(value), code="unknown_parameter"
             )
         if value is None and not known.is_required:
             continue
@@ -150,6 +150,6 @@ def listed(value: str | list[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def _safe_name(name: str) -> str:
-    """A parameter's name as an error may show it; a stranger chose it."""
-    return name if name.isidentifier() and len(name) <= 40 else "a parameter"
+def safe_name(name: str, otherwise: str = "a parameter") -> str:
+    """A name as an error may show it; a stranger chose it."""
+    return name if name.isidentifier() and len(name) <= 40 else otherwise

@@ -24,11 +24,11 @@ def blueprint(services: Services) -> Blueprint:
         for name in request.args:
             if name not in ("consumer", "valid_for_s"):
                 raise BadInput("query", "only consumer and valid_for_s", name, code="unknown_parameter")
-        listing = services.catalogue.find(parse_did(did))
+        listing = services.catalogue.find(parse_did(did, "model"))
         on_sale_only(listing).enforce()
         parse_address(request.args.get("consumer"), "consumer")
         asked = request.args.get("valid_for_s", str(services.settings.order_timeout_s))
-        if not (asked.isascii() and asked.isdigit()) or not 0 < int(asked[:12]) <= MOST_S:
+        if not (asked.isascii() and asked.isdigit() and len(asked) <= 12) or not 0 < int(asked) <= MOST_S:
             raise BadInput("valid_for_s", f"a whole number of seconds from 1 to {MOST_S}", asked)
         made = make_offer(listing, services.operator, services.settings.provider_fee, int(asked), services.clock)
         response = jsonify(made.to_json())

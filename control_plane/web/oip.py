@@ -10,7 +10,7 @@ stream (`DECISIONS.md`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -22,15 +22,19 @@ from control_plane.flows.call import Admitted, Answer, Piece, admit
 from control_plane.flows.services import Services
 from control_plane.receipts.store import Issued
 from control_plane.serving import oip
+from control_plane.serving.access import on_sale_only
 from control_plane.serving.inference import Generated
 from control_plane.serving.listing import Listing
 from control_plane.web.answers import LENGTH_HEADER, Answering, event
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import check_nesting, parse_object, read_body, read_object
-from control_plane.web.fields import Kind, Table, parse_fields, text
+from control_plane.web.fields import Kind, Table, parse_fields, safe_name, text
 from control_plane.web.generation import GENERATION, backend_fields, must_serve, sampling
 from control_plane.web.journal import Journal
+from converters.tensors import Tensor
 
+INFER_TYPES = ("application/json", "application/octet-stream", "")
+"""What `infer` takes; none, since `tritonclient` names none."""
 EXTENSIONS = ("binary_tensor_data", "generate")
 _FINISHED = {"stop": "stop", "length": "length", None: ""}
 
@@ -60,6 +64,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
     @pages.get("/models/<did>/versions/<number>")
     def metadata(did: str, number: str = "1") -> Response:
         listing = _listing(services, did, number)
+        on_sale_only(listing).enforce()  # an entry that does not verify would be hashed again for every stranger who asks
         entry = services.catalogue.entry(listing)
         tensors = {
             direction: [{"name": tensor.name, "datatype": tensor.dtype, "shape": tensor.shape} for tensor in tensors]
@@ -78,6 +83,9 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
     @pages.post("/models/<did>/versions/<number>/infer")
     def infer(did: str, number: str = "1") -> Response:
         admitted = _admitted(services, did, number)
+        if request.mimetype not in INFER_TYPES:
+            expected = f"{' or '.join(each for each in INFER_TYPES if each)}, or none"
+            raise BadInput("Content-Type", expected, request.mimetype, status=415, code="wrong_content_type")
         body = read_body()
         header_length = _header_length(len(body))
         length = len(body) if header_length is None else header_length
@@ -91,8 +99,8 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
                 return Answer(answer.body, items, items, answer.header_length)
 
             return inferring.whole(admitted, body, ask)
-        values, wanted = oip.parse_request(parse_object(body[:length]), body[length:])
-        inputs = _inputs_of(values, table)
+        values, wanted = oip.parse_request(parse_object(body[:length]), body[length:], _OUTPUT_NAMES)
+        inputs = _inputs_of(values, table, services.catalogue.entry(admitted.listing).inputs)
 
         def ask_generate(_call_id: str) -> Answer:
             made = services.server.generate(admitted.listing.entry_name, inputs)
@@ -128,16 +136,19 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
     return pages
 
 
-def _listing(services: Services, did: str, number: str) -> Listing:
+def _only_version(number: str) -> None:
     if number != "1":
-        raise NotFound("version: expected 1, the only one of every model, found another", code="version_unknown")
+        raise NotFound.named("version", "1, the only one of every model", Kind("another"), code="version_unknown")
+
+
+def _listing(services: Services, did: str, number: str) -> Listing:
+    _only_version(number)
     return services.catalogue.find(parse_did(did, "model"))
 
 
 def _admitted(services: Services, did: str, number: str) -> Admitted:
     session = bearer_session(services.sessions)
-    if number != "1":
-        raise NotFound("version: expected 1, the only one of every model, found another", code="version_unknown")
+    _only_version(number)
     return admit(services, session, parse_did(did, "model"))
 
 
@@ -145,7 +156,7 @@ def _header_length(body_length: int) -> int | None:
     told = request.headers.get(LENGTH_HEADER)
     if told is None:
         return None
-    if not (told.isascii() and told.isdigit()) or int(told[:12]) > body_length:
+    if not (told.isascii() and told.isdigit() and len(told) <= 12) or int(told) > body_length:
         raise BadInput(LENGTH_HEADER, f"a whole number up to the body's {body_length} bytes", told)
     return int(told)
 
@@ -166,16 +177,20 @@ def _read_generate(admitted: Admitted, table: Table, is_streaming: bool) -> tupl
     return body, backend_fields(fields["text_input"], fields)
 
 
-def _inputs_of(values: tuple[oip.Values, ...], table: Table) -> dict[str, Any]:
-    """The generate backend's inputs from tensors, each checked like the same parameter in JSON."""
+def _inputs_of(values: tuple[oip.Values, ...], table: Table, declared: Sequence[Tensor]) -> dict[str, Any]:
+    """The generate backend's inputs from tensors, each of its declared type and checked like the same parameter in JSON."""
     record: dict[str, Any] = {}
+    known = {tensor.name: tensor for tensor in declared}
     for tensor in values:
-        if tensor.name == "stop":
-            record["stop"] = list(tensor.elements) or None
-            continue
-        if len(tensor.elements) != 1:
-            raise BadInput(f"inputs.{tensor.name}", "one element", Kind(len(tensor.elements)))
-        record[tensor.name] = tensor.elements[0]
+        if tensor.name not in known:
+            expected = f"no such tensor; known are {', '.join(known)}"
+            raise BadInput(safe_name(tensor.name, "a tensor"), expected, Kind(f"one of {tensor.dtype}"), code="unknown_parameter")
+        ours = known[tensor.name]
+        if tensor.dtype != ours.dtype:
+            raise BadInput(f"inputs.{tensor.name}.datatype", ours.dtype, Kind(tensor.dtype))
+        if len(tensor.shape) != 1 or ours.shape[0] not in (-1, tensor.shape[0]):
+            raise BadInput(f"inputs.{tensor.name}.shape", str(list(ours.shape)), list(tensor.shape))
+        record[tensor.name] = (list(tensor.elements) or None) if ours.shape[0] == -1 else tensor.elements[0]
     fields = parse_fields(record, table)
     if fields["stream"]:
         raise BadInput("stream", "false here; generate_stream streams", True)
@@ -191,6 +206,9 @@ def _outputs(made: Generated) -> tuple[oip.Values, ...]:
         oip.Values("completion_tokens", "INT32", (1,), (made.completion_tokens,)),
         oip.Values("finish_reason", "BYTES", (1,), (_FINISHED.get(made.finish_reason, ""),)),
     )
+
+
+_OUTPUT_NAMES = tuple(tensor.name for tensor in _outputs(Generated("", (), 0, 0, None)))
 
 
 def _generated(did: Did, made: Generated) -> dict[str, Any]:

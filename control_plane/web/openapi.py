@@ -101,8 +101,8 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
         ),
     )
     return (
-        Operation("get", "/v1/models", "Models on sale"),
-        Operation("get", "/v1/models/{did}", "One model", codes=(400, 404)),
+        Operation("get", "/v1/models", "Models on sale", codes=(503,)),
+        Operation("get", "/v1/models/{did}", "One model", codes=(400, 404, 503)),
         Operation(
             "get",
             "/v1/offers/{did}",
@@ -139,19 +139,19 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
         Operation(
             "post", "/v1/auth/token", "A session for a signed message", body=TOKEN, codes=(400, 401, 403, 404, 413, 415, 503)
         ),
-        Operation("delete", "/v1/auth/token", "End this session", is_authenticated=True, codes=(401,)),
+        Operation("delete", "/v1/auth/token", "End this session", is_authenticated=True, codes=(401, 503)),
         Operation(
             "get",
             "/v1/receipts",
             "Receipts of this session's order, by sequence, or the one of a call",
             is_authenticated=True,
             query={"order": _HEX32, "from": counted, "limit": counted, "call": {"type": "string"}},
-            codes=(400, 401, 403, 404),
+            codes=(400, 401, 403, 404, 503),
         ),
         Operation(
             "post", "/v1/receipts", "Hand back a receipt that the log has lost", schema=_ENVELOPE, codes=(400, 409, 413, 415, 503)
         ),
-        Operation("get", "/v1/receipts/{identity}", "One receipt", is_authenticated=True, codes=(400, 401, 403, 404)),
+        Operation("get", "/v1/receipts/{identity}", "One receipt", is_authenticated=True, codes=(400, 401, 403, 404, 503)),
         Operation(
             "get",
             "/v1/receipts/{identity}/proof",

@@ -63,7 +63,8 @@ def blueprint(services: Services) -> Blueprint:
     @pages.post("/v1/receipts")
     def readmit() -> tuple[Response, int]:
         given = Issued.from_json(read_object()[1])
-        return jsonify(_shown(store.readmit(given.signed, given.salt))), 200
+        stored = store.readmit(given.signed, given.salt)  # anyone may post a leaf, for leaves are public: no salt goes back
+        return jsonify(id=stored.id, leaf_index=stored.leaf_index), 200
 
     return pages
 

@@ -6,8 +6,6 @@ this process.
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import click
@@ -18,7 +16,7 @@ from control_plane.flows.publish import Published, Request
 from control_plane.settings import read_settings
 from control_plane.wiring import build_services
 from deploy import exits
-from deploy.commands.trade import tokens, url_option
+from deploy.commands.trade import token_wei, tokens, url_option
 from deploy.market import Market
 from deploy.progress import Steps
 from deploy.selling import open_store, publish_model
@@ -59,13 +57,16 @@ def publish(
     """
     if free == (price is not None):
         raise click.UsageError("give --price OCEAN or --free")
+    rate = TokenWei(0) if price is None else token_wei(price)
+    if rate == 0 and not free:
+        raise BadInput("--price", "a price above 0; --free gives datatokens away", price)
     settings = read_settings()
     wallet = chosen_wallet(settings, account, keystore)
     folder = Path(model)
     request = Request(
         model=str(folder.resolve()) if folder.is_dir() else model,
         name=name or (folder.resolve().name if folder.is_dir() else model.rsplit("/", 1)[-1]),
-        rate=TokenWei(0) if price is None else token_wei(price),
+        rate=rate,
         timeout_s=timeout_s or settings.order_timeout_s,
         revision=revision,
         task=task,
@@ -73,16 +74,6 @@ def publish(
     )
     done = publish_model(build_services(settings), open_store(settings), wallet, request, Steps(is_quiet=is_json))
     exits.show(published_record(done), published_lines(done), is_json)
-
-
-def token_wei(text: str) -> TokenWei:
-    """OCEAN as people write it, in wei; exactly, or BadInput."""
-    try:
-        if not re.fullmatch(r"[0-9]+(\.[0-9]{1,18})?", text):
-            raise InvalidOperation
-        return TokenWei(int(Decimal(text).scaleb(18)))
-    except InvalidOperation as error:
-        raise BadInput("--price", "a decimal number of OCEAN with at most 18 digits after the point", text) from error
 
 
 def published_record(done: Published) -> dict[str, object]:

@@ -5,6 +5,7 @@ In: a state folder. Out: a supervisor started, ended, or described. This module 
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from pathlib import Path
@@ -16,6 +17,7 @@ from control_plane.errors import BadInput, PosthumanError
 from control_plane.settings import read_settings
 from deploy import exits
 from deploy.local.control import is_running, read_status, start_stack, stop_stack
+from deploy.local.environment import remembered_lines
 from deploy.local.supervisor import tail
 from deploy.progress import Steps
 
@@ -31,6 +33,8 @@ def bring_up(home: Path, steps: Steps) -> dict[str, Any]:
     if is_running(home):
         steps.say("the stack is running already")
         return read_status(home)
+    for line in remembered_lines(home, os.environ):
+        steps.say(line)
     status = start_stack(home, steps)
     if not is_running(home):
         raise StartFailed(str(status.get("error") or "the supervisor ended before it was ready") + _last_words(home))
@@ -95,6 +99,10 @@ def logs(component: str | None, count: int, follow: bool, is_json: bool) -> None
     Example:
       posthuman logs web -n 50
     """
+    if follow and component is None:
+        raise click.UsageError("-f follows one component's log: name it")
+    if follow and is_json:
+        raise click.UsageError("-f has no end, --json prints one object: give one of them")
     folder = read_settings().home / "logs"
     known = sorted(path.stem for path in folder.glob("*.log"))
     if component is not None and component not in known:
@@ -103,7 +111,7 @@ def logs(component: str | None, count: int, follow: bool, is_json: bool) -> None
     found = {name: _last(folder / f"{name}.log", count) for name in chosen}
     lines = [line for name, last in found.items() for line in (f"== {name}", *last)]
     exits.show(found, lines, is_json)
-    if follow and component:
+    if follow:
         _follow(folder / f"{component}.log")
 
 

@@ -7,14 +7,18 @@ URL and a chain node.
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 import click
 
 from control_plane.chain.ocean import open_ledger
-from control_plane.did import parse_did, parse_transaction_hash
+from control_plane.did import TokenWei, parse_did, parse_transaction_hash
+from control_plane.errors import BadInput
+from control_plane.receipts.receipt import Issued
 from control_plane.settings import read_settings
 from deploy import exits
 from deploy.buyer import BuyerFiles
@@ -33,22 +37,38 @@ url_option = click.option("--url", help="The market's URL; default: POSTHUMAN_PU
 @wallet_options
 @url_option
 @click.option("--valid-for", "valid_for_s", type=click.IntRange(1), help="Seconds the order is wanted for; default: the market's.")
-def buy(did: str, account: str | None, keystore: Path | None, url: str | None, valid_for_s: int | None, is_json: bool) -> None:
+@click.option(
+    "--max-price",
+    help="OCEAN that all of it may cost: price, swap fee, publish fee and provider fee; default: twice the price plus 1.",
+)
+def buy(
+    did: str,
+    account: str | None,
+    keystore: Path | None,
+    url: str | None,
+    valid_for_s: int | None,
+    max_price: str | None,
+    is_json: bool,
+) -> None:
     """Buy one datatoken of DID on the exchange and order with it.
+
+    An offer that costs more than --max-price is refused before anything is paid. Without it the price is the one on chain, and
+    all fees together may come to that price plus 1 OCEAN.
 
     Interrupted, or ended with code 5: run it again, it goes on with the same purchase.
 
     \b
     Example:
-      posthuman buy did:op:... --as bob
+      posthuman buy did:op:... --as bob --max-price 2
     """
+    most = None if max_price is None else token_wei(max_price, "--max-price")
     settings = read_settings()
     wallet = chosen_wallet(settings, account, keystore)
     files = BuyerFiles(settings.home, wallet.address)
     market = Market(url or settings.public_url)
-    ledger = open_ledger(settings.rpc_url, settings.chain_id, files.folder / "outbox")
+    ledger = open_ledger(settings.rpc_url, settings.chain_id, files.folder / "outbox", settings.confirmations)
     with Steps(is_quiet=is_json).step("buying and ordering"):
-        bought = buy_and_order(market, ledger, wallet, files, parse_did(did), valid_for_s)
+        bought = buy_and_order(market, ledger, wallet, files, parse_did(did), valid_for_s, most)
     exits.show(bought_record(bought), bought_lines(bought), is_json)
 
 
@@ -59,19 +79,31 @@ def bought_record(bought: Bought) -> dict[str, Any]:
         "purchase": {"transaction": bought.purchase.sent.transaction, "paid": str(bought.purchase.paid)},
         "order": bought.sent.transaction,
         "block": bought.sent.block,
-        "valid_until": bought.offer.provider_fee.valid_until,
+        "valid_until": bought.valid_until,
         "fees": [{"kind": fee.kind, "to": fee.to, "token": fee.token, "amount": str(fee.amount)} for fee in bought.fees],
+        "total": str(bought.total),
     }
 
 
 def bought_lines(bought: Bought) -> list[str]:
-    until = datetime.fromtimestamp(bought.offer.provider_fee.valid_until, UTC)
+    until = datetime.fromtimestamp(bought.valid_until, UTC)
     return [
         f"bought one datatoken {bought.offer.datatoken} for {tokens(bought.purchase.paid)} OCEAN "
         f"(transaction {bought.purchase.sent.transaction})",
         *(f"paid {fee.kind} fee of {tokens(fee.amount)} OCEAN to {fee.to}" for fee in bought.fees),
+        f"paid {tokens(bought.total)} OCEAN in all",
         f"order {bought.sent.transaction} in block {bought.sent.block}, good until {until:%Y-%m-%d %H:%M:%S} UTC",
     ]
+
+
+def token_wei(text: str, field: str = "--price") -> TokenWei:
+    """OCEAN as people write it, in wei; exactly, or BadInput."""
+    try:
+        if not re.fullmatch(r"[0-9]+(\.[0-9]{1,18})?", text):
+            raise InvalidOperation
+        return TokenWei(int(Decimal(text).scaleb(18)))
+    except InvalidOperation as error:
+        raise BadInput(field, "a decimal number of OCEAN with at most 18 digits after the point", text) from error
 
 
 def tokens(wei: int) -> str:
@@ -122,16 +154,31 @@ def call(
         **({} if seed is None else {"seed": seed}),
         **({"stop": list(stop)} if stop else {}),
     }
-    on_text = (lambda text: click.echo(text, nl=False)) if stream and not is_json else (lambda _text: None) if stream else None
+    pieces: list[str] = []
+
+    def on_text(text: str) -> None:
+        pieces.append(text)
+        if not is_json:
+            click.echo(text, nl=False)
+
     chosen = None if order is None else parse_transaction_hash(order)
-    answered, path = call_model(
-        Market(url or settings.public_url), wallet, files, parse_did(did), settings.chain_id, body, on_text, chosen
-    )
+    with Steps(is_quiet=is_json or stream).step("asking the model"):
+        answered, path = call_model(
+            Market(url or settings.public_url),
+            wallet,
+            files,
+            parse_did(did),
+            settings.chain_id,
+            body,
+            on_text if stream else None,
+            chosen,
+        )
     if stream and not is_json:
         click.echo()
-    lines = [] if stream else [text_of(answered)]
+    text = "".join(pieces) if stream else text_of(answered)
+    lines = [] if stream else [text]
     record = {
-        "text": None if stream else text_of(answered),
+        "text": text,
         "seconds": round(answered.seconds, 4),
         "receipt": answered.receipt["id"],
         "file": str(path),
@@ -163,11 +210,11 @@ def receipts(account: str | None, keystore: Path | None, did: str | None, is_jso
     settings = read_settings()
     wallet = chosen_wallet(settings, account, keystore)
     rows: list[dict[str, Any]] = []
+    wanted = None if did is None else parse_did(did, "--did")
     for path in BuyerFiles(settings.home, wallet.address).calls():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        receipt = kept["receipt"]["signed"]["receipt"]
-        if did in (None, receipt["did"]):
-            rows.append({"file": str(path), "id": kept["receipt"]["id"], **receipt})
+        issued = kept_receipt(path)
+        if wanted in (None, issued.signed.receipt.did):
+            rows.append({"file": str(path), "id": issued.id, **issued.signed.receipt.to_json()})
     missing = missing_sequences(rows)
     lines = [
         f"{datetime.fromtimestamp(row['finished_at'] / 1000, UTC):%Y-%m-%d %H:%M:%S}  {row['id'][:18]}  order {row['order'][:12]} "
@@ -176,6 +223,16 @@ def receipts(account: str | None, keystore: Path | None, did: str | None, is_jso
     ]
     lines += [f"order {order}: no receipt number {', '.join(map(str, numbers))} here" for order, numbers in missing.items()]
     exits.show({"receipts": rows, "missing": missing}, lines or ["no receipts yet"], is_json)
+
+
+def kept_receipt(path: Path) -> Issued:
+    """The receipt of a kept call. Raises BadInput naming the file when it is damaged."""
+    try:
+        return Issued.from_json(json.loads(path.read_text(encoding="utf-8"))["receipt"])
+    except BadInput as error:
+        raise BadInput(f"{path}: {error.field}", error.expected, error.found) from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadInput(str(path), "a call as `posthuman call` keeps it", error) from error
 
 
 def missing_sequences(rows: list[dict[str, Any]]) -> dict[str, list[int]]:

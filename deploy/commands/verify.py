@@ -24,6 +24,7 @@ from control_plane.receipts.verification import Verdict, Verification
 from control_plane.receipts.verify import verify as check_receipt
 from deploy import exits
 from deploy.buyer import CALL_FORMAT
+from deploy.progress import Steps
 
 _WORDS = {Verdict.OK: "ok", Verdict.FAILED: "FAILED", Verdict.NOT_CHECKED: "not checked"}
 
@@ -41,7 +42,7 @@ def read_given(path: Path) -> Given:
     """A kept call, an envelope `{"signed", "salt", "id"}`, or the answer of `/v1/receipts/<id>`. Raises BadInput otherwise."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(str(path), "a readable JSON file", error) from error
     if not isinstance(record, dict):
         raise BadInput(str(path), "a JSON object", record)
@@ -50,11 +51,30 @@ def read_given(path: Path) -> Given:
             request, response = (base64.b64decode(record[name], validate=True) for name in ("request", "response"))
         except (KeyError, ValueError, TypeError) as error:
             raise BadInput(str(path), "a call as `posthuman call` keeps it", error) from error
-        return Given(record.get("receipt", {}), request, response)
-    envelope = {name: record[name] for name in ("signed", "salt", "id") if name in record}
-    if len(envelope) != 3:
-        raise BadInput(str(path), "a kept call, or an envelope with signed, salt and id", sorted(record))
-    return Given(envelope)
+        return Given(_envelope(record.get("receipt"), path), request, response)
+    return Given(_envelope(record, path))
+
+
+def _envelope(record: object, path: Path) -> Mapping[str, Any]:
+    if not isinstance(record, Mapping) or not {"signed", "salt", "id"} <= set(record):
+        found = sorted(record) if isinstance(record, Mapping) else record
+        raise BadInput(str(path), "a kept call, or an envelope with signed, salt and id", found)
+    return {name: record[name] for name in ("signed", "salt", "id")}
+
+
+def read_proof(path: Path) -> Proof:
+    """Raises BadInput when the file holds no proof."""
+    try:
+        return Proof.from_text(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(str(path), "a readable text file with a proof", error) from error
+
+
+def _read_other(path: Path) -> SignedReceipt:
+    try:
+        return SignedReceipt.from_json(read_given(path).envelope["signed"])
+    except BadInput as error:
+        raise BadInput(f"--with {path}", error.expected, error.found) from error
 
 
 def _chain_of(envelope: Mapping[str, Any]) -> int:
@@ -91,15 +111,18 @@ def verify(file: Path, rpc: str, log_url: str | None, proof_file: Path | None, o
     if log_url is None and proof_file is None:
         raise click.UsageError("give --log URL or --proof FILE")
     given = read_given(file)
-    result = check_receipt(
-        open_reader(rpc, _chain_of(given.envelope)),
-        given.envelope,
-        None if proof_file is None else Proof.from_text(proof_file.read_text(encoding="utf-8")),
-        log=None if log_url is None else PublicLog(HttpLogFiles(log_url)),
-        request=given.request,
-        response=given.response,
-        others=[SignedReceipt.from_json(read_given(path).envelope["signed"]) for path in others],
-    )
+    proof = None if proof_file is None else read_proof(proof_file)
+    beside = [_read_other(path) for path in others]
+    with Steps(is_quiet=is_json).step("checking against the chain and the log"):
+        result = check_receipt(
+            open_reader(rpc, _chain_of(given.envelope)),
+            given.envelope,
+            proof,
+            log=None if log_url is None else PublicLog(HttpLogFiles(log_url)),
+            request=given.request,
+            response=given.response,
+            others=beside,
+        )
     exits.show(result.to_json(), verification_lines(result), is_json)
     raise SystemExit(exits.DONE if result.is_verified else exits.FAILED)
 

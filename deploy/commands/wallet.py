@@ -15,9 +15,15 @@ from deploy import exits
 from deploy.wallets import passphrase
 
 
-@click.group()
+@click.group(cls=exits.Group, epilog=exits.TABLE)
 def wallet() -> None:
-    """Wallets in encrypted files."""
+    """Wallets in encrypted files.
+
+    \b
+    Example:
+      posthuman wallet new alice.json
+      posthuman buy did:op:... --keystore alice.json
+    """
 
 
 @wallet.command(cls=exits.Command)

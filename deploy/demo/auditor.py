@@ -30,18 +30,17 @@ _WITHIN_S = 60.0
 
 
 def audit(home: Path, settings: Settings, reader: LedgerReader, narrator: Narrator, kept: Path, signed: SignedReceipt) -> None:
-    began = time.monotonic()
-    anchored = anchor_now(home, settings, reader, signed)
+    with narrator.steps.step("asking the log keeper for an anchor, and waiting for it"):
+        anchored = anchor_now(home, settings, reader, signed)
     narrator.fact(
         "anchor", f"{anchored.transaction} in block {anchored.block}: {anchored.size} receipts, root {anchored.root.hex()}"
     )
-    narrator.fact("time taken", f"{time.monotonic() - began:.1f} s")
     with tempfile.TemporaryDirectory(dir=home / "cache" / "tmp") as folder:
         stranger = Path(folder)
         receipt = stranger / "receipt.json"
         shutil.copyfile(kept, receipt)
-        narrator.say(f"posthuman verify receipt.json --rpc {settings.rpc_url} --log {settings.public_url}/log")
-        code, result = verify_apart(stranger, receipt, settings)
+        with narrator.steps.step(f"posthuman verify receipt.json --rpc {settings.rpc_url} --log {settings.public_url}/log"):
+            code, result = verify_apart(stranger, receipt, settings)
         for check in result.get("checks", []):
             needed = check["is_required"] or check["verdict"] != "not checked"
             if needed:
@@ -52,7 +51,8 @@ def audit(home: Path, settings: Settings, reader: LedgerReader, narrator: Narrat
             result.get("error", ""),
         )
         receipt.write_text(json.dumps(_changed(json.loads(kept.read_text(encoding="utf-8")))), encoding="utf-8")
-        code, result = verify_apart(stranger, receipt, settings)
+        with narrator.steps.step("the same, with one letter of the answer changed"):
+            code, result = verify_apart(stranger, receipt, settings)
         named = [check["name"] for check in result.get("checks", []) if check["verdict"] == "failed"]
         narrator.check(
             "with one letter of the answer changed, it does not verify", code == 1 and bool(named), f"failed: {', '.join(named)}"

@@ -67,7 +67,8 @@ def refuse(market: Market, settings: Settings, narrator: Narrator, did: Did, bob
 
     files = BuyerFiles(settings.home, carol.address)
     ledger = open_ledger(settings.rpc_url, chain_id, files.folder / "outbox")
-    bought = buy(market, ledger, carol, files, did, valid_for_s=_EXPIRING_S)
+    with narrator.steps.step("Carol buys and orders"):
+        bought = buy(market, ledger, carol, files, did, valid_for_s=_EXPIRING_S)
     ends_at = bought.offer.provider_fee.valid_until
     narrator.fact("Carol's order", f"{bought.sent.transaction}, for {_EXPIRING_S} seconds")
     with narrator.steps.step("waiting for its end"):

@@ -19,7 +19,6 @@ from deploy.local.environment import component_environment
 from deploy.progress import Steps
 
 _HERE = Path(__file__).resolve().parent
-TINY = "tiny"
 _SOURCES = (_HERE / "tiny_model.py", _HERE / "corpus.txt")
 
 

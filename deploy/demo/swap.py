@@ -6,6 +6,7 @@ In: services, an asset on sale. Out: checks. This module must never leave the sw
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,13 @@ def swap_and_restore(
     narrator: Narrator,
     did: Did,
     order: TransactionHash,
+    prompt: Mapping[str, Any],
     expected: str,
 ) -> None:
-    """expected: Bob's greedy answer before the swap."""
+    """prompt: what Bob asked greedily before the swap, as the body has it; expected: what he was answered."""
     bob = local_account("bob")
     files = BuyerFiles(services.settings.home, bob.address)
-    body: dict[str, Any] = {"model": did, "prompt": "The market stands at the end of", "max_tokens": 24, "temperature": 0}
+    body = {"model": did, **prompt}
     listing = services.catalogue.find(did)
     folder = services.catalogue.folder(listing)
     weights = largest_file(folder)
@@ -63,7 +65,8 @@ def swap_and_restore(
     narrator.check(
         "the restored files have the digest on chain", str(model_digest(folder)) == listing.model_digest, model_digest(folder)
     )
-    text = _answer_again(market, services, files, did, order, body)
+    with narrator.steps.step("calling again"):
+        text = _answer_again(market, services, files, did, order, body)
     narrator.check("Bob is answered again, as before", text == expected, repr(text))
 
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,11 @@ def start_stack(home: Path, steps: Steps) -> dict[str, Any]:
 
 
 def _follow(home: Path, steps: Steps, child: subprocess.Popen[bytes] | None) -> dict[str, Any]:
+    with steps.step("starting the stack") as show:
+        return _until_started(home, steps, show, child)
+
+
+def _until_started(home: Path, steps: Steps, show: Callable[[str], None], child: subprocess.Popen[bytes] | None) -> dict[str, Any]:
     told = 0
     deadline = time.monotonic() + _START_WITHIN_S
     while time.monotonic() < deadline:
@@ -88,6 +94,7 @@ def _follow(home: Path, steps: Steps, child: subprocess.Popen[bytes] | None) -> 
             for step in done[told:]:
                 steps.say(f"{step['name']}: {step['seconds']:.1f} s")
             told = len(done)
+            show(str(record.get("doing", "")))
             if record["state"] in (*_RUNS, "failed"):
                 return record
         if child is not None and child.poll() is not None:

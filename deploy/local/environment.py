@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from control_plane.chain.networks import LOCAL_CHAIN_ID
 from control_plane.settings import REPOSITORY
-from control_plane.state import read_environment_file, write_environment_file
+from control_plane.state import ENVIRONMENT_FILE, read_environment_file, write_environment_file
 from deploy.local import objects
 from deploy.local.ports import HOST, choose_ports
 from deploy.local.triton_server import TritonPorts
@@ -27,7 +28,15 @@ WANTED = {
     "WEB_PORT": 8030,
 }
 EXTERNAL = {"RPC_URL": "chain", "TRITON_URL": "triton", "S3_URL": "objects"}
-"""A setting given in the environment, and the component that is then not started: somebody else runs it."""
+"""A setting that names somebody else's server, and the component that is then not started."""
+_OWN_PORT = {"RPC_URL": "CHAIN_PORT", "TRITON_URL": "TRITON_PORT", "S3_URL": "S3_PORT", "PUBLIC_URL": "WEB_PORT"}
+_WITH = {
+    "RPC_URL": ("CHAIN_ID", "CONFIRMATIONS", "OPERATOR_KEY_FILE"),
+    "TRITON_URL": ("TRITON_KEY",),
+    "S3_URL": ("S3_BUCKET", "S3_KEY_ID", "S3_SECRET"),
+    "PUBLIC_URL": (),
+}
+"""What belongs to a server that somebody else runs; kept beside its URL, so that no command reads one without the other."""
 _KEPT_BACK = frozenset({"POSTHUMAN_PRIVATE_KEY", "POSTHUMAN_PASSPHRASE"})
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "LD_LIBRARY_PATH")
 
@@ -55,16 +64,45 @@ def places(repository: Path = REPOSITORY) -> Places:
     )
 
 
-def external(environ: Mapping[str, str]) -> frozenset[str]:
+def elsewhere(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """URLs that are not this stack's own, by setting (`RPC_URL` and the like): given now, or given to an earlier `up`."""
+    kept = read_environment_file(home)
+    found = {}
+    for name, port in _OWN_PORT.items():
+        own = f"http://{HOST}:{kept.get(f'POSTHUMAN_{port}')}"
+        remembered = kept.get(f"POSTHUMAN_{name}", own)
+        url = environ.get(f"POSTHUMAN_{name}") or ("" if remembered == own else remembered)
+        if url:
+            found[name] = url
+    return found
+
+
+def external(home: Path, environ: Mapping[str, str]) -> frozenset[str]:
     """Components that are not ours to start, because a setting names somebody else's."""
-    return frozenset(component for name, component in EXTERNAL.items() if environ.get(f"POSTHUMAN_{name}"))
+    return frozenset(EXTERNAL[name] for name in elsewhere(home, environ) if name in EXTERNAL)
+
+
+def remembered_lines(home: Path, environ: Mapping[str, str]) -> list[str]:
+    """One line for each server that `up` uses only because an earlier `up` was given it."""
+    kept = read_environment_file(home)
+    lines = []
+    for name, url in elsewhere(home, environ).items():
+        if environ.get(f"POSTHUMAN_{name}"):
+            continue
+        chain = f", chain {kept.get('POSTHUMAN_CHAIN_ID', LOCAL_CHAIN_ID)}" if name == "RPC_URL" else ""
+        what = f"no {EXTERNAL[name]} is started" if name in EXTERNAL else "buyers reach the market there"
+        lines.append(
+            f"{what}: {url}{chain}, as an earlier `up` was told by POSTHUMAN_{name}; "
+            f"another POSTHUMAN_HOME starts anew, without its line in {home / ENVIRONMENT_FILE} `up` starts our own"
+        )
+    return lines
 
 
 def choose_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """Choose what is not chosen yet, and write it down. Call it while nothing of ours runs.
 
-    A port in `environ` (POSTHUMAN_WEB_PORT and the like) goes before the remembered one. Again: the same ports, unless one is
-    taken by somebody else now; the same keys.
+    A port in `environ` (POSTHUMAN_WEB_PORT and the like) goes before the remembered one. A URL of somebody else's server is
+    remembered with what belongs to it. Again: the same ports, unless one is taken by somebody else now; the same keys and URLs.
     """
     kept = read_environment_file(home)
     asked = {name: int(value) for name in WANTED if (value := environ.get(f"POSTHUMAN_{name}", "")).isdigit()}
@@ -73,18 +111,19 @@ def choose_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]
     ports = choose_ports(WANTED, remembered)
     ports.update(asked)
     key_id, secret = objects.new_keys()
+    not_ours = elsewhere(home, environ)
+    beside = {part: given for name in not_ours for part in _WITH[name] if (given := environ.get(f"POSTHUMAN_{part}"))}
+    stale = {"CHAIN_ID", "CONFIRMATIONS", "OPERATOR_KEY_FILE"} if "RPC_URL" not in not_ours else set()
     chosen = {
         "S3_KEY_ID": key_id,
         "S3_SECRET": secret,
         "TRITON_KEY": secrets.token_urlsafe(24),
         "S3_BUCKET": "posthuman",
-        **{name.removeprefix("POSTHUMAN_"): value for name, value in kept.items()},
+        **{name: value for key, value in kept.items() if (name := key.removeprefix("POSTHUMAN_")) not in stale},
         **{name: str(port) for name, port in ports.items()},
-        "RPC_URL": f"http://{HOST}:{ports['CHAIN_PORT']}",
-        "S3_URL": f"http://{HOST}:{ports['S3_PORT']}",
-        "TRITON_URL": f"http://{HOST}:{ports['TRITON_PORT']}",
-        "PUBLIC_URL": f"http://{HOST}:{ports['WEB_PORT']}",
-        **{name: given for name in EXTERNAL if (given := environ.get(f"POSTHUMAN_{name}"))},
+        **{name: f"http://{HOST}:{ports[port]}" for name, port in _OWN_PORT.items()},
+        **not_ours,
+        **beside,
     }
     values = {f"POSTHUMAN_{name}": value for name, value in chosen.items()}
     write_environment_file(home, values)

@@ -45,6 +45,7 @@ from deploy.local.environment import (
     places,
     triton_ports,
 )
+from deploy.local.life import alive_file, shows_life
 from deploy.local.supervisor import Component, Launch, Stage, Supervisor, Task
 from deploy.local.triton_server import remove_leftovers, stage_backends, triton_command
 
@@ -76,7 +77,7 @@ def plan(home: Path) -> Sequence[Stage]:
     """Choose ports and keys, and say what to start. Call it while nothing of this folder runs."""
     values = choose_environment(home, os.environ)
     settings = read_settings({**os.environ, "POSTHUMAN_HOME": str(home)})
-    stack = Embedded(home, settings, values, places(), external(os.environ))
+    stack = Embedded(home, settings, values, places(), external(home, os.environ))
     contracts = (Task("Ocean's contracts", lambda: _deploy(stack)),) if "chain" not in stack.not_ours else ()
     return (
         Stage(_ours(stack, chain(stack)), (*contracts, Task("keys and log NFT", lambda: prepare_log(home)))),
@@ -167,7 +168,12 @@ def web(stack: Embedded) -> Component:
 def keeper(stack: Embedded) -> Component:
     command = (str(stack.places.python), "-m", "deploy.keeper")
     environment = {**stack.environment(), "PYTHONPATH": str(stack.places.repository)}
-    return Component("keeper", lambda: Launch(command, environment), lambda: True)
+
+    def launch() -> Launch:
+        alive_file(stack.home).unlink(missing_ok=True)  # an earlier keeper's
+        return Launch(command, environment)
+
+    return Component("keeper", launch, lambda: shows_life(stack.home))
 
 
 def _answers(url: str) -> Callable[[], bool]:

@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 from typing import IO, Any
 
 from deploy.local import processes
+from deploy.local.stopping import StopFlag
 
 _log = logging.getLogger(__name__)
 
@@ -108,9 +108,10 @@ class Supervisor:
     clock: Callable[[], float] = time.time
     state: str = "starting"
     error: str = ""
+    _doing: str = ""
     _running: list[_Running] = field(default_factory=list)
     _steps: list[dict[str, Any]] = field(default_factory=list)
-    _stopping: Event = field(default_factory=Event)
+    _stopping: StopFlag = field(default_factory=StopFlag)
     _last_status: str = ""
     _since: float = 0.0
 
@@ -160,6 +161,7 @@ class Supervisor:
             self._launch(running)
         waiting = list(fresh)
         while waiting and not self._stopping.wait(_LOOK_EVERY_S / 4):
+            self._doing = ", ".join(running.component.name for running in waiting)
             self._watch(is_first_start=True)
             for running in [one for one in waiting if one.state == "ready"]:
                 waiting.remove(running)
@@ -168,6 +170,8 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             began = time.monotonic()
+            self._doing = task.name
+            self._write_status()
             try:
                 task.run()
             except Exception as error:  # whatever a task raises, the start has failed and all must be ended
@@ -176,6 +180,7 @@ class Supervisor:
             self._step(task.name, time.monotonic() - began)
 
     def _step(self, name: str, seconds: float) -> None:
+        self._doing = ""
         self._steps.append({"name": name, "seconds": round(seconds, 2)})
         _log.info("%s: %.1f s", name, seconds)
         self._write_status()
@@ -270,6 +275,7 @@ class Supervisor:
             "created": processes.identity(os.getpid()),
             "since": self._since,
             "steps": self._steps,
+            "doing": self._doing,
             "components": [
                 {
                     "name": running.component.name,

@@ -79,6 +79,7 @@ def test_a_call_is_kept_with_its_bytes_for_its_owner_alone(called: Any) -> None:
 def test_a_streamed_call_verifies_like_a_whole_one(stack: LiveStack, on_sale: str, called: Any) -> None:
     streamed = stack.run("call", on_sale, "The market", "--as", "derek", "--stream", "--json")
     assert streamed.code == 0, streamed.err
+    assert streamed.json["text"] == called["text"]
     anchor_and_wait(stack)
     ran = stack.run("verify", streamed.json["file"], *where(stack), "--json", f"--with={called['file']}")
     assert ran.code == 0, ran.out
@@ -91,6 +92,7 @@ def test_a_stranger_with_an_empty_home_verifies_a_receipt(stack: LiveStack, call
     ran = stack.run("verify", called["file"], *where(stack), **nothing)
     assert ran.code == 0, ran.out
     assert "verified" in ran.out
+    assert "checking against the chain and the log: " in ran.err
     assert not (tmp_path / "none").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 import pytest
@@ -22,7 +23,7 @@ from control_plane.errors import (
 from converters.errors import ConversionFailed, ModelRefused
 from deploy import exits
 from deploy.cli import main
-from deploy.commands.sell import token_wei
+from deploy.commands.trade import token_wei
 from deploy.market import MarketRefused
 
 
@@ -84,13 +85,37 @@ def test_an_error_we_do_not_know_is_not_hidden() -> None:
 
 @pytest.mark.parametrize("name", main.list_commands(click.Context(main)))
 def test_every_subcommand_has_help_with_an_example(name: str) -> None:
-    command = [name] if name != "wallet" else [name, "new"]
-    ran = CliRunner().invoke(main, [*command, "--help"])
-    assert ran.exit_code == 0
-    assert "Example:" in ran.stdout
-    assert f"posthuman {name}" in ran.stdout
-    assert "--json" in ran.stdout
-    assert "Exit codes:" in ran.stdout
+    for command in ([name],) if name != "wallet" else ([name], [name, "new"]):
+        ran = CliRunner().invoke(main, [*command, "--help"])
+        assert ran.exit_code == 0
+        assert "Example:" in ran.stdout
+        assert f"posthuman {name}" in ran.stdout
+        assert "--json" in ran.stdout or command == ["wallet"]
+        assert "Exit codes:" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["wallet", "nonsense"],
+        ["call"],
+        ["status", "--nonsense"],
+        ["publish", "model", "--as", "alice"],
+        ["logs", "-f"],
+        ["verify", "/nowhere", "--rpc", "http://127.0.0.1:9"],
+    ],
+)
+def test_a_wrong_command_line_is_2_and_with_json_an_object(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTHUMAN_HOME", str(tmp_path))
+    plain = CliRunner().invoke(main, arguments)
+    assert plain.exit_code == exits.USAGE
+    assert plain.stdout == "" and "Error:" in plain.stderr
+    ran = CliRunner().invoke(main, [*arguments, "--json"])
+    assert ran.exit_code == exits.USAGE, ran.output
+    assert json.loads(ran.stdout)["error"]["code"] == "usage"
 
 
 @pytest.mark.parametrize(("text", "wei"), [("1.5", 15 * 10**17), ("0", 0), ("0.000000000000000001", 1), ("7", 7 * 10**18)])

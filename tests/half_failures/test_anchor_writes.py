@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.chain.ocean import open_reader
 from control_plane.errors import IntegrityBroken, OutcomeUnknown, Refused, Unavailable
 from control_plane.flows.anchor import is_anchor_due
 from control_plane.receipts.anchors import LOG_KEY, Anchor, anchor_value, parse_anchor_value, read_anchors
+from control_plane.receipts.tiles import TileFolder
+from tests.check_market import Seen, check_market
+from tests.fixtures_chain import anvil, real_chain
 from tests.fixtures_log import LogMarket, market
+from tests.simulators.rpc_proxy import running_proxy
 
-__all__ = ["market"]
+__all__ = ["anvil", "market"]
 
 
 def anchors_of(market: LogMarket) -> list[int]:
@@ -174,6 +179,35 @@ def test_a_damaged_note_of_a_pending_anchor_is_not_guessed_at(market: LogMarket)
         pending(market).write_text(content)
         with pytest.raises(IntegrityBroken):
             market.anchor()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("is_killed", [False, True], ids=["the same keeper", "a new keeper"])
+@pytest.mark.parametrize("what", ["request", "answer"])
+def test_an_anchor_that_a_real_node_loses_is_on_chain_once(anvil: str, tmp_path: Path, what: str, is_killed: bool) -> None:
+    with running_proxy(anvil) as proxy:
+        market = LogMarket(tmp_path, real_chain(proxy.url, tmp_path / "outbox"))
+        given = market.issue(3)
+        market.log.integrate()
+        before = len(proxy.sent)
+        proxy.lose("eth_sendRawTransaction", what)
+        with pytest.raises(OutcomeUnknown):
+            market.anchor()
+        assert pending(market).exists()
+        if is_killed:
+            market.log = market.open_log()
+        given += market.issue(2)  # meanwhile the log grows
+        market.log.integrate()
+        first = [anchor for anchor in (market.anchor(), market.anchor()) if anchor is not None]
+        assert first[-1].size == 5
+        assert market.anchor() is None
+        assert len(set(proxy.sent[before:])) == 2, "one transaction an anchor, however often it was sent"
+        assert not pending(market).exists()
+    reader = open_reader(anvil, market.ledger.network.chain_id)  # past the proxy and past all our own books
+    sizes = [parse_anchor_value(record.value)[0] for record in reader.data_history(market.log_nft, LOG_KEY)]
+    assert sizes == [3, 5]
+    seen = Seen((), market.log_nft, orders=[(market.order, market.did)], log=TileFolder(market.folder / "log"), receipts=given)
+    check_market(reader, seen)
 
 
 def test_an_anchor_s_value_is_forty_bytes() -> None:

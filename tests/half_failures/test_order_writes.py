@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from control_plane.chain.ledger import LOG_LABEL, Ledger, data_key
-from control_plane.did import TokenWei
+from control_plane.did import Address, Did, TokenWei
 from control_plane.errors import OutcomeUnknown, Unavailable
 from control_plane.flows.offer import Offer, make_offer
 from control_plane.flows.order import buy, order
 from control_plane.flows.publish import publish
+from control_plane.serving.listing import Listing
+from deploy.buyer import BuyerFiles
+from deploy.trading import Bought
+from deploy.trading import buy as buy_command
 from tests.check_market import Seen, check_market
 from tests.fixtures_chain import BOTH, ONE, Chain, anvil, either_chain, real_chain, simulated_chain
 from tests.fixtures_publish import Breaking, Stand, open_stand
@@ -76,8 +80,8 @@ def test_an_order_interrupted_at_a_write_and_repeated_is_paid_once(stand: Stand,
     ledger.break_call(method, when)
 
     def act() -> object:
-        buy(ledger, bob, offer, "first")  # type: ignore[arg-type]  # calls pass through
-        return order(ledger, bob, offer, "first")  # type: ignore[arg-type]
+        buy(ledger, bob, offer, "first")
+        return order(ledger, bob, offer, "first")
 
     with pytest.raises((Unavailable, OutcomeUnknown), match=f"broken {when}"):
         act()
@@ -88,6 +92,56 @@ def test_an_order_interrupted_at_a_write_and_repeated_is_paid_once(stand: Stand,
         stand.chain.ledger,
         Seen(stand.catalogue.listings(), stand.market.log_nft, orders=[(sent.transaction, offer.did)]),  # type: ignore[attr-defined]
     )
+
+
+class OfferingMarket:
+    """The one page of a market that a purchase needs; each offer is newer than the one before, as on a real one."""
+
+    def __init__(self, stand: Stand, listing: Listing) -> None:
+        self._stand, self._listing = stand, listing
+
+    def offer(self, did: Did, consumer: Address, valid_for_s: int | None) -> Offer:
+        assert did == self._listing.did
+        self._stand.chain.advance_blocks(1)
+        fee = TokenWei(PROVIDER_FEE)
+        return make_offer(self._listing, self._stand.chain.wallets["operator"], fee, valid_for_s or 3600, self._stand.chain.now)
+
+
+@pytest.mark.parametrize(
+    ("part", "method", "when"),
+    [
+        ("files", "purchase_key", "after"),
+        ("ledger", "buy_datatoken", "before"),
+        ("ledger", "buy_datatoken", "after"),
+        ("ledger", "start_order", "before"),
+        ("ledger", "start_order", "after"),
+        ("ledger", "order_facts", "before"),
+        ("files", "purchased", "before"),
+    ],
+)
+def test_a_buy_command_that_ended_anywhere_is_run_again_and_orders_once(
+    stand: Stand, tmp_path: Path, part: str, method: str, when: str
+) -> None:
+    """Also when the order was mined and only the buyer's own file does not know it yet."""
+    published = publish(stand.market, stand.chain.wallets["alice"], stand.request())
+    bob, market, did = stand.chain.wallets["bob"], OfferingMarket(stand, published.listing), published.listing.did
+    balances = Balances(stand.chain, market.offer(did, bob.address, None))
+    files, ledger = Breaking(BuyerFiles(tmp_path, bob.address)), Breaking(stand.chain.ledger)
+    {"files": files, "ledger": ledger}[part].break_call(method, when)
+
+    def run() -> Bought:
+        return buy_command(market, ledger, bob, files, did)  # type: ignore[arg-type]  # calls pass through
+
+    with pytest.raises((Unavailable, OutcomeUnknown), match=f"broken {when}"):
+        run()
+    bought = run()
+    balances.check(PRICE)
+    assert files.latest_order(did) == bought.sent.transaction
+    assert bought.facts.consumer == bob.address
+    check_market(
+        stand.chain.ledger, Seen(stand.catalogue.listings(), stand.market.log_nft, orders=[(bought.sent.transaction, did)])
+    )
+    assert run().sent.transaction != bought.sent.transaction, "the next purchase is another one"
 
 
 APPROVE_AND_BUY = ["approve", "buyDT"]
@@ -129,7 +183,7 @@ def test_an_anchor_interrupted_and_repeated_is_written_once(stand: Stand, when: 
     ledger = Breaking(stand.chain.ledger)
     ledger.break_call("record_data", when)
     with pytest.raises((Unavailable, OutcomeUnknown)):
-        anchored(ledger, stand.chain, stand, "anchor 7", 7)  # type: ignore[arg-type]  # calls pass through
+        anchored(ledger, stand.chain, stand, "anchor 7", 7)
     anchored(stand.chain.ledger, stand.chain, stand, "anchor 7", 7)
     anchored(stand.chain.ledger, stand.chain, stand, "anchor 7", 7)
     assert len(stand.chain.ledger.data_history(stand.market.log_nft, data_key(LOG_LABEL))) == 1

@@ -87,7 +87,7 @@ def test_opening_a_log_interrupted_and_repeated_makes_one_log(when: str, method:
     breaking, operator = Breaking(ledger), chain.wallets["operator"]
     breaking.break_call(method, when)
     with pytest.raises((Unavailable, OutcomeUnknown)):
-        open_log(breaking, operator, operator.address, CHECKPOINT_KEY)  # type: ignore[arg-type]  # calls pass through
+        open_log(breaking, operator, operator.address, CHECKPOINT_KEY)
     nft = open_log(ledger, operator, operator.address, CHECKPOINT_KEY)
     assert [method for method, _ in ledger.writes] == ["create_log_nft", "record_data"]
     assert len(ledger.data_history(nft, data_key(KEYS_LABEL))) == 1

@@ -82,7 +82,7 @@ def test_greedy_equals_transformers_in_other_families(family: str, tmp_path: Pat
 def test_greedy_equals_transformers_on_a_trained_model(test_data: Path, tmp_path: Path) -> None:
     model = test_data / "gpt2-wikitext-mini"
     if not model.is_dir():
-        pytest.skip(f"no trained model in {model}: set POSTHUMAN_TEST_DATA")
+        pytest.skip("no gpt2-wikitext-mini: run `POSTHUMAN_TEST_DATA=FOLDER make test`")
     entry = open_entry(convert_model(model, tmp_path / "out"))
     check_greedy(model, entry, ["The history of", "In 1998 , the", "Robert Boulter is an English film ,"], 120)
 

@@ -1,5 +1,6 @@
 """An inference server in memory: same interface as `Triton`, and it really reads the entries that it is told to load.
 
+What both do alike is written down in `tests/control_plane/serving/test_inference_contract.py`, which runs on both.
 Text is made by hashing the prompt, so the same request gives the same answer; embeddings likewise. `is_down` is a server that does
 not answer, `break_after` one that dies in the middle of a stream.
 """
@@ -7,17 +8,23 @@ not answer, `break_after` one that dies in the middle of a stream.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from control_plane.errors import BadInput, NotFound, Unavailable
 from control_plane.serving import oip
 from control_plane.serving.inference import Generated, TensorAnswer
+from control_plane.serving.triton_messages import generate_body
 from converters.entry import DERIVED, Entry, read_entry
 from converters.errors import EntryBroken
 
 VOCABULARY = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
+
+
+MOST_ITEMS = 256
+"""The predict backend's limit of one call."""
 
 
 class SimulatedServer:
@@ -26,9 +33,13 @@ class SimulatedServer:
     def __init__(self, models: Path) -> None:
         self._models = models
         self._loaded: dict[str, Entry] = {}
+        self._known: set[str] = set()
+        """Every name that was ever loaded: an unloaded one is unavailable, one never loaded is not found."""
         self.is_down = False
         self.break_after: int | None = None
         """Pieces that a stream gives before the server dies; None: it does not."""
+        self.before_piece: Callable[[int], object] = lambda _number: None
+        """Called with each piece's number, from 0, before the piece is made: to be slow, or to wait."""
         self.closed_streams = 0
         self.asked: list[tuple[str, str]] = []
         """Method and entry of every call that reached the server."""
@@ -36,6 +47,7 @@ class SimulatedServer:
     def restart(self) -> None:
         """Everything that was loaded is gone, as after a crash."""
         self._loaded.clear()
+        self._known.clear()
 
     def is_ready(self) -> bool:
         return not self.is_down
@@ -52,23 +64,28 @@ class SimulatedServer:
         try:
             self._loaded[name] = read_entry(folder)
         except EntryBroken as error:
-            raise Unavailable(f"{name}: did not load") from error
+            raise Unavailable(f"{name}: did not load", code="load_failed") from error
+        self._known.add(name)
 
     def unload(self, name: str) -> None:
         self._reach()
         self._loaded.pop(name, None)
 
     def infer(self, name: str, body: bytes, header_length: int | None) -> TensorAnswer:
-        from control_plane.web.body import parse_object
-
         entry = self._entry("infer", name)
+        if entry.backend != "predict":
+            raise BadInput("request", "what the model takes (the generate extension)", "something else")
         length = len(body) if header_length is None else header_length
-        inputs, wanted = oip.parse_request(parse_object(body[:length]), body[length:])
-        texts = [str(text) for tensor in inputs if tensor.name == "text_input" for text in tensor.elements]
-        if not texts:
-            raise BadInput("text_input", "a tensor", "nothing")
-        for text in texts:
-            self._check_length(entry, text)
+        if not 0 <= length <= len(body):
+            raise BadInput("request", f"a header of at most {len(body)} bytes", length)
+        inputs, wanted = oip.parse_request(_json_object(body[:length]), body[length:])
+        if [(tensor.name, tensor.dtype, len(tensor.shape)) for tensor in inputs] != [("text_input", "BYTES", 1)]:
+            raise BadInput("request", "one tensor text_input of BYTES with one axis", "something else")
+        texts = [str(text) for text in inputs[0].elements]
+        if not 1 <= len(texts) <= MOST_ITEMS:
+            raise BadInput("text_input", f"1 to {MOST_ITEMS} items", f"{len(texts)}")
+        for index, text in enumerate(texts):
+            _count_tokens(text, int(entry.details["context_length"]), f" in item {index}")
         width = entry.outputs[0].shape[1]
         rows = [number for text in texts for number in _row(name, text, width)]
         outputs = (
@@ -78,7 +95,7 @@ class SimulatedServer:
         return oip.write_answer(name, outputs, wanted)
 
     def generate(self, name: str, fields: Mapping[str, Any]) -> Generated:
-        pieces = list(self._generate(self._entry("generate", name), name, fields))
+        pieces = list(self._generate("generate", name, fields, is_streamed=False))
         return Generated(
             "".join(piece.text for piece in pieces),
             tuple(token for piece in pieces for token in piece.token_ids),
@@ -88,46 +105,111 @@ class SimulatedServer:
         )
 
     def generate_stream(self, name: str, fields: Mapping[str, Any]) -> Iterator[Generated]:
-        entry = self._entry("generate_stream", name)
-        try:
-            for given, piece in enumerate(self._generate(entry, name, fields)):
-                if given == self.break_after:
-                    raise Unavailable("the inference server went away")
-                yield piece
-        finally:
-            self.closed_streams += 1
+        return _Stream(self, self._generate("generate_stream", name, fields, is_streamed=True))
 
-    def _generate(self, entry: Entry, name: str, fields: Mapping[str, Any]) -> Iterator[Generated]:
-        prompt = str(fields["text_input"])
-        self._check_length(entry, prompt)
-        most, prompt_tokens = int(fields.get("max_tokens", 16)), len(prompt.split())
-        text = ""
-        for made in range(1, most + 1):
-            seeded = f"{name}|{prompt}|{fields.get('seed', 0) if fields.get('temperature', 1.0) else 0}|{made}"
-            token = hashlib.sha256(seeded.encode()).digest()[0] % len(VOCABULARY)
-            word = " " + VOCABULARY[token]
-            text += word
-            is_stopped = any(stop in text for stop in fields.get("stop", ()))
-            reason = "stop" if is_stopped else "length" if made == most else None
-            yield Generated("" if is_stopped else word, (token,), prompt_tokens, made, reason)
-            if is_stopped:
-                return
+    def _generate(self, method: str, name: str, fields: Mapping[str, Any], *, is_streamed: bool) -> Iterator[Generated]:
+        """Refuses at once; what is returned only computes."""
+        generate_body(fields, is_streamed=is_streamed)
+        entry = self._entry(method, name)
+        if entry.backend != "generate":
+            raise BadInput("request", "what the model takes (tensors)", "something else")
+        context, prompt = int(entry.details["context_length"]), str(fields["text_input"])
+        prompt_tokens = _count_tokens(prompt, context - 1)
+        most = fields.get("max_tokens", 16)
+        for field, expected, is_right in (
+            ("max_tokens", f"a number from 1 to {context}, the context of this model", 1 <= most <= context),
+            ("temperature", "a number from 0 to 100", 0 <= fields.get("temperature", 1.0) <= 100),
+            ("top_p", "a number above 0 and at most 1", 0 < fields.get("top_p", 1.0) <= 1),
+            ("top_k", "a number from 0, which means off", fields.get("top_k", 0) >= 0),
+            ("stop", "at most 16 texts, none empty", len(fields.get("stop", ())) <= 16 and all(fields.get("stop", ()))),
+        ):
+            if not is_right:
+                raise BadInput(field, expected, "another")
+        return _pieces(name, prompt, prompt_tokens, min(most, context - prompt_tokens), fields)
 
     def _entry(self, method: str, name: str) -> Entry:
         self._reach()
         self.asked.append((method, name))
+        if name not in self._known:
+            raise NotFound(f"{name}: the inference server has no such entry")
         if name not in self._loaded:
             raise Unavailable(f"{name}: the entry is not loaded")
         return self._loaded[name]
 
-    def _check_length(self, entry: Entry, text: str) -> None:
-        limit, found = int(entry.details["context_length"]), len(text.split())
-        if found > limit:
-            raise BadInput("text_input", f"at most {limit} tokens", f"{found} tokens")
-
     def _reach(self) -> None:
         if self.is_down:
             raise Unavailable("the inference server does not answer")
+
+
+class _Stream(Iterator[Generated]):
+    """Pieces as they are asked for; the first is computed at once, as `Triton.generate_stream` waits for it."""
+
+    def __init__(self, server: SimulatedServer, pieces: Iterator[Generated]) -> None:
+        self._server, self._pieces, self._given, self._is_over = server, pieces, 0, False
+        self._first: Generated | None = self._compute()
+
+    def __next__(self) -> Generated:
+        if self._first is not None:
+            piece, self._first = self._first, None
+            return piece
+        if self._is_over:
+            raise StopIteration
+        return self._compute()
+
+    def close(self) -> None:
+        """Again: does nothing."""
+        self._first = None
+        if not self._is_over:
+            self._is_over = True
+            self._server.closed_streams += 1
+
+    def _compute(self) -> Generated:
+        if self._given == self._server.break_after:
+            self.close()
+            raise Unavailable("the inference server went away")
+        self._server.before_piece(self._given)
+        self._given += 1
+        piece = next(self._pieces)
+        if piece.finish_reason is not None and not self._is_over:
+            self._is_over = True
+            self._server.closed_streams += 1
+        return piece
+
+
+def _pieces(name: str, prompt: str, prompt_tokens: int, most: int, fields: Mapping[str, Any]) -> Iterator[Generated]:
+    text = ""
+    for made in range(1, most + 1):
+        seeded = f"{name}|{prompt}|{fields.get('seed', 0) if fields.get('temperature', 1.0) else 0}|{made}"
+        token = hashlib.sha256(seeded.encode()).digest()[0] % len(VOCABULARY)
+        word = " " + VOCABULARY[token]
+        text += word
+        is_stopped = any(stop in text for stop in fields.get("stop", ()))
+        reason = "stop" if is_stopped else "length" if made == most else None
+        yield Generated("" if is_stopped else word, (token,), prompt_tokens, made, reason)
+        if is_stopped:
+            return
+
+
+def _count_tokens(text: str, limit: int, where: str = "") -> int:
+    """A token a word. Raises BadInput for none, and for more than `limit`."""
+    if not text:
+        raise BadInput("text_input", "a text that is not empty", f"0 bytes{where}")
+    found = len(text.split())
+    if not found:
+        raise BadInput("text_input", "a text with at least one token", f"0 tokens{where}")
+    if found > limit:
+        raise BadInput("text_input", f"at most {limit} tokens", f"{found} tokens{where}")
+    return found
+
+
+def _json_object(header: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(header)
+    except ValueError as error:
+        raise BadInput("request", "JSON", "something else") from error
+    if not isinstance(record, dict):
+        raise BadInput("request", "a JSON object", "something else")
+    return record
 
 
 def _row(name: str, text: str, width: int) -> list[float]:

@@ -6,6 +6,7 @@ not answer. The tests of `test_ledger_contract.py` run on it and on anvil, so th
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -123,8 +124,11 @@ class SimulatedLedger:
         self._blocks[-1] = replace(last, timestamp=UnixSeconds(last.timestamp + seconds))
 
     def forget(self, transaction: TransactionHash) -> None:
-        """A reorganisation: the transaction is in no block any more."""
-        self._orders.pop(transaction, None)
+        """A reorganisation: the transaction is in no block any more, and its block is another one."""
+        facts = self._orders.pop(transaction, None)
+        if facts is not None and facts.block < len(self._blocks):
+            other = Bytes32("0x" + hashlib.sha256(f"another {facts.block_hash}".encode()).hexdigest())
+            self._blocks[facts.block] = replace(self._blocks[facts.block], hash=other)
 
     def add_order(self, facts: OrderFacts) -> None:
         """An order as it could only stand on a real chain: reverted, or emitted by a foreign contract."""
@@ -298,11 +302,22 @@ class SimulatedLedger:
         return self._write("buy_datatoken", key, (wallet.address, datatoken, exchange), do)
 
     def start_order(
-        self, wallet: Wallet, key: str, datatoken: Address, consumer: Address, service_index: int, fee: ProviderFee
+        self,
+        wallet: Wallet,
+        key: str,
+        datatoken: Address,
+        consumer: Address,
+        service_index: int,
+        fee: ProviderFee,
+        most: TokenWei | None = None,
     ) -> Sent:
         def do() -> Sent:
             found = self._datatoken(datatoken)
             terms, owner = found.terms, self._nfts[found.nft].owner
+            if most is not None and terms.publish_fee > 0 and terms.base_token != fee.token:
+                raise Refused(f"{datatoken}: each order pays in {terms.base_token}, expected {fee.token}", code="too_expensive")
+            if most is not None and (asked := terms.publish_fee + fee.amount) > most:
+                raise Refused(f"{datatoken}: an order's fees are {asked} wei, at most {most} were offered", code="too_expensive")
             if not is_signed(fee):
                 raise Refused("the contract refused: Invalid provider fee", code="reverted")
             if self.balances[datatoken, wallet.address] < ONE:

@@ -27,6 +27,8 @@ class Heard:
     nonce: int
     to: Address | None
     data: bytes
+    tip: int = 0
+    most: int = 0
 
 
 def decode(raw: bytes) -> Heard:
@@ -35,8 +37,9 @@ def decode(raw: bytes) -> Heard:
     signature = r.rjust(32, b"\0") + s.rjust(32, b"\0") + bytes([int.from_bytes(parity, "big")])
     sender = signer_of(unsigned, signature)
     assert sender is not None
+    prices = (int.from_bytes(tip, "big"), int.from_bytes(most, "big"))
     address = Address(to_checksum_address(to)) if to else None
-    return Heard(TransactionHash("0x" + keccak(raw).hex()), sender, int.from_bytes(nonce, "big"), address, data)
+    return Heard(TransactionHash("0x" + keccak(raw).hex()), sender, int.from_bytes(nonce, "big"), address, data, *prices)
 
 
 @dataclass
@@ -53,6 +56,10 @@ class SimulatedNode:
     failures: list[str] = field(default_factory=list)
     reverts: set[bytes] = field(default_factory=set)
     refuses_estimates: bool = False
+    base_fee: int = 5 * 10**8
+    """Wei per gas; what offers less waits. `fees` asks twice that and a tip of a gwei."""
+    asks: Fees | None = None
+    """What `fees` says instead: a node may be behind."""
     heard: list[Heard] = field(default_factory=list)
     pool: dict[TransactionHash, Heard] = field(default_factory=dict)
     mined: dict[TransactionHash, Mined] = field(default_factory=dict)
@@ -84,7 +91,11 @@ class SimulatedNode:
         return 21_000
 
     def fees(self) -> Fees:
-        return Fees(2 * 10**9, 10**9)
+        return self.asks or Fees(2 * self.base_fee + 10**9, 10**9)
+
+    def knows_transaction(self, transaction: TransactionHash) -> bool:
+        self._reach()
+        return transaction in self.pool or transaction in self.mined
 
     def call(self, to: Address, data: bytes, sender: Address | None = None, block: int | None = None) -> bytes:
         if data in self.reverts:
@@ -102,6 +113,12 @@ class SimulatedNode:
         self.heard.append(heard)
         if heard.nonce < self.counts[-1].get(heard.sender, 0):
             raise NodeRefused("nonce too low", is_revert=False)
+        for waiting in [each for each in self.pool.values() if (each.sender, each.nonce) == (heard.sender, heard.nonce)]:
+            if waiting.transaction == heard.transaction:
+                raise NodeRefused("already known", is_revert=False)
+            if min(heard.tip * 8 - waiting.tip * 9, heard.most * 8 - waiting.most * 9) < 0:
+                raise NodeRefused("replacement transaction underpriced", is_revert=False)
+            del self.pool[waiting.transaction]
         self.pool[heard.transaction] = heard
         if self.is_mining:
             self.mine()
@@ -109,10 +126,10 @@ class SimulatedNode:
             raise Unavailable("connection reset")
 
     def mine(self) -> None:
-        """A block with every waiting transaction whose nonce is next; others with a spent nonce are dropped."""
+        """A block with every waiting transaction whose nonce is next and that pays the base fee; a spent nonce is dropped."""
         counts = dict(self.counts[-1])
         for heard in sorted(self.pool.values(), key=lambda each: each.nonce):
-            if heard.nonce != counts.get(heard.sender, 0):
+            if heard.nonce != counts.get(heard.sender, 0) or heard.most < self.base_fee:
                 continue
             counts[heard.sender] = heard.nonce + 1
             self.mined[heard.transaction] = Mined(

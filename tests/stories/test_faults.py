@@ -18,11 +18,14 @@ from sqlalchemy import select
 from control_plane.database import open_database, sessions
 from control_plane.did import Did, TransactionHash, parse_did
 from control_plane.errors import PosthumanError, Unavailable
-from control_plane.receipts.receipt import SignedReceipt, receipt_id, response_hash
+from control_plane.receipts.receipt import Issued, SignedReceipt, receipt_id, response_hash
 from control_plane.serving.sessions import token_hash_of
 from deploy.local.chain import local_accounts
 from deploy.market import Answered, Market, MarketRefused
+from tests.fixtures_outsider import Outsider, outsider
 from tests.fixtures_stack import LiveStack
+
+__all__ = ["outsider"]
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
@@ -66,8 +69,13 @@ class Bob:
 
 
 @pytest.fixture
-def bob(stack: LiveStack, on_sale: str) -> Bob:
-    return Bob(stack, on_sale)
+def bob(stack: LiveStack, on_sale: str, outsider: Outsider) -> Iterator[Bob]:
+    """After each test an outsider must find every promise kept, whatever died meanwhile."""
+    bob = Bob(stack, on_sale)
+    yield bob
+    outsider.orders.append((bob.order, bob.did))
+    outsider.receipts += [Issued(SignedReceipt.from_json(one["signed"]), bytes(32), one["id"]) for one in bob.receipts()]
+    outsider.check()
 
 
 def pid_of(stack: LiveStack, component: str) -> int:

@@ -186,3 +186,29 @@ def test_a_revert_in_a_block_says_why(bench: Bench) -> None:
         bench.outbox.send(bob, "give", give)
     mined = [bench.rpc.receipt(each.transaction) for each in bench.outbox._read("give")]
     assert [each.status for each in mined if each is not None] == [0]
+
+
+def test_a_transaction_with_two_orders_says_so(bench: Bench) -> None:
+    """Sessions and receipts are named by the transaction, so the gate must be able to refuse one that holds two."""
+    bob, datatoken = bench.chain.wallets["bob"], bench.asset.datatoken
+    for number in range(2):
+        bench.ledger.buy_datatoken(bob, f"buy {number}", datatoken, bench.asset.exchange, TokenWei(2 * ONE))
+    for token in (datatoken, bench.chain.ocean):
+        approval = call_data("ERC20Template", "approve", [LOCAL.factory, 10 * ONE])
+        bench.outbox.send(bob, f"approve {token}", Action(token, approval))
+    fee = bench.fee(datatoken)
+    signed = (
+        fee.provider,
+        fee.token,
+        fee.amount,
+        fee.v,
+        bytes.fromhex(fee.r[2:]),
+        bytes.fromhex(fee.s[2:]),
+        fee.valid_until,
+        fee.data,
+    )
+    order = (datatoken, bob.address, 0, signed, (ZERO_ADDRESS, ZERO_ADDRESS, 0))
+    twice = Action(LOCAL.factory, call_data("ERC721Factory", "startMultipleTokenOrder", [[order, order]]))
+    mined = bench.outbox.send(bob, "twice", twice)
+    assert bench.ledger.order_facts(mined.transaction, datatoken).orders == 2
+    assert bench.ledger.order_facts(bench.order("alice"), datatoken).orders == 1

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from control_plane.chain.fees import sign_provider_fee
-from control_plane.did import Bytes32, TokenWei, UnixSeconds
+from control_plane.did import Address, Bytes32, TokenWei, UnixSeconds
 from control_plane.errors import BadInput, PosthumanError, Refused
 from control_plane.flows.offer import Offer, make_offer
-from control_plane.flows.order import buy, check_offer, most_for_one, order
+from control_plane.flows.order import buy, check_offer, cost_of, most_for_one, order
 from control_plane.flows.publish import publish
 from tests.fixtures_chain import BOTH, ONE, anvil, either_chain, simulated_chain
 from tests.fixtures_publish import Stand, open_stand
@@ -75,7 +75,19 @@ def test_a_newer_offer_with_the_same_key_finds_the_order_made_before(stand: Stan
     assert order(stand.chain.ledger, bob, replace(offer, provider_fee=newer), "one") == sent
 
 
+def fee_in(stand: Stand, offer: Offer, token: Address, amount: int) -> Offer:
+    """The same offer with another fee, honestly signed by the operator."""
+    fee = offer.provider_fee
+    signed = sign_provider_fee(
+        stand.chain.wallets["operator"], offer.datatoken, 0, token, TokenWei(amount), fee.valid_until, lambda: 1.0
+    )
+    return replace(offer, provider_fee=signed)
+
+
 LIES: dict[str, Any] = {
+    "fee token": lambda offer, stand: fee_in(stand, offer, offer_of(stand, name="Another").datatoken, 777),
+    "fee and base token": lambda offer, stand: replace(fee_in(stand, offer, offer.nft, 777), base_token=offer.nft),
+    "free, in another token": lambda offer, stand: free_in_another_token(stand),
     "rate": lambda offer, _stand: replace(offer, rate=TokenWei(offer.rate + 1)),
     "publish fee": lambda offer, _stand: replace(offer, publish_fee=TokenWei(0)),
     "datatoken": lambda offer, stand: replace(offer, datatoken=offer_of(stand, name="Another").datatoken),
@@ -91,6 +103,13 @@ LIES: dict[str, Any] = {
 }
 
 
+def free_in_another_token(stand: Stand) -> Offer:
+    """No exchange and no publish fee name a token here: only the offer does."""
+    stand.market = replace(stand.market, publish_fee=TokenWei(0))
+    offer = offer_of(stand, rate=0, name="Free")
+    return replace(fee_in(stand, offer, offer.nft, 777), base_token=offer.nft)
+
+
 @pytest.mark.parametrize("lie", LIES)
 def test_an_offer_that_differs_from_the_chain_is_not_paid(stand: Stand, lie: str) -> None:
     bob = stand.chain.wallets["bob"]
@@ -101,6 +120,48 @@ def test_an_offer_that_differs_from_the_chain_is_not_paid(stand: Stand, lie: str
             act(stand.chain.ledger, bob, false, "one")
         assert caught.value.status < 500
     assert stand.chain.ledger.balance(stand.chain.ocean, bob.address) == before
+
+
+def test_a_purchase_costs_no_more_than_the_buyer_says(stand: Stand) -> None:
+    bob, offer = stand.chain.wallets["bob"], offer_of(stand)
+    cost = cost_of(offer)
+    assert cost == most_for_one(offer) + 5 * 10**16 + FEE
+    before = stand.chain.ledger.balance(stand.chain.ocean, bob.address)
+    greedy = fee_in(stand, offer, offer.base_token, 777 * ONE)
+    for dear, most in ((greedy, cost), (offer, TokenWei(cost - 1))):
+        for act in (buy, order):
+            with pytest.raises(Refused, match=f"may cost {cost_of(dear)} wei, at most {most} are") as caught:
+                act(stand.chain.ledger, bob, dear, "one", most=most)
+            assert caught.value.code == "too_expensive"
+    assert stand.chain.ledger.balance(stand.chain.ocean, bob.address) == before
+    bought = buy(stand.chain.ledger, bob, offer, "one", most=cost)
+    order(stand.chain.ledger, bob, offer, "one", most=cost, paid=bought.paid)
+    assert before - stand.chain.ledger.balance(stand.chain.ocean, bob.address) <= cost
+
+
+def test_what_the_datatoken_did_cost_counts_not_what_the_next_one_would(tmp_path: Path) -> None:
+    stand = open_stand(simulated_chain()[1], tmp_path)
+    offer, bob = offer_of(stand), stand.chain.wallets["bob"]
+    bought = buy(stand.chain.ledger, bob, offer, "one")
+    fees = offer.publish_fee + offer.provider_fee.amount
+    with pytest.raises(Refused):
+        order(stand.chain.ledger, bob, offer, "one", most=TokenWei(bought.paid + fees))
+    order(stand.chain.ledger, bob, offer, "one", most=TokenWei(bought.paid + fees), paid=bought.paid)
+
+
+def test_a_ledger_approves_no_fees_above_what_was_offered(stand: Stand) -> None:
+    """The publish fee can rise between looking and ordering."""
+    offer, bob = offer_of(stand), stand.chain.wallets["bob"]
+    buy(stand.chain.ledger, bob, offer, "one")
+    fees, ocean = TokenWei(offer.publish_fee + FEE), stand.chain.ocean
+    before = stand.chain.ledger.balance(ocean, bob.address)
+    arguments = (bob, "two", offer.datatoken, bob.address, 0)
+    with pytest.raises(Refused, match=f"fees are {fees} wei, at most {fees - 1}"):
+        stand.chain.ledger.start_order(*arguments, offer.provider_fee, TokenWei(fees - 1))
+    other = fee_in(stand, offer, offer.nft, 1).provider_fee
+    with pytest.raises(Refused, match=f"expected {offer.nft}"):
+        stand.chain.ledger.start_order(*arguments, other, fees)
+    assert stand.chain.ledger.balance(ocean, bob.address) == before
 
 
 def test_an_asset_that_was_revoked_is_not_bought(tmp_path: Path) -> None:

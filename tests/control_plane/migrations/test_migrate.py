@@ -35,7 +35,7 @@ def test_migrating_again_keeps_every_row(tmp_path: Path) -> None:
     engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
     migrate(engine)
     with engine.begin() as connection:
-        connection.exec_driver_sql("INSERT INTO nonces VALUES ('nonce', 1.0, NULL)")
+        connection.exec_driver_sql("INSERT INTO nonces VALUES ('nonce', 1.0)")
     migrate(engine)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT nonce FROM nonces").scalar_one() == "nonce"

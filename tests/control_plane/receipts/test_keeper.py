@@ -102,6 +102,8 @@ class Kept:
             anchor_interval_s=interval_s,
             anchor_receipts=receipts,
             watch=lambda: None,
+            watch_chain=lambda: None,
+            watch_listings=lambda: None,
             clock=self.clock,
         )
         self.keeper = Keeper(steps, self.reports.append, self.clock)

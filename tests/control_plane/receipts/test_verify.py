@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from control_plane.chain.ledger import KEYS_LABEL, MODEL_LABEL, OPERATOR_LABEL, Network, data_key
-from control_plane.did import Address, Bytes32, Did, TransactionHash, UnixMillis
+from control_plane.chain.ledger import KEYS_LABEL, MODEL_LABEL, OPERATOR_LABEL, DataRecord, Network, data_key
+from control_plane.did import Address, Bytes32, Did, TransactionHash, UnixMillis, UnixSeconds
 from control_plane.errors import Unavailable
 from control_plane.receipts.anchors import LOG_KEY, anchor_value
 from control_plane.receipts.checkpoint import Checkpoint, NoteSigner
+from control_plane.receipts.checks import at_time
 from control_plane.receipts.merkle import Tree, leaf_hash
 from control_plane.receipts.proof import Proof
 from control_plane.receipts.public_log import PublicLog
@@ -382,7 +383,7 @@ def test_an_operator_that_the_publisher_dropped_cannot_go_on(market: LogMarket) 
     assert market.verify(made[0]).is_verified
     anchored(market, 1)
     (late,) = anchored(market, 1)
-    assert_fails(market.verify(late), "operator", "names log 0x" + "00" * 20)
+    assert_fails(market.verify(late), "operator", "named log 0x" + "00" * 20)
 
 
 def changed_order(market: LogMarket, **changes: object) -> Verification:
@@ -488,3 +489,50 @@ def test_a_transaction_that_is_no_order_is_refused(market: LogMarket) -> None:
     lied = market.resign(made, order=TransactionHash("0x" + "77" * 32), model_digest=DIGEST)
     found = verify(market.ledger, lied, log=ForgedLog(market, [lied]).anchor().public())
     assert {"order", "asset", "operator", "model"} <= {check.name for check in found.failed}
+
+
+def test_a_log_rewritten_after_an_anchor_does_not_verify_by_its_newer_anchor_alone(market: LogMarket) -> None:
+    """Without the public log nobody can see that two anchors contradict each other: only the first over the leaf may count."""
+    made = anchored(market)
+    edited = market.resign(made[1], units_out=7)
+    rewritten = ForgedLog(market, [made[0], edited, made[2], market.issue()[0]]).anchor()
+    found = verify(market.ledger, edited, rewritten.public().prove(bytes.fromhex(edited.id[2:])))
+    assert not found.is_verified
+    assert "anchor" in {check.name for check in found.missing}
+
+
+def test_a_log_that_the_asset_named_later_cannot_speak_of_earlier_calls(market: LogMarket) -> None:
+    """The publisher of today could otherwise make up calls of the time before, about orders that are real."""
+    nft, datatoken, did = market.publish("second")
+    market.ledger.record_data(market.alice, "second is nobody's", nft, data_key(OPERATOR_LABEL), bytes(20))
+    order = market.buy("second order", datatoken)
+    (honest,) = market.issue()
+    market.ledger.advance_time(200 * 24 * 3600)
+    named = bytes.fromhex(market.log_nft[2:])
+    market.ledger.record_data(market.alice, "second is ours", nft, data_key(OPERATOR_LABEL), named)
+    made_up = market.resign(honest, did=did, order=order)
+    forged = ForgedLog(market, [made_up]).anchor()
+    assert_fails(verify(market.ledger, made_up, log=forged.public()), "operator", "when the call ended")
+
+
+def test_a_promise_without_an_end_is_none(market: LogMarket) -> None:
+    (honest,) = market.issue()
+    patient = market.resign(honest, merge_by=2**62)
+    forged = ForgedLog(market, [patient]).anchor()
+    assert_fails(verify(market.ledger, patient, log=forged.public()), "time", "promises nothing")
+
+
+def test_a_key_that_the_log_named_later_cannot_sign_earlier_calls(market: LogMarket) -> None:
+    keys = in_force_history(market, (0, 100, 200))
+    assert [record.block for record in at_time(keys, 100_500, 1_000)] == [1, 2]
+    assert [record.block for record in at_time(keys, 150_000, 1_000)] == [2]
+    assert [record.block for record in at_time(keys, 250_000, 1_000)] == [3]
+    assert at_time(keys[1:], 50_000, 1_000) == ()
+    assert at_time((), 50_000, 1_000) == ()
+
+
+def in_force_history(market: LogMarket, written_at: tuple[int, ...]) -> tuple[DataRecord, ...]:
+    return tuple(
+        DataRecord(market.log_nft, data_key(KEYS_LABEL), b"", block, market.order, UnixSeconds(at), 9)
+        for block, at in enumerate(written_at, start=1)
+    )

@@ -97,6 +97,7 @@ ORDER_CASES = (
     OrderCase("order_without_provider_fee", {"provider_fee": replace(FEE, provider=MALLORY)}),
     OrderCase("order_expired", {"ordered_at": UnixSeconds(int(NOW) - 3600)}),
     OrderCase("order_expired", {"provider_fee": replace(FEE, valid_until=UnixSeconds(int(NOW)))}),
+    OrderCase("order_not_alone", {"orders": 2}),
     OrderCase("order_not_final", {"confirmations": 2}),
 )
 

@@ -153,6 +153,43 @@ def test_weights_that_are_swapped_while_they_are_loaded_are_noticed(market: Mark
         market.services.catalogue.load_verified(market.gpt, market.server, market.ledger)
 
 
+def test_weights_that_are_swapped_and_swapped_back_while_they_are_loaded_are_noticed(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server would hold the others' bytes, and both hashes would be right."""
+    real, path = market.server.load, weights(market)
+    honest = path.read_bytes()
+
+    def load_others(name: str) -> None:
+        swap(path)
+        real(name)
+        path.write_bytes(honest)
+
+    monkeypatch.setattr(market.server, "load", load_others)
+    market.server.restart()
+    with pytest.raises(IntegrityBroken, match="changed and changed back"):
+        market.services.catalogue.load_verified(market.gpt, market.server, market.ledger)
+    assert market.gpt.entry_name not in market.server.loaded()
+
+
+def test_one_entry_that_does_not_load_does_not_keep_the_others_waiting(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, tried = market.server.load, []
+
+    def load(name: str) -> None:
+        tried.append(name)
+        if name == market.gpt.entry_name:
+            raise Unavailable(f"{name}: did not load", code="load_failed")
+        real(name)
+
+    monkeypatch.setattr(market.server, "load", load)
+    market.server.restart()
+    for _ in range(3):
+        market.services.catalogue.reconcile(market.server, market.ledger)
+    assert market.server.loaded() == {market.other_gpt.entry_name, market.embedder.entry_name}
+    assert tried.count(market.gpt.entry_name) == 1
+    assert all(listing.state == "on_sale" for listing in market.services.catalogue.listings())
+
+
 def test_publication_needs_the_chain_and_a_restart_does_not(market: Market) -> None:
     market.ledger.is_down = True
     with pytest.raises(Unavailable):

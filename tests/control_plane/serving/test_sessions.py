@@ -13,12 +13,14 @@ from control_plane.database import open_database, sessions
 from control_plane.did import Address, Bytes32, Did, TransactionHash
 from control_plane.errors import Unauthenticated
 from control_plane.migrations.migrate import migrate
-from control_plane.serving.sessions import NONCE_TTL_S, Session, Sessions
+from control_plane.serving.nonces import NONCE_TTL_S
+from control_plane.serving.sessions import Session, Sessions
 from tests.fixtures_market import Clock
 
 WALLET, DID = Address("0x" + "a" * 40), Did("did:op:" + "b" * 64)
 ORDER, OTHER_ORDER = TransactionHash("0x" + "c" * 64), TransactionHash("0x" + "d" * 64)
 BLOCK = Bytes32("0x" + "e" * 64)
+KEY = b"k" * 32
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def opened(store: Sessions, order: TransactionHash = ORDER) -> tuple[str, Sessio
 
 
 def test_a_nonce_is_good_once(engine: Engine, clock: Clock) -> None:
-    store = Sessions(engine, clock)
+    store = Sessions(engine, KEY, clock)
     nonce = store.issue_nonce().nonce
     store.check_nonce(nonce)
     store.use_nonce(nonce)
@@ -50,7 +52,7 @@ def test_a_nonce_is_good_once(engine: Engine, clock: Clock) -> None:
 
 
 def test_a_nonce_that_is_too_old_or_was_never_given_out_is_told_so(engine: Engine, clock: Clock) -> None:
-    store = Sessions(engine, clock)
+    store = Sessions(engine, KEY, clock)
     nonce = store.issue_nonce()
     assert nonce.expires_at == clock.now + NONCE_TTL_S
     clock.now += NONCE_TTL_S + 1
@@ -62,12 +64,12 @@ def test_a_nonce_that_is_too_old_or_was_never_given_out_is_told_so(engine: Engin
 
 
 def test_of_many_threads_that_use_one_nonce_one_succeeds(engine: Engine, clock: Clock) -> None:
-    nonce = Sessions(engine, clock).issue_nonce().nonce
+    nonce = Sessions(engine, KEY, clock).issue_nonce().nonce
     outcomes: list[str] = []
 
     def use() -> None:
         try:
-            Sessions(engine, clock).use_nonce(nonce)
+            Sessions(engine, KEY, clock).use_nonce(nonce)
             outcomes.append("used")
         except Unauthenticated as error:
             outcomes.append(error.code)
@@ -81,14 +83,14 @@ def test_of_many_threads_that_use_one_nonce_one_succeeds(engine: Engine, clock: 
 
 
 def test_a_token_opens_its_session_in_every_worker(engine: Engine, clock: Clock) -> None:
-    token, session = opened(Sessions(engine, clock))
+    token, session = opened(Sessions(engine, KEY, clock))
     assert token.startswith("ph_")
     assert len(token) == 46
-    assert Sessions(engine, clock).find(token) == session
+    assert Sessions(engine, KEY, clock).find(token) == session
 
 
 def test_the_database_holds_no_token(engine: Engine, clock: Clock, tmp_path: Path) -> None:
-    token, session = opened(Sessions(engine, clock))
+    token, session = opened(Sessions(engine, KEY, clock))
     with engine.connect() as connection:
         row = connection.execute(select(sessions)).one()
     assert row.token_hash == session.token_hash
@@ -100,15 +102,15 @@ def test_the_database_holds_no_token(engine: Engine, clock: Clock, tmp_path: Pat
     "token", ["", "ph_", "ph_" + "a" * 42, "ph_" + "a" * 44, "xx_" + "a" * 43, "ph_" + "ä" * 43, "ph_" + "a" * 43]
 )
 def test_what_is_no_token_of_ours_opens_nothing(engine: Engine, clock: Clock, token: str) -> None:
-    opened(Sessions(engine, clock))
-    assert Sessions(engine, clock).find(token) is None
+    opened(Sessions(engine, KEY, clock))
+    assert Sessions(engine, KEY, clock).find(token) is None
 
 
 def test_a_revoked_session_says_so_at_once_here_and_soon_elsewhere(engine: Engine, clock: Clock) -> None:
     here, elsewhere, remembering = (
-        Sessions(engine, clock),
-        Sessions(engine, clock, cache_ttl_s=0.0),
-        Sessions(engine, clock, cache_ttl_s=60.0),
+        Sessions(engine, KEY, clock),
+        Sessions(engine, KEY, clock, cache_ttl_s=0.0),
+        Sessions(engine, KEY, clock, cache_ttl_s=60.0),
     )
     token, session = opened(here)
     for store in (here, elsewhere, remembering):
@@ -123,7 +125,7 @@ def test_a_revoked_session_says_so_at_once_here_and_soon_elsewhere(engine: Engin
 
 
 def test_revoking_again_keeps_the_first_reason(engine: Engine, clock: Clock) -> None:
-    store = Sessions(engine, clock)
+    store = Sessions(engine, KEY, clock)
     token, session = opened(store)
     assert store.revoke(session.token_hash, "first")
     assert store.revoke(session.token_hash, "second")
@@ -134,7 +136,7 @@ def test_revoking_again_keeps_the_first_reason(engine: Engine, clock: Clock) -> 
 
 
 def test_an_order_that_the_chain_undid_ends_all_its_sessions_and_no_other(engine: Engine, clock: Clock) -> None:
-    store = Sessions(engine, clock)
+    store = Sessions(engine, KEY, clock)
     mine = [opened(store)[0] for _ in range(3)]
     other = opened(store, OTHER_ORDER)[0]
     assert store.revoke_order(ORDER, "reorganised") == 3

@@ -123,7 +123,17 @@ GENERATE: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("no text", {"text_input": ...}, "text_input"),
     ("an empty text", {"text_input": ""}, "text_input"),
     ("a text longer than the context", {"text_input": "word " * (CONTEXT_LENGTH + 1)}, "text_input"),
+    ("a text that is a number", {"text_input": 5}, "text_input"),
+    ("half a surrogate pair", {"text_input": "\ud800"}, "text_input"),
+    ("no tokens at all", {"max_tokens": 0}, "max_tokens"),
     ("negative max tokens", {"max_tokens": -1}, "max_tokens"),
+    ("huge max tokens", {"max_tokens": 10**9}, "max_tokens"),
+    ("max tokens that wrap around in 32 bits", {"max_tokens": 2**32 + 1}, "max_tokens"),
+    ("max tokens of a thousand digits", {"max_tokens": 10**1000}, "max_tokens"),
+    ("negative max tokens inside", {"parameters": {"max_tokens": -1}}, "max_tokens"),
+    ("a temperature above 2", {"temperature": 2.1}, "temperature"),
+    ("an unknown parameter", {"beam": 2}, "beam"),
+    ("a parameter of Triton's", {"id": "x"}, "id"),
     ("a parameter twice", {"max_tokens": 1, "parameters": {"max_tokens": 2}}, "parameters"),
     ("parameters that are no object", {"parameters": [1]}, "parameters"),
     ("an unknown parameter inside", {"parameters": {"beam": 2}}, "beam"),
@@ -139,7 +149,112 @@ def test_a_bad_generate_request_is_a_named_400(opened: Any, _what: str, change: 
     checked(market, orders, answer, 400, param)
 
 
-POSTS = ("/v1/completions", "/v1/embeddings", "/v1/auth/token", "/v1/auth/message", "/v1/receipts")
+def binary(*tensors: tuple[str, str, list[int], bytes]) -> tuple[bytes, int]:
+    """A body of the binary tensor data extension, and its header's length."""
+    records = [
+        {"name": name, "datatype": dtype, "shape": shape, "parameters": {"binary_data_size": len(raw)}}
+        for name, dtype, shape, raw in tensors
+    ]
+    header = json.dumps({"inputs": records}).encode()
+    return header + b"".join(raw for *_, raw in tensors), len(header)
+
+
+def tensor(name: str, dtype: str, data: list[Any], shape: list[int] | None = None) -> dict[str, Any]:
+    return {"name": name, "datatype": dtype, "shape": [len(data)] if shape is None else shape, "data": data}
+
+
+TEXT = tensor("text_input", "BYTES", ["a"])
+INFER: tuple[tuple[str, list[dict[str, Any]], str], ...] = (
+    ("no tensors", [], "inputs"),
+    ("no text", [tensor("max_tokens", "INT32", [4])], "text_input"),
+    ("an empty text", [tensor("text_input", "BYTES", [""])], "text_input"),
+    ("a text longer than the context", [tensor("text_input", "BYTES", [f"{PROMPT_CANARY} " * (CONTEXT_LENGTH + 1)])], "text_input"),
+    ("half a surrogate pair", [tensor("text_input", "BYTES", ["\ud800"])], "text_input"),
+    ("no tokens at all", [TEXT, tensor("max_tokens", "INT32", [0])], "max_tokens"),
+    ("negative max tokens", [TEXT, tensor("max_tokens", "INT32", [-1])], "max_tokens"),
+    ("huge max tokens", [TEXT, tensor("max_tokens", "INT32", [10**9])], "max_tokens"),
+    ("max tokens that wrap around in 32 bits", [TEXT, tensor("max_tokens", "INT32", [2**32 + 1])], "max_tokens"),
+    ("a temperature above 2", [TEXT, tensor("temperature", "FP32", [2.1])], "temperature"),
+    ("streaming", [TEXT, tensor("stream", "BOOL", [True])], "stream"),
+    ("an unknown tensor", [TEXT, tensor("beam", "INT32", [2])], "beam"),
+    ("a tensor with a name full of text", [TEXT, tensor(f"{PROMPT_CANARY} x", "INT32", [2])], "a tensor"),
+    ("a tensor twice", [TEXT, TEXT], "inputs"),
+    ("another datatype", [TEXT, tensor("max_tokens", "INT64", [4])], "inputs.max_tokens.datatype"),
+    ("a number for a text", [tensor("text_input", "INT32", [4])], "inputs.text_input.datatype"),
+    ("a datatype of nobody", [tensor("text_input", "UTF8", ["a"])], "inputs.text_input.datatype"),
+    ("data of another datatype", [TEXT, tensor("max_tokens", "INT32", ["4"])], "inputs.max_tokens.data"),
+    ("two texts", [tensor("text_input", "BYTES", ["a", "b"])], "inputs.text_input.shape"),
+    ("a batch axis", [tensor("text_input", "BYTES", ["a"], [1, 1])], "inputs.text_input.shape"),
+    ("no axis", [tensor("text_input", "BYTES", ["a"], [])], "inputs.text_input.shape"),
+    ("an axis of nothing", [tensor("text_input", "BYTES", [], [0])], "inputs.text_input.shape"),
+    ("a negative axis", [tensor("text_input", "BYTES", ["a"], [-1])], "inputs.text_input.shape"),
+    ("fewer elements than its shape says", [tensor("text_input", "BYTES", ["a"], [3])], "inputs.text_input"),
+    ("no data", [{"name": "text_input", "datatype": "BYTES", "shape": [1]}], "inputs.text_input.data"),
+)
+
+
+@pytest.mark.parametrize(("_what", "inputs", "param"), INFER, ids=[case[0] for case in INFER])
+def test_a_bad_infer_request_of_a_generating_model_is_a_named_400(
+    opened: Any, _what: str, inputs: list[dict[str, Any]], param: str
+) -> None:
+    market, tokens, orders = opened
+    answer = market.client.post(f"/v2/models/{market.gpt.did}/infer", json={"inputs": inputs}, headers=market.bearer(tokens["gpt"]))
+    checked(market, orders, answer, 400, param)
+
+
+RIGHT, RIGHT_LENGTH = binary(("text_input", "BYTES", [1], b"\1\0\0\0a"))
+BINARY: tuple[tuple[str, bytes, str | None, str], ...] = (
+    ("a header that is not JSON", b"text_input=a", "12", "body"),
+    ("JSON and tensors without a header length", RIGHT, None, "body"),
+    ("a header length that is too short", RIGHT, str(RIGHT_LENGTH - 1), "body"),
+    ("a header length into the tensors", RIGHT, str(RIGHT_LENGTH + 1), "body"),
+    ("a header length beyond the body", RIGHT, str(len(RIGHT) + 1), "Inference-Header-Content-Length"),
+    ("a header length of nothing", RIGHT, "0", "body"),
+    ("a negative header length", RIGHT, "-1", "Inference-Header-Content-Length"),
+    ("a header length that is a word", RIGHT, "all", "Inference-Header-Content-Length"),
+    ("a header length of a thousand digits", RIGHT, "9" * 1000, "Inference-Header-Content-Length"),
+    ("bytes that no tensor names", RIGHT + b"more", str(RIGHT_LENGTH), "body"),
+    (
+        "fewer bytes than its tensors name",
+        RIGHT[:-1],
+        str(RIGHT_LENGTH),
+        "inputs.text_input.parameters.binary_data_size",
+    ),
+)
+
+
+@pytest.mark.parametrize(("_what", "body", "length", "param"), BINARY, ids=[case[0] for case in BINARY])
+def test_a_bad_binary_infer_request_is_a_named_400(opened: Any, _what: str, body: bytes, length: str | None, param: str) -> None:
+    market, tokens, orders = opened
+    told = {} if length is None else {"Inference-Header-Content-Length": length}
+    answer = market.client.post(
+        f"/v2/models/{market.gpt.did}/infer",
+        data=body,
+        content_type="application/octet-stream",
+        headers={**market.bearer(tokens["gpt"]), **told},
+    )
+    checked(market, orders, answer, 400, param)
+
+
+@pytest.mark.parametrize("name", ["gpt", "embedder"])
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/xml"])
+def test_another_content_type_for_infer_is_a_415(opened: Any, name: str, kind: str) -> None:
+    market, tokens, orders = opened
+    path, headers = f"/v2/models/{getattr(market, name).did}/infer", market.bearer(tokens[name])
+    answer = market.client.post(path, data=json.dumps({"inputs": [TEXT]}), content_type=kind, headers=headers)
+    checked(market, orders, answer, 415, "Content-Type")
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "application/octet-stream", None])
+def test_infer_takes_the_content_types_of_stock_clients(market: Market, kind: str | None) -> None:
+    token = market.sign_in("bob", market.gpt)
+    body = json.dumps({"inputs": [TEXT]})
+    answer = market.client.post(f"/v2/models/{market.gpt.did}/infer", data=body, content_type=kind, headers=market.bearer(token))
+    assert answer.status_code == 200, answer.get_json()
+
+
+GENERATING = ("/v2/models/{did}/generate", "/v2/models/{did}/generate_stream")
+POSTS = ("/v1/completions", "/v1/embeddings", "/v1/auth/token", "/v1/auth/message", "/v1/receipts", *GENERATING)
 BODIES: tuple[tuple[str, bytes, str], ...] = (
     ("nothing", b"", "body"),
     ("not JSON", b"model=gpt", "body"),
@@ -164,7 +279,9 @@ BODIES: tuple[tuple[str, bytes, str], ...] = (
 @pytest.mark.parametrize(("_what", "body", "param"), BODIES, ids=[case[0] for case in BODIES])
 def test_a_body_that_is_no_json_object_is_a_400(opened: Any, path: str, _what: str, body: bytes, param: str) -> None:
     market, tokens, orders = opened
-    answer = market.client.post(path, data=body, content_type="application/json", headers=market.bearer(tokens["gpt"]))
+    answer = market.client.post(
+        path.format(did=market.gpt.did), data=body, content_type="application/json", headers=market.bearer(tokens["gpt"])
+    )
     checked(market, orders, answer, 413 if len(body) > 100_000 else 400, param)
 
 
@@ -172,11 +289,13 @@ def test_a_body_that_is_no_json_object_is_a_400(opened: Any, path: str, _what: s
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
 def test_another_content_type_is_a_415(opened: Any, path: str, kind: str) -> None:
     market, tokens, orders = opened
-    answer = market.client.post(path, data=b"{}", content_type=kind, headers=market.bearer(tokens["gpt"]))
+    answer = market.client.post(
+        path.format(did=market.gpt.did), data=b"{}", content_type=kind, headers=market.bearer(tokens["gpt"])
+    )
     checked(market, orders, answer, 415, "Content-Type")
 
 
-@pytest.mark.parametrize("path", [*POSTS, "/v2/models/{did}/infer", "/v2/models/{did}/generate"])
+@pytest.mark.parametrize("path", [*POSTS, "/v2/models/{did}/infer"])
 def test_a_hundred_megabytes_are_a_413_without_being_read(opened: Any, path: str) -> None:
     market, tokens, orders = opened
 
@@ -265,14 +384,16 @@ DIDS = (
 @pytest.mark.parametrize("path", ["/v1/models/{}", "/v2/models/{}", "/v2/models/{}/ready", "/v1/offers/{}?consumer=0x" + "1" * 40])
 def test_a_malformed_did_in_a_path_is_a_400(opened: Any, did: str, path: str) -> None:
     market, _tokens, orders = opened
-    checked(market, orders, market.client.get(path.format(did)), 400, "did" if "offers" in path else "model")
+    checked(market, orders, market.client.get(path.format(did)), 400, "model")
 
 
 @pytest.mark.parametrize("path", ["/v1/models/{}", "/v2/models/{}", "/v2/models/{}/ready", "/v1/offers/{}?consumer=0x" + "1" * 40])
 def test_an_unpublished_did_in_a_path_is_a_404(opened: Any, path: str) -> None:
     market, _tokens, orders = opened
-    error = checked(market, orders, market.client.get(path.format(UNKNOWN_DID)), 404, None)
+    error = checked(market, orders, market.client.get(path.format(UNKNOWN_DID)), 404, "model")
     assert error["code"] == "model_unknown"
+    assert "published here" in error["expected"]
+    assert UNKNOWN_DID in error["found"]
     assert UNKNOWN_DID in error["message"]
 
 
@@ -287,7 +408,15 @@ def test_an_unpublished_did_in_a_path_is_a_404(opened: Any, path: str) -> None:
 )
 def test_a_call_of_an_unpublished_did_is_a_404(opened: Any, path: str, record: dict[str, Any]) -> None:
     market, tokens, orders = opened
-    checked(market, orders, market.client.post(path, json=record, headers=market.bearer(tokens["gpt"])), 404, None)
+    checked(market, orders, market.client.post(path, json=record, headers=market.bearer(tokens["gpt"])), 404, "model")
+
+
+def test_another_version_is_a_named_404(opened: Any) -> None:
+    market, tokens, orders = opened
+    for path in ("infer", "generate", "generate_stream"):
+        answer = market.client.post(f"/v2/models/{market.gpt.did}/versions/2/{path}", json={}, headers=market.bearer(tokens["gpt"]))
+        checked(market, orders, answer, 404, "version")
+    checked(market, orders, market.client.get(f"/v2/models/{market.gpt.did}/versions/2"), 404, "version")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from control_plane.receipts.receipt import response_hash
 from control_plane.receipts.store import Issued
 from control_plane.settings import REPOSITORY
 from deploy.local.ports import HOST, free_port
-from tests.fixtures_market import DIMENSIONS, LOG_NFT, Market
+from tests.fixtures_market import CONTEXT_LENGTH, DIMENSIONS, LOG_NFT, Market
 
 
 class Http11(WSGIRequestHandler):
@@ -166,18 +166,10 @@ def test_tritonclient_shows_the_reason_of_a_refusal(market: Market, url: str) ->
     client.close()
 
 
-def test_a_stream_arrives_piece_by_piece(market: Market, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_arrives_piece_by_piece(market: Market, url: str) -> None:
     """Nothing on the way collects pieces: the second is not made before the first was read."""
     go_on = threading.Event()
-    real = market.server._generate
-
-    def slowly(*arguments: object) -> Iterator[object]:
-        for number, piece in enumerate(real(*arguments)):  # type: ignore[arg-type]  # passed through
-            if number == 1:
-                assert go_on.wait(10)
-            yield piece
-
-    monkeypatch.setattr(market.server, "_generate", slowly)
+    market.server.before_piece = lambda number: number != 1 or go_on.wait(10)
     token = market.sign_in("bob", market.gpt)
     record = {"model": market.gpt.did, "prompt": "x", "max_tokens": 3, "stream": True}
     with requests.post(f"{url}/v1/completions", json=record, headers=market.bearer(token), stream=True, timeout=20) as answer:
@@ -193,19 +185,10 @@ def test_a_stream_arrives_piece_by_piece(market: Market, url: str, monkeypatch: 
     assert issued.signed.receipt.response_hash == response_hash(issued.salt, body[:end])
 
 
-def test_a_reader_that_hangs_up_stops_the_computation_and_gets_its_receipt(
-    market: Market, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = market.server._generate
-
-    def slowly(*arguments: object) -> Iterator[object]:
-        for piece in real(*arguments):  # type: ignore[arg-type]  # passed through
-            time.sleep(0.01)
-            yield piece
-
-    monkeypatch.setattr(market.server, "_generate", slowly)
+def test_a_reader_that_hangs_up_stops_the_computation_and_gets_its_receipt(market: Market, url: str) -> None:
+    market.server.before_piece = lambda _number: time.sleep(0.05)
     token = market.sign_in("bob", market.gpt)
-    record = {"model": market.gpt.did, "prompt": "x", "max_tokens": 4000, "stream": True}
+    record = {"model": market.gpt.did, "prompt": "x", "max_tokens": CONTEXT_LENGTH - 1, "stream": True}
     with requests.post(f"{url}/v1/completions", json=record, headers=market.bearer(token), stream=True, timeout=20) as answer:
         next(answer.iter_content(chunk_size=None))
     until = time.monotonic() + 10
@@ -214,7 +197,7 @@ def test_a_reader_that_hangs_up_stops_the_computation_and_gets_its_receipt(
     while (issued := market.services.store.receipt_of_call(answer.headers["X-Posthuman-Call"])) is None:
         assert time.monotonic() < until
         time.sleep(0.02)
-    assert 0 < issued.signed.receipt.units_out < 4000
+    assert 0 < issued.signed.receipt.units_out < CONTEXT_LENGTH - 1
     assert issued.signed.receipt.status == 1
 
 

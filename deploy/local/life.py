@@ -1,0 +1,45 @@
+"""The log keeper's sign of life: a file it touches, and who looks at it.
+
+In: a state folder, the keeper's steps. Out: whether the keeper works. This module must never run a step itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from control_plane.receipts.keeper import Step
+
+WITHIN_S = 30.0
+"""A keeper that has begun or ended no step for this long is stuck, or waits for a node that does not answer."""
+
+
+def alive_file(home: Path) -> Path:
+    """Touched by the keeper before and after each step."""
+    return home / "run" / "keeper.alive"
+
+
+def shows_life(home: Path, clock: Callable[[], float] = time.time) -> bool:
+    """Whether the keeper of this state folder works. clock: seconds since 1970, as files are dated."""
+    try:
+        return clock() - alive_file(home).stat().st_mtime < WITHIN_S
+    except FileNotFoundError:
+        return False
+
+
+def with_sign_of_life(steps: Sequence[Step], file: Path) -> tuple[Step, ...]:
+    """The same steps, each with the file touched before and after it."""
+    return tuple(replace(step, run=_touching(step.run, file)) for step in steps)
+
+
+def _touching(run: Callable[[], Mapping[str, object] | None], file: Path) -> Callable[[], Mapping[str, object] | None]:
+    def touching() -> Mapping[str, object] | None:
+        file.touch()
+        try:
+            return run()
+        finally:
+            file.touch()
+
+    return touching
