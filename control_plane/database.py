@@ -120,8 +120,9 @@ def open_database(url: str) -> Engine:
     """Open (SQLite: create the folder of) a database. Does not create tables: `migrate` does.
 
     SQLite runs in WAL with synchronous NORMAL: a committed row survives kill -9 of any process; a power cut may take the last
-    ones, which buyers can hand back (`POST /v1/receipts`). Transactions that write must begin with `BEGIN IMMEDIATE`
-    (`engine.begin()` does here), so that two workers never read the same last sequence.
+    ones, which buyers can hand back (`POST /v1/receipts`) until the order makes another call and uses the number again.
+    Transactions that write must begin with `BEGIN IMMEDIATE` (`engine.begin()` does here), so that two workers never read the
+    same last sequence.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":

@@ -29,14 +29,14 @@ from control_plane.chain.rpc import Rpc
 from control_plane.chain.wallet import LocalWallet, load_keystore
 from control_plane.database import open_database
 from control_plane.did import Address
-from control_plane.errors import BadInput
+from control_plane.errors import BadInput, NotFound
 from control_plane.flows.keep import keeper_steps
 from control_plane.flows.services import Services
 from control_plane.flows.watch import revoke_undone_orders, withdraw_changed_listings
 from control_plane.migrations.migrate import migrate
 from control_plane.receipts.checkpoint import NoteSigner, origin_of
 from control_plane.receipts.keeper import Step
-from control_plane.receipts.keys import read_checkpoint_key, read_receipt_key
+from control_plane.receipts.keys import read_checkpoint_key, read_private, read_receipt_key
 from control_plane.receipts.log import Log
 from control_plane.receipts.signing import ReceiptSigner
 from control_plane.receipts.store import ReceiptStore
@@ -66,7 +66,10 @@ def workers_folder(settings: Settings) -> Path:
 
 
 def operator_wallet(settings: Settings) -> LocalWallet:
-    """The operator's wallet. Raises NotFound or BadInput for a file that is missing, readable by others, or holds no key."""
+    """The operator's wallet. Raises NotFound or BadInput for a file that is missing or holds no key.
+
+    A bare key, and the passphrase of a keystore, must be readable by their owner alone; a keystore is encrypted and may be read.
+    """
     path = settings.operator_key_file
     try:
         is_keystore = path.read_bytes()[:1] == b"{"
@@ -76,8 +79,8 @@ def operator_wallet(settings: Settings) -> LocalWallet:
         return LocalWallet(read_receipt_key(path))
     passphrase = path.with_name(path.name + ".passphrase")
     try:
-        return load_keystore(path, passphrase.read_text(encoding="utf-8").rstrip("\n"))
-    except OSError as error:
+        return load_keystore(path, read_private(passphrase).decode("utf-8").rstrip("\n"))
+    except (OSError, UnicodeDecodeError, NotFound) as error:
         raise BadInput(str(passphrase), "a readable file with the keystore's passphrase", type(error).__name__) from error
 
 

@@ -16,11 +16,9 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 import control_plane.chain.recursion_limit  # noqa: F401  # eth_account raises the limit
+from control_plane.curve import CURVE_ORDER
 from control_plane.did import Address
 from control_plane.errors import BadInput
-
-_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-"""Number of points of secp256k1 (SEC 2, section 2.4.1); a key is between 1 and this, exclusive."""
 
 
 def message_digest(text: str) -> bytes:
@@ -49,7 +47,7 @@ class LocalWallet:
     public_key: bytes
 
     def __init__(self, secret: bytes) -> None:
-        if len(secret) != 32 or not 0 < int.from_bytes(secret, "big") < _ORDER:
+        if len(secret) != 32 or not 0 < int.from_bytes(secret, "big") < CURVE_ORDER:
             raise BadInput("private key", "32 bytes that are a secp256k1 key", "something else")
         self._key = PrivateKey(secret)
         self.public_key = self._key.public_key.format(compressed=False)[1:]

@@ -18,12 +18,19 @@ from typing import Any
 
 from control_plane.errors import PosthumanError, Refused, Unavailable
 from converters.child import child_environment, conversion_command
+from converters.errors import ConversionFailed, EntryBroken, ModelRefused, ParityFailed
 
 PACKAGES = Path(__file__).resolve().parent.parent.parent
 """The folder that holds `converters`."""
 
-CODES = {2: "bad_input", 3: "model_refused", 4: "conversion_failed", 5: "parity_failed", 6: "entry_broken"}
-"""What each exit code of `python -m converters` means, as `converters/errors.py` numbers them; 2 is a wrong command line."""
+CODES = {
+    2: "bad_input",
+    ModelRefused.exit_code: "model_refused",
+    ConversionFailed.exit_code: "conversion_failed",
+    ParityFailed.exit_code: "parity_failed",
+    EntryBroken.exit_code: "entry_broken",
+}
+"""What each exit code of `python -m converters` means; 2 is a wrong command line."""
 
 Report = Callable[[str, float], None]
 """Called as each stage of a conversion ends: its name and its seconds."""

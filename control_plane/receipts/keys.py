@@ -35,7 +35,7 @@ def create_receipt_key(path: Path) -> bytes:
 
 def read_receipt_key(path: Path) -> bytes:
     """32 bytes. Raises NotFound, or BadInput when others may read the file or it holds something else."""
-    text = _read_private(path).strip()
+    text = read_private(path).strip()
     try:
         key = bytes.fromhex(text.decode("ascii").removeprefix("0x"))
         if len(key) != 32:  # coincurve would fill a shorter one with zeros
@@ -54,7 +54,7 @@ def create_checkpoint_key(path: Path) -> Ed25519PrivateKey:
 
 def read_checkpoint_key(path: Path) -> Ed25519PrivateKey:
     """Raises NotFound, or BadInput when others may read the file or it holds something else."""
-    content = _read_private(path)
+    content = read_private(path)
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError) as error:
@@ -90,7 +90,8 @@ def _put_once(path: Path, content: bytes) -> None:
         scratch.unlink()
 
 
-def _read_private(path: Path) -> bytes:
+def read_private(path: Path) -> bytes:
+    """A secret file's bytes. Raises NotFound, or BadInput when others than its owner may read it."""
     try:
         mode = path.stat().st_mode
         content = path.read_bytes()

@@ -14,6 +14,7 @@ from coincurve import PrivateKey, PublicKey
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from control_plane.curve import CURVE_ORDER, HIGHEST_S
 from control_plane.did import Address, parse_address
 from control_plane.errors import BadInput
 from control_plane.receipts.receipt import Receipt, SignedReceipt
@@ -26,10 +27,6 @@ RECEIPT_TYPE = (
     "uint64 sequence,bytes32 previous,uint64 startedAt,uint64 finishedAt,uint64 unitsIn,uint64 unitsOut,"
     "uint8 status,uint64 mergeBy)"
 )
-
-CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-HIGHEST_S = CURVE_ORDER // 2
-"""EIP-2: a signature with s above this has a low-s twin by the same key; only the low one is accepted."""
 
 
 def type_hash(type_text: str) -> bytes:

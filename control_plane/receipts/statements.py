@@ -19,7 +19,7 @@ _USED_BY_ORDER = (
     select(func.sum(_OF_SAME_ORDER.c.calls_used)).where(_OF_SAME_ORDER.c.order_tx == sessions.c.order_tx).scalar_subquery()
 )
 """The quota is the order's: signing in twice must not double it. SQLite has one writer, so the sum is exact; on PostgreSQL calls of
-two sessions of one order that are reserved at the same moment may pass it by one."""
+two sessions of one order that are reserved at the same moment may pass it, by as many as there are."""
 TAKE_CHARGE = (
     update(sessions)
     .where(

@@ -18,6 +18,7 @@ from coincurve import PublicKey
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from control_plane.curve import CURVE_ORDER, HIGHEST_S
 from control_plane.did import Address, Did, TransactionHash, UnixSeconds, parse_address, parse_did, parse_transaction_hash
 from control_plane.errors import BadInput, Unauthenticated
 
@@ -25,7 +26,6 @@ STATEMENT = "Call this model through Posthuman with the order below. This signs 
 ORDER_SCHEME = "order:"
 MAX_CHARACTERS = 4000
 
-_CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
 _MESSAGE = re.compile(
     r"(?P<domain>[^\s/?#]+) wants you to sign in with your Ethereum account:\n"
@@ -141,11 +141,11 @@ def recover_signer(text: str, signature: object) -> Address:
     r, s, v = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:64], "big"), raw[64]
     if v not in (0, 1, 27, 28):
         raise Unauthenticated(f"signature: expected v 0, 1, 27 or 28, found {v}", code="signature_malformed")
-    if not 0 < r < _CURVE_ORDER or not 0 < s < _CURVE_ORDER:
+    if not 0 < r < CURVE_ORDER or not 0 < s < CURVE_ORDER:
         raise Unauthenticated(
             "signature: expected r and s between 1 and the curve's order, found one outside", code="signature_malformed"
         )
-    if s > _CURVE_ORDER // 2:
+    if s > HIGHEST_S:
         raise Unauthenticated(
             "signature: expected the low s of the two that are possible (EIP-2), found the high one", code="signature_high_s"
         )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from control_plane.chain.ocean import open_ledger
+from control_plane.curve import CURVE_ORDER
 from control_plane.did import Did, TransactionHash
 from control_plane.errors import PosthumanError
 from control_plane.settings import Settings
@@ -19,8 +20,6 @@ from deploy.local.chain import local_account
 from deploy.market import Market, MarketRefused
 from deploy.trading import buy
 
-_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-"""Number of points of secp256k1 (SEC 2, section 2.4.1): s and this minus s sign the same."""
 _EXPIRING_S = 2
 
 
@@ -96,5 +95,5 @@ def _refused(narrator: Narrator, what: str, attempt: Callable[[], object], statu
 
 def _twin(signature: bytes) -> bytes:
     """The other signature that the same key would seem to have made (EIP-2 allows only the low one)."""
-    s = _ORDER - int.from_bytes(signature[32:64], "big")
+    s = CURVE_ORDER - int.from_bytes(signature[32:64], "big")
     return signature[:32] + s.to_bytes(32, "big") + bytes([55 - signature[64]])

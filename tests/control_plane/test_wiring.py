@@ -64,10 +64,25 @@ def test_the_operators_wallet_opens_from_a_plain_key_or_an_encrypted_keystore(se
     with pytest.raises(BadInput, match="passphrase"):
         operator_wallet(named)
     kept.with_name("kept.json.passphrase").write_text("a passphrase\n")
+    kept.with_name("kept.json.passphrase").chmod(0o600)
     assert operator_wallet(named).address == wallet.address != plain.address
 
 
 def test_a_key_that_others_may_read_is_refused(settings: Settings) -> None:
     settings.operator_key_file.chmod(0o644)
     with pytest.raises(BadInput):
+        operator_wallet(settings)
+
+
+def test_a_passphrase_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    """Whoever reads it has the operator's money."""
+    path = tmp_path / "operator.json"
+    save_keystore(path, LocalWallet(bytes(range(1, 33))), "a passphrase", iterations=2)
+    passphrase = tmp_path / "operator.json.passphrase"
+    passphrase.write_text("a passphrase\n")
+    passphrase.chmod(0o600)
+    settings = read_settings({"POSTHUMAN_HOME": str(tmp_path), "POSTHUMAN_OPERATOR_KEY_FILE": str(path)})
+    assert operator_wallet(settings).address == LocalWallet(bytes(range(1, 33))).address
+    passphrase.chmod(0o644)
+    with pytest.raises(BadInput, match="only its owner may read"):
         operator_wallet(settings)

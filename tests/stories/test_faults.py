@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import select
 
 from control_plane.database import open_database, sessions
-from control_plane.did import Did, TransactionHash, parse_did
+from control_plane.did import TransactionHash, parse_did
 from control_plane.errors import PosthumanError, Unavailable
 from control_plane.receipts.receipt import Issued, SignedReceipt, receipt_id, response_hash
 from control_plane.serving.sessions import token_hash_of
@@ -226,4 +226,4 @@ def test_a_did_of_nobody_is_not_found(bob: Bob) -> None:
     with pytest.raises(MarketRefused) as caught:
         bob.market.complete(bob.token, {"model": "did:op:" + "0" * 64, "prompt": "x"})
     assert caught.value.status == 404
-    assert Did(bob.did)
+    assert bob.charged() == 0

@@ -12,11 +12,11 @@ from eth_utils.crypto import keccak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control_plane.curve import CURVE_ORDER
 from control_plane.did import Address, Bytes32, Did, TransactionHash, UnixMillis
 from control_plane.errors import BadInput
 from control_plane.receipts.receipt import CallStatus, Receipt, SignedReceipt, leaf_bytes, receipt_id
 from control_plane.receipts.signing import (
-    CURVE_ORDER,
     ReceiptSigner,
     address_of,
     domain_separator,

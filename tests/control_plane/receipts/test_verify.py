@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from control_plane.chain.ledger import KEYS_LABEL, MODEL_LABEL, OPERATOR_LABEL, DataRecord, Network, data_key
+from control_plane.curve import CURVE_ORDER
 from control_plane.did import Address, Bytes32, Did, TransactionHash, UnixMillis, UnixSeconds
 from control_plane.errors import Unavailable
 from control_plane.receipts.anchors import LOG_KEY, anchor_value
@@ -19,7 +20,7 @@ from control_plane.receipts.merkle import Tree, leaf_hash
 from control_plane.receipts.proof import Proof
 from control_plane.receipts.public_log import PublicLog
 from control_plane.receipts.receipt import CallStatus, leaf_bytes, receipt_id
-from control_plane.receipts.signing import CURVE_ORDER, ReceiptSigner
+from control_plane.receipts.signing import ReceiptSigner
 from control_plane.receipts.store import Issued
 from control_plane.receipts.tiles import TileFolder
 from control_plane.receipts.verification import Verification
