@@ -18,7 +18,7 @@ export MPLCONFIGDIR := $(CACHE)/matplotlib
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup setup-tests demo test check live bench down clean
+.PHONY: help setup setup-tests demo test check live bench coverage down clean
 
 help:
 	@echo "make demo [MODEL=folder, or MODEL=hub-id REVISION=commit]  set up, start the stack, publish, sell, call, verify"
@@ -26,6 +26,7 @@ help:
 	@echo "make check                          format, lint, types, import contracts, fast tests (under a minute)"
 	@echo "make live                           only the tests on real servers"
 	@echo "make bench                          what the gate adds to a direct call; writes docs/benchmarks.md"
+	@echo "make coverage                       which model types are converted and served (docs/model-coverage.md); goes on where it was"
 	@echo "make down | clean                   stop the stack | and remove environments, caches and state, keys included"
 
 setup:
@@ -55,6 +56,10 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m bench.gate
+
+coverage: setup
+	$(BIN)/python -m converters.coverage sweep
+	$(BIN)/python -m converters.coverage table
 
 down:
 	@if [ -x $(BIN)/posthuman ]; then $(BIN)/posthuman down; fi

@@ -51,8 +51,10 @@ models = Table(
     Column("state", String(16), nullable=False),
     Column("reason", Text, nullable=False, default=""),
     Column("published_at", Float, nullable=False),
+    Column("parity", Text, nullable=False, default="[]"),
 )
-"""The catalogue. state: `on_sale` or `withdrawn` (then `reason` says why). Amounts are decimal text: uint256 fits no column."""
+"""The catalogue. state: `on_sale` or `withdrawn` (then `reason` says why). Amounts are decimal text: uint256 fits no column.
+parity: a JSON list, see `Listing`."""
 
 nonces = Table(
     "nonces",

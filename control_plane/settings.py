@@ -12,6 +12,7 @@ from pathlib import Path
 
 from control_plane.did import Address, TokenWei, parse_address
 from control_plane.errors import BadInput
+from converters.pbtxt import PROVIDERS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -22,6 +23,7 @@ class Settings:
 
     home: the state folder; nothing is written outside it. models: the folder Triton reads, one entry a subfolder.
     log_nft: the data NFT that anchors this operator's log; None before `posthuman up` has made it.
+    providers: ONNX Runtime's providers for every entry, the preferred first. engine_cache: where TensorRT engines are kept.
     confirmations: blocks an order, a key or an anchor needs, its own included, before it counts; None: the chain's default.
     """
 
@@ -55,6 +57,8 @@ class Settings:
     web_port: int
     web_workers: int
     web_threads: int
+    providers: tuple[str, ...] = ("cpu",)
+    engine_cache: Path | None = None
 
     @property
     def models(self) -> Path:
@@ -129,4 +133,14 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         web_port=whole("WEB_PORT", 8030, 1),
         web_workers=whole("WEB_WORKERS", 2, 1),
         web_threads=whole("WEB_THREADS", 16, 1),
+        providers=_providers(text("PROVIDERS", "cpu")),
+        engine_cache=Path(text("ENGINE_CACHE", str(home / "cache" / "engines"))),
     )
+
+
+def _providers(text: str) -> tuple[str, ...]:
+    """As they are listed; `cpu` last, as the one that has every operator."""
+    found = tuple(text.split(","))
+    if found != tuple(provider for provider in PROVIDERS if provider in found) or "cpu" not in found:
+        raise BadInput("POSTHUMAN_PROVIDERS", f"some of {','.join(PROVIDERS)} in this order, cpu among them", text)
+    return found

@@ -47,6 +47,7 @@ from control_plane.serving.sessions import Sessions
 from control_plane.serving.triton import Triton
 from control_plane.settings import Settings, read_settings
 from control_plane.web import create_app
+from converters.pbtxt import Hardware
 
 
 def receipt_key_file(settings: Settings) -> Path:
@@ -95,7 +96,7 @@ def open_catalogue(settings: Settings) -> Catalogue:
     """The catalogue, its tables brought up to date."""
     engine = open_database(settings.database_url)
     migrate(engine)
-    return Catalogue(engine, settings.models)
+    return Catalogue(engine, settings.models, hardware=hardware_of(settings))
 
 
 def open_triton(settings: Settings) -> Triton:
@@ -115,7 +116,7 @@ def build_services(settings: Settings) -> Services:
         network=network_of(settings.chain_id, settings.confirmations),
         ledger=open_ledger(settings),
         server=open_triton(settings),
-        catalogue=Catalogue(engine, settings.models),
+        catalogue=Catalogue(engine, settings.models, hardware=hardware_of(settings)),
         sessions=Sessions(engine, open_nonce_key(nonce_key_file(settings))),
         store=ReceiptStore(
             engine,
@@ -176,3 +177,8 @@ def _log_nft(settings: Settings) -> Address:
     if settings.log_nft is None:
         raise BadInput("POSTHUMAN_LOG_NFT", "the address of the operator's log, which `posthuman up` makes", "nothing")
     return settings.log_nft
+
+
+def hardware_of(settings: Settings) -> Hardware:
+    """What the settings say the server's entries run on."""
+    return Hardware(providers=settings.providers, engine_cache=settings.engine_cache)

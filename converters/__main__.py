@@ -3,12 +3,14 @@
 In: the command line. Out: an entry folder; steps on stderr, or with `--json` one JSON object a line on stdout:
 
     {"stage": "export", "seconds": 1.2}                     as each stage ends
+    {"note": "this conversion is not confined: ..."}        when the kernel refused a lock: see `converters/confine.py`
     {"folder", "digest", "name", "is_new", "entry", "stages"}   last, when it went well; `entry` is `entry.json`
     {"error": "ModelRefused", "message": "..."}             last, when it did not
 
 Exit codes: 0 done, 1 a fault of ours, 2 usage, 3 refused, 4 conversion failed (also for want of disk or memory), 5 parity failed,
 6 an entry is broken.
-This module must never print what a library says on stdout.
+Before the model's first file is opened this process gives up the network and other programs, and limits its memory, time and files.
+This module must never print what a library says on stdout, or import what starts threads: a process with threads gets no namespace.
 """
 
 from __future__ import annotations
@@ -18,14 +20,22 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from converters.confine import confine, has_network_lock
+from converters.entry import PRECISIONS
 from converters.errors import ConversionFailed, ConverterError
+from converters.limits import GIB, available_memory, files_bytes, impose, limits_for
+from converters.locate import Located
 from converters.pipeline import Converted, convert
 from converters.tasks import TASKS
 
-_FILE_BYTES = 1 << 40
+_FETCHED_BYTES = 1 << 40
+"""No file that is fetched is larger; once the model's size is known, its conversion gets a limit of its own."""
+_LEAST_MEMORY_MB = 1024
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,10 +46,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--task", choices=sorted(TASKS), help="what the model is for (default: what its config.json says)")
     parser.add_argument("--revision", metavar="SHA", help="the hub commit, 40 hex digits")
     parser.add_argument("--name", help="what people call the entry (default: the model's own name)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of weights and arithmetic (default: fp32)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where fetched files are kept (default: within --out)")
     parser.add_argument("--json", action="store_true", help="JSON lines on stdout")
+    memory, seconds = "most memory it may write to (default: by size)", "most seconds of the clock (default: by size)"
+    parser.add_argument("--memory-mb", type=_whole(_LEAST_MEMORY_MB), metavar="MB", help=memory)
+    parser.add_argument("--seconds", type=_whole(1), metavar="S", help=seconds)
     given = parser.parse_args(arguments)
-    _limit()
+    _limit_fetch()
     lines = _own_stdout()
     show = _JsonLines(lines) if given.json else _Steps()
     try:
@@ -49,14 +63,19 @@ def main(arguments: list[str] | None = None) -> int:
             task=given.task,
             revision=given.revision,
             name=given.name,
+            precision=given.precision,
             cache=given.cache,
             on_stage=show.stage,
+            before_opening=lambda located: _confine(located, given, show.note),
         )
     except ConverterError as error:
         show.failed(error)
         return error.exit_code
     except (OSError, MemoryError) as error:
-        show.failed(failure := ConversionFailed(f"this machine: {type(error).__name__}: {error}"))
+        limit = (
+            f"; it may take {resource.getrlimit(resource.RLIMIT_DATA)[0] / GIB:.1f} GiB" if isinstance(error, MemoryError) else ""
+        )
+        show.failed(failure := ConversionFailed(f"this machine: {type(error).__name__}: {error}{limit}"))
         return failure.exit_code
     show.done(converted)
     return 0
@@ -67,6 +86,9 @@ class _Steps:
 
     def stage(self, stage: str, seconds: float) -> None:
         print(f"  {stage:<8}{seconds:7.1f} s", file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        print(f"  {text}", file=sys.stderr, flush=True)
 
     def failed(self, error: ConverterError) -> None:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -83,6 +105,9 @@ class _JsonLines:
 
     def stage(self, stage: str, seconds: float) -> None:
         self._write({"stage": stage, "seconds": seconds})
+
+    def note(self, text: str) -> None:
+        self._write({"note": text})
 
     def failed(self, error: ConverterError) -> None:
         self._write({"error": type(error).__name__, "message": str(error)})
@@ -103,11 +128,39 @@ class _JsonLines:
         print(json.dumps(record), file=self._stream, flush=True)
 
 
-def _limit() -> None:
+def _confine(located: Located, given: argparse.Namespace, note: Callable[[str], None]) -> None:
+    """Give up what a conversion does not need, and say what could not be given up: a stranger's file is opened next."""
+    limits = limits_for(files_bytes(located.folder), available_memory())
+    if given.memory_mb is not None:
+        limits = replace(limits, memory_bytes=min(limits.memory_bytes, given.memory_mb << 20))
+    if given.seconds is not None:
+        limits = replace(
+            limits, wall_s=min(limits.wall_s, given.seconds), cpu_s=min(limits.cpu_s, given.seconds * (os.cpu_count() or 1))
+        )
+    left = confine(given.out)
+    if left:
+        kept = "it cannot reach the network" if has_network_lock(left) else "it could reach the network"
+        note(f"this conversion is only partly confined, {kept}: {'; '.join(left)}")
+    impose(limits)
+
+
+def _limit_fetch() -> None:
     """No core files, since they would hold a stranger's weights; no file past a size that no model has."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_BYTES if hard == resource.RLIM_INFINITY else min(_FILE_BYTES, hard), hard))
+    most = _FETCHED_BYTES if hard == resource.RLIM_INFINITY else min(_FETCHED_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """A type for the command line: whole numbers from `least`."""
+
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and int(text) >= least):
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least}, found {text!r}")
+        return int(text)
+
+    return number
 
 
 def _own_stdout() -> TextIO:

@@ -73,9 +73,16 @@ def conversion_command(
     task: str | None = None,
     revision: str | None = None,
     name: str | None = None,
+    precision: str | None = None,
     cache: Path | None = None,
 ) -> list[str]:
     """The command line of `python -m converters` with JSON lines on stdout; see `converters/__main__.py` for the lines."""
-    options = {"--task": task, "--revision": revision, "--name": name, "--cache": None if cache is None else str(cache)}
+    options = {
+        "--task": task,
+        "--revision": revision,
+        "--name": name,
+        "--precision": precision,
+        "--cache": None if cache is None else str(cache),
+    }
     given = [part for option, value in options.items() if value is not None for part in (f"{option}={value}",)]
     return [sys.executable, "-m", "converters", f"--out={out}", "--json", *given, "--", model]

@@ -6,7 +6,8 @@ Layout of a folder `<entry>/`:
 
     entry.json            this module's record
     1/model.onnx          the graph; 1/model.onnx_data when the weights are external
-    1/tokenizer.json      and the other tokenizer files
+    1/tokenizer.json      and the other tokenizer and processor files
+    probes.json           calls with PyTorch's answers, for anyone to ask again
     config.pbtxt          derived when the entry is loaded; not part of the entry: never hashed, never trusted
 """
 
@@ -30,6 +31,8 @@ ModelDigest = NewType("ModelDigest", str)
 FORMAT = "posthuman/entry/v1"
 DIGEST_PREFIX = b"posthuman/model/v1\0"
 DERIVED = "config.pbtxt"
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
+"""What `Entry.precision` may be: arithmetic in float32; in half precision, for GPUs; weights of 8 or 4 bits, for CPUs."""
 _READ_BYTES = 1 << 20
 
 
@@ -49,6 +52,8 @@ class Entry:
     details: what the entry's backend needs and no other part reads: for `generate`, context length, end tokens and defaults;
         for `predict`, pooling, labels and the graph's own input names. `tasks.py` says which keys each task has.
     source: where the model came from: `id`, `revision`, `licence` (or null), and the SHA-256 of each source file.
+    export: `route` and `why`: how the graph was made.
+    quality: what a shortcut in precision costs, measured: per measure its name, the value and that of the full-precision entry.
     parity: per output, worst absolute and relative difference, the bound, and the sizes tried.
     parents: model digests this model was trained from; empty for a published one.
     """
@@ -62,6 +67,8 @@ class Entry:
     outputs: tuple[Tensor, ...]
     details: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
+    export: Mapping[str, Any] = field(default_factory=dict)
+    quality: tuple[Mapping[str, Any], ...] = ()
     parity: tuple[Mapping[str, Any], ...] = ()
     parents: tuple[str, ...] = ()
 
@@ -77,6 +84,8 @@ class Entry:
             "outputs": [tensor.to_json() for tensor in self.outputs],
             "details": dict(self.details),
             "source": dict(self.source),
+            "export": dict(self.export),
+            "quality": [dict(line) for line in self.quality],
             "parity": [dict(line) for line in self.parity],
             "parents": list(self.parents),
         }
@@ -100,6 +109,8 @@ class Entry:
             outputs=tuple(Tensor.from_json(tensor) for tensor in record["outputs"]),
             details=dict(record["details"]),
             source=dict(record["source"]),
+            export=dict(record["export"]),
+            quality=tuple(dict(line) for line in record["quality"]),
             parity=tuple(dict(line) for line in record["parity"]),
             parents=tuple(str(parent) for parent in record["parents"]),
         )

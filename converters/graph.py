@@ -5,6 +5,7 @@ In: a `.onnx` file. Out: its tensors, or ModelRefused. This module must never lo
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ _DTYPES = {
     onnx.TensorProto.UINT8: "UINT8",
     onnx.TensorProto.BOOL: "BOOL",
 }
+_VALUES = 2**40
 _EXTERNAL_KEYS = {"location", "offset", "length", "checksum"}
 
 
@@ -39,7 +41,13 @@ def refuse_external_data(model_path: Path, folder: Path) -> frozenset[str]:
     CVE-2022-25882, CVE-2024-27318 and their relatives are refused before a library that resolves such paths sees the file.
     """
     files = set()
-    for tensor in _tensors(_read(model_path)):
+    model = _read(model_path)
+    _refuse_names_said_twice(model_path.name, model)
+    for tensor in _tensors(model):
+        if any(length < 0 for length in tensor.dims) or math.prod(tensor.dims) > _VALUES:
+            raise ModelRefused(
+                f"{model_path.name}: tensor {tensor.name!r}: expected at most {_VALUES} values, found {list(tensor.dims)}"
+            )
         if tensor.data_location != onnx.TensorProto.EXTERNAL and not tensor.external_data:
             continue
         keys = [line.key for line in tensor.external_data]
@@ -49,6 +57,15 @@ def refuse_external_data(model_path: Path, folder: Path) -> frozenset[str]:
         _check_location(model_path.name, tensor.name, said, folder)
         files.add(said["location"])
     return frozenset(files)
+
+
+def _refuse_names_said_twice(name: str, model: Any) -> None:
+    """Two initializers of one name: one library checks the first, another loads the last."""
+    names = [tensor.name for tensor in model.graph.initializer]
+    names += [tensor.values.name for tensor in model.graph.sparse_initializer]
+    if len(set(names)) != len(names):
+        twice = next(one for one in names if names.count(one) > 1)
+        raise ModelRefused(f"{name}: expected one initializer of each name, found {twice!r} twice")
 
 
 def graph_tensors(model_path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

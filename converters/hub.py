@@ -28,6 +28,8 @@ FETCHED = (
     "vocab.json",
     "vocab.txt",
     "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
     "modules.json",
     "sentence_bert_config.json",
     "1_Pooling/config.json",

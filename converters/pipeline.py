@@ -21,17 +21,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from converters.entry import Entry, ModelDigest, model_digest, triton_name, write_entry
+from converters.entry import PRECISIONS, Entry, ModelDigest, model_digest, triton_name, write_entry
 from converters.errors import EntryBroken, ModelRefused
+from converters.limits import files_bytes
+from converters.locate import Located, locate
 from converters.offline import go_offline
-from converters.source import Source, locate, stage
-from converters.tasks import Task, outputs_of, task_named, task_of
+from converters.room import Way, require_room_to_stage, way_for
+from converters.source import Source, require_tokenizer, stage
+from converters.tasks import inputs_of, outputs_of, task_named, task_of
+from converters.tasks.task import Task
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _TOOLS = ("onnx", "optimum-onnx", "tokenizers", "torch", "transformers")
 _SCRATCH = ".converting-"
 
 OnStage = Callable[[str, float], None]
+BeforeOpening = Callable[[Located], None]
 
 
 @dataclass(frozen=True)
@@ -52,58 +57,66 @@ def convert(
     task: str | None = None,
     revision: str | None = None,
     name: str | None = None,
+    precision: str = "fp32",
     parents: tuple[str, ...] = (),
     cache: Path | None = None,
     on_stage: OnStage | None = None,
+    before_opening: BeforeOpening | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Converted:
     """Convert a model into `out/<triton name>/`; the same files and the same tools give the same digest.
 
     model: a local folder, or a hub id as `org/name@revision`. name: what people call the entry; the folder's or the id's own name
-    otherwise. parents: model digests it was trained from. cache: where fetched files are kept; within `out` otherwise.
-    on_stage: told each stage and its seconds as it ends.
+    otherwise. precision: one of PRECISIONS; the float32 graph is made and compared first in any case. parents: model digests it was
+    trained from. cache: where fetched files are kept; within `out` otherwise.
+    on_stage: told each stage and its seconds as it ends. before_opening: called when the files are here and none has been opened:
+    the moment for a process of its own to give up the network and to limit itself.
 
     Raises ModelRefused, ConversionFailed or ParityFailed; then nothing new is in `out`. EntryBroken when an entry of that name is
     there with other contents. Again: an identical finished entry is kept, and what a killed run left is removed.
     """
     stages = _Stages(on_stage, clock)
-    chosen = None if task is None else task_named(task)
+    if task is not None:
+        task_named(task)  # a name we do not have is refused before anything is fetched
     if name is not None and not _NAME.fullmatch(name):
         raise ModelRefused(f"name: expected 1 to 96 letters, digits, '.', '_' or '-', found {name!r}")
+    if precision not in PRECISIONS:
+        raise ModelRefused(f"precision: expected one of {', '.join(PRECISIONS)}, found {precision!r}")
     out.mkdir(parents=True, exist_ok=True)
     with _scratch(out) as scratch:
         with stages("fetch"):
             located = locate(model, revision, cache or out / ".cache")
         go_offline()
+        if before_opening is not None:
+            before_opening(located)
         with stages("scan"):
+            require_room_to_stage(files_bytes(located.folder), out)
             source = stage(located, scratch / "source")
-            chosen = chosen or _task_of(source)
+            chosen = _task_of(source, task)
+            if chosen.reads_text:
+                require_tokenizer(source)
         with stages("start"):
             # Importing the exporter takes some seconds: a refusal does not wait for it, and no loader is there before the scan.
-            from converters import describe, onnx_export, parity, pooling, tokenizer
+            from converters.large import make_large
+            from converters.make import make
+        way = way_for(source, chosen, precision, out)
         folder = scratch / "entry"
         (folder / "1").mkdir(parents=True)
-        with stages("load"):
-            pools = pooling.pooling_of(source) if chosen.name == "feature-extraction" else None
-            written = tokenizer.write_tokenizer(tokenizer.load_tokenizer(source.folder), folder / "1" / "tokenizer.json")
-            torch_model = onnx_export.load_model(source, chosen, written.pad_token_id)
-        with stages("export"):
-            graph = onnx_export.export(torch_model, chosen, scratch / "export", folder / "1")
-            details = describe.details_of(chosen, torch_model, written, pools, graph)
-        with stages("parity"):
-            lines = parity.check_parity(torch_model, graph.path, chosen, details, onnx_export.PRECISION)
+        made = (make_large if way is Way.STREAMED else make)(source, chosen, precision, folder, scratch, stages)
         with stages("entry"):
             entry = Entry(
                 name=name or _name_of(source),
                 task=chosen.name,
                 backend=chosen.backend,
-                architecture=type(torch_model).__name__,
-                precision=onnx_export.PRECISION,
-                inputs=chosen.inputs,
-                outputs=outputs_of(chosen, width=_width(details)),
-                details=details,
+                architecture=made.architecture,
+                precision=precision,
+                inputs=inputs_of(chosen, made.details),
+                outputs=outputs_of(chosen, made.details),
+                details=made.details,
                 source=_stated(source),
-                parity=lines,
+                export=made.export,
+                quality=made.quality,
+                parity=made.parity,
                 parents=parents,
             )
             write_entry(folder, entry)
@@ -123,7 +136,8 @@ class _Stages:
     def __call__(self, stage: str) -> Iterator[None]:
         began = self._clock()
         yield
-        self.seconds[stage] = round(self._clock() - began, 3)
+        # A stage that is done twice, as an export by a second route, took the time of both.
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + self._clock() - began, 3)
         if self._on_stage is not None:
             self._on_stage(stage, self.seconds[stage])
 
@@ -183,18 +197,18 @@ def _keep(folder: Path, target: Path, digest: ModelDigest) -> tuple[Path, bool]:
     return target, False
 
 
-def _task_of(source: Source) -> Task:
+def _task_of(source: Source, name: str | None) -> Task:
     """A model with sentence-transformers' description is an embedding model, whatever head it was trained with."""
-    return task_named("feature-extraction") if source.document("modules.json") else task_of(source.architectures)
+    if name is not None:
+        return task_named(name, source.architectures)
+    if source.document("modules.json"):
+        return task_named("feature-extraction")
+    return task_of(source.architectures, source.reads)
 
 
 def _name_of(source: Source) -> str:
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", source.identifier.rsplit("/", 1)[-1]).strip("-._")[:96]
     return plain or "model"
-
-
-def _width(details: Mapping[str, Any]) -> int:
-    return int(details["dimensions"]) if "dimensions" in details else len(details["labels"]) if "labels" in details else -1
 
 
 def _stated(source: Source) -> dict[str, Any]:

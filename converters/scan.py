@@ -7,6 +7,7 @@ library, follow a link, or repair what it finds.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
@@ -62,8 +63,28 @@ JSON_BYTES = 128 << 20
 JSON_DEPTH = 64
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _NUMBER = 2**40
-_LAYERS = 1024
-_POSITIONS = 2**24
+_BOUNDS = (
+    (re.compile(r"layers?$|depths?$|blocks$|experts$|stages$"), 1024),
+    (re.compile(r"position|n_ctx"), 2**24),
+)
+"""Keys of a `config.json` and the most they may say; any other whole number may be 2**40."""
+_PROCESSOR_BOUNDS = (
+    (re.compile(r"pixels"), 2**28),
+    (re.compile(r"size|height|width|edge|patch"), 2**15),
+    (re.compile(r"chunk_length|_seconds|_s$"), 3600),
+    (re.compile(r"sampling_rate|n_samples|fft|hop|win|frames|bins|max_length"), 2**26),
+)
+"""The same for a `preprocessor_config.json`: what an image is resized to and how much sound is padded to is decided by these."""
+_PROCESSOR_BYTES = 16 << 20
+_CLASS_KEYS = ("image_processor_type", "feature_extractor_type", "processor_class", "tokenizer_class", "video_processor_type")
+_TOKEN_KEYS = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+)
 _DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "auto"})
 _ATTENTIONS = frozenset({"eager", "sdpa"})
 
@@ -92,6 +113,8 @@ def refuse_name(relative: PurePosixPath) -> None:
 
 def refuse_content(relative: PurePosixPath, head: bytes) -> None:
     """Raises ModelRefused when a file's first bytes are a pickle's, an archive's or a program's, whatever its name says."""
+    if head[257:262] == b"ustar":
+        raise ModelRefused(f"{relative}: expected plain data, found a tar archive")
     for magic, kind in _MAGICS.items():
         if head.startswith(magic):
             raise ModelRefused(f"{relative}: expected plain data, found {kind}")
@@ -123,11 +146,16 @@ def refuse_code_in(name: str, document: Any) -> None:
         for key, value in node.items():
             if key in REFUSED_KEYS and value not in (None, False, {}, []):
                 raise ModelRefused(f"{name}: expected no {key!r}: {REFUSED_KEYS[key]}")
-            if key.endswith("attn_implementation") and value is not None and value not in _ATTENTIONS:
+            # transformers sets whatever a configuration says as an attribute, Python's own and its inner names among them.
+            if key.startswith("__") and (key, value) != ("__type", "AddedToken"):
+                raise ModelRefused(f"{name}: expected no key of Python's own, found {key!r}")
+            if "attn_implementation" in key and value is not None and value not in _ATTENTIONS:
                 raise ModelRefused(f"{name}: {key} must be one of {sorted(_ATTENTIONS)}, found {value!r}: kernels are code")
             # transformers opens these wherever they point; it ignores the path of the special tokens, which old models carry.
             if key.endswith("_file") and isinstance(value, str) and key != "special_tokens_map_file":
                 raise ModelRefused(f"{name}: {key} must be null, since files are found by their names; found {value!r}")
+            if key == "backbone" and isinstance(value, str) and (value[:1] in "/.~" or ".." in value):
+                raise ModelRefused(f"{name}: backbone must be a model's name, found the path {value!r}")
             if key == "chat_template":
                 refuse_template(name, value)
 
@@ -152,22 +180,48 @@ def check_config(config: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     if not isinstance(architectures, list) or not all(isinstance(item, str) and item.isidentifier() for item in architectures):
         raise ModelRefused(f"{name}: architectures must be a list of class names, found {architectures!r}")
     for node in _walk(config):
-        if not isinstance(node, dict):
-            continue
-        for key, value in node.items():
-            if key in ("torch_dtype", "dtype") and value is not None and value not in _DTYPES:
-                raise ModelRefused(f"{name}: {key} must be one of {sorted(_DTYPES)}, found {value!r}")
-            if isinstance(value, int) and abs(value) > _bound_of(key):
-                raise ModelRefused(f"{name}: {key} must be at most {_bound_of(key)}, found {value}")
+        for key in ("torch_dtype", "dtype") if isinstance(node, dict) else ():
+            if node.get(key) is not None and node[key] not in _DTYPES:
+                raise ModelRefused(f"{name}: {key} must be one of {sorted(_DTYPES)}, found {node[key]!r}")
+    _check_numbers(name, config, _BOUNDS)
     return model_type, tuple(architectures)
 
 
-def _bound_of(key: str) -> int:
-    if re.search(r"(?:num_.*layers|n_layers?$)", key):
-        return _LAYERS
-    if re.search(r"(?:position|n_ctx)", key):
-        return _POSITIONS
-    return _NUMBER
+def check_processor(name: str, document: Mapping[str, Any]) -> None:
+    """Raises ModelRefused for a `preprocessor_config.json` that names no plain class, or sizes that no image or sound has."""
+    if len(json.dumps(document)) > _PROCESSOR_BYTES:
+        raise ModelRefused(f"{name}: expected at most {_PROCESSOR_BYTES} bytes, found more")
+    for node in _walk(document):
+        for key in _CLASS_KEYS if isinstance(node, dict) else ():
+            if node.get(key) is not None and not (isinstance(node[key], str) and node[key].isidentifier()):
+                raise ModelRefused(f"{name}: {key} must be a class name, found {node[key]!r:.80}")
+    _check_numbers(name, document, _PROCESSOR_BOUNDS)
+
+
+def check_generation(name: str, document: Mapping[str, Any]) -> None:
+    """Raises ModelRefused for a `generation_config.json` whose tokens are no tokens, or whose numbers are absurd."""
+    for key in _TOKEN_KEYS:
+        value = document.get(key)
+        tokens = value if isinstance(value, list) else [value]
+        if not all(token is None or (type(token) is int and abs(token) < 2**31) for token in tokens):
+            raise ModelRefused(f"{name}: {key} must be a token's number, or a list of such, found {value!r:.80}")
+    _check_numbers(name, document, ())
+
+
+def _check_numbers(name: str, document: Any, bounds: tuple[tuple[re.Pattern[str], int], ...]) -> None:
+    """Every number in the document, at any depth, against the bound of the nearest key above it."""
+    waiting: list[tuple[str, Any]] = [("", document)]
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += ((str(inner), item) for inner, item in value.items())
+        elif isinstance(value, list):
+            waiting += ((key, item) for item in value)
+        elif isinstance(value, int | float):
+            bound = next((bound for pattern, bound in bounds if pattern.search(key)), None)
+            # A mask may be -3.4e38; a number of layers may not be, also when it is written 1e9.
+            if abs(value) > (bound or (_NUMBER if isinstance(value, int) else math.inf)) or math.isinf(value):
+                raise ModelRefused(f"{name}: {key} must be at most {bound or _NUMBER}, found {value}")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -19,14 +19,14 @@ from typing import Any
 
 from converters import hub, scan, weights
 from converters.errors import ModelRefused
-from converters.graph import refuse_external_data
+from converters.locate import Located
 
-_HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[^@]+))?")
-_REVISION = re.compile(r"[0-9a-f]{40}")
 _FILES = 10_000
 _TEXT_BYTES = 4 << 20
 _TOKENIZERS = ({"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"vocab.txt"})
 """Any of these sets makes a fast tokenizer; a tokenizer that exists only as Python code or as a `.model` file does not."""
+_FILMS = ("VideoMAE", "Vivit", "Tvlt", "Tvp")
+"""What the processors' names begin with that take several pictures at once."""
 _VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json"})
 """Their keys are a model's tokens, which may be any word; only the `tokenizers` library reads them, as data."""
 _ALLOWED = frozenset(name for name in hub.FETCHED if "*" not in name)
@@ -50,37 +50,26 @@ class Source:
         """A parsed JSON file, an empty object when the model has no such file."""
         return self.documents.get(name, {})
 
+    @property
+    def has_tokenizer(self) -> bool:
+        """Are the files of a fast tokenizer there?"""
+        return any(needed <= set(self.files) for needed in _TOKENIZERS)
 
-@dataclass(frozen=True)
-class Located:
-    """Where a model's files are, before any of them was opened. `identifier` holds no path of this machine."""
-
-    folder: Path
-    identifier: str
-    revision: str | None
-
-
-def locate(model: str, revision: str | None, cache: Path) -> Located:
-    """Find a local folder, or fetch a hub model into `cache`; a folder of that name wins, unless a revision is given.
-
-    Raises ModelRefused for a hub id without a full commit, or something that is neither; ConversionFailed when the hub is away.
-    """
-    folder, match = Path(model), _HUB_ID.fullmatch(model)
-    pinned = revision or (match["revision"] if match else None)
-    if model and folder.is_dir() and pinned is None:
-        return Located(folder, folder.resolve().name, None)
-    if match is None:
-        raise ModelRefused(f"model: expected a folder, or a hub id as org/name@revision; found {model!r}")
-    if revision and match["revision"] and revision != match["revision"]:
-        raise ModelRefused(f"model: expected one revision, found {match['revision']!r} and {revision!r}")
-    if pinned is None or not _REVISION.fullmatch(pinned):
-        raise ModelRefused(
-            f"model: {match['id']!r} is no folder here, and a hub model must be pinned to a commit: give"
-            f" {match['id']}@<40 hex digits> or --revision (the hub shows it under 'Files' > 'History'); found {pinned!r}"
-        )
-    fetched = cache / "hub" / match["id"].replace("/", "--") / pinned
-    hub.fetch(match["id"], pinned, fetched)
-    return Located(fetched, match["id"], pinned)
+    @property
+    def reads(self) -> str:
+        """What the model is fed, as its files tell: "texts", "images", "sounds", or "others": films, or several of these."""
+        processor, config = self.document("preprocessor_config.json"), self.document("config.json")
+        named = str(processor.get("image_processor_type") or processor.get("feature_extractor_type") or "")
+        if "sampling_rate" in processor:
+            return "sounds"
+        if named.startswith(_FILMS):
+            return "others"
+        if any("Vision" in architecture for architecture in self.architectures):
+            return "images"
+        if processor:
+            return "others" if self.has_tokenizer else "images"
+        is_of_pixels = "vocab_size" not in config and {"image_size", "num_channels"} & set(config)
+        return "images" if is_of_pixels else "texts"
 
 
 def stage(located: Located, into: Path) -> Source:
@@ -98,8 +87,11 @@ def stage(located: Located, into: Path) -> Source:
     if "config.json" not in documents:
         raise ModelRefused(f"{located.identifier}: expected a config.json, found none")
     model_type, architectures = scan.check_config(documents["config.json"])
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        scan.check_processor(name, documents.get(name, {}))
+    scan.check_generation("generation_config.json", documents.get("generation_config.json", {}))
     _check_weights(into, files, documents)
-    _check_tokenizer(located.identifier, files, documents)
+    _check_tokenizer_class(documents)
     return Source(
         folder=into,
         identifier=located.identifier,
@@ -138,6 +130,9 @@ def _survey(folder: Path) -> list[PurePosixPath]:
             scan.refuse_content(relative, _head(path))
             if relative.suffix == ".onnx":
                 # Never used, since we export our own; but a graph that points outside says what kind of folder this is.
+                # Imported here: the library starts threads, and the process that has threads can no longer be confined.
+                from converters.graph import refuse_external_data
+
                 refuse_external_data(path, path.parent)
             elif str(relative) in _ALLOWED or _ALLOWED_PATTERN.fullmatch(str(relative)):
                 wanted.append(relative)
@@ -189,12 +184,16 @@ def _check_weights(folder: Path, files: Mapping[str, str], documents: Mapping[st
         weights.check_index(documents[index], headers)
 
 
-def _check_tokenizer(identifier: str, files: Mapping[str, str], documents: Mapping[str, Any]) -> None:
-    if not any(needed <= set(files) for needed in _TOKENIZERS):
+def require_tokenizer(source: Source) -> None:
+    """Raises ModelRefused unless the model has the files of a fast tokenizer; only tasks that read texts need one."""
+    if not source.has_tokenizer:
         raise ModelRefused(
-            f"{identifier}: expected a tokenizer.json, or the vocabulary of a fast tokenizer (vocab.json and merges.txt, or"
+            f"{source.identifier}: expected a tokenizer.json, or the vocabulary of a fast tokenizer (vocab.json and merges.txt, or"
             " vocab.txt); found neither. A tokenizer that exists only as code or as a SentencePiece file is not converted"
         )
+
+
+def _check_tokenizer_class(documents: Mapping[str, Any]) -> None:
     tokenizer_class = documents.get("tokenizer_config.json", {}).get("tokenizer_class")
     if tokenizer_class is not None and not (isinstance(tokenizer_class, str) and tokenizer_class.isidentifier()):
         raise ModelRefused(f"tokenizer_config.json: tokenizer_class must be a class name, found {tokenizer_class!r}")

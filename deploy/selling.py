@@ -28,7 +28,7 @@ from deploy.progress import Steps
 
 _CONVERSION_WITHIN_S = 3600.0
 
-_STAGES = ("fetch", "scan", "start", "load", "export", "parity", "entry")
+_STAGES = ("fetch", "scan", "start", "load", "export", "parity", "probes", "entry")
 """What a conversion does, in its order; only what is shown depends on it."""
 
 _SAYINGS = {
@@ -40,6 +40,7 @@ _SAYINGS = {
     "metadata": "encrypted DDO on chain",
     "store": "copy in object storage",
     "load": "Triton loads it",
+    "parity": "ask Triton, compare with PyTorch",
     "compare": "compare disk, Triton and chain",
     "on sale": "on sale",
 }
@@ -67,6 +68,7 @@ def publishing_market(services: Services, store: ObjectStore | None, report: Cal
             task=request.task,
             revision=request.revision,
             name=entry_name(request.name),
+            precision=request.precision,
             environ=os.environ,
             scratch=settings.home / "cache" / "conversion",
             timeout_s=_CONVERSION_WITHIN_S,

@@ -40,7 +40,7 @@ from control_plane.serving.sessions import Sessions
 from control_plane.settings import Settings, read_settings
 from control_plane.web import create_app
 from converters.entry import Entry, ModelDigest, model_digest, triton_name, write_entry
-from converters.tasks import outputs_of, task_named
+from converters.tasks import TASKS, outputs_of
 from tests.simulators.inference import SimulatedServer
 from tests.simulators.ledger import SimulatedLedger
 
@@ -71,7 +71,7 @@ def make_entry(models: Path, task: str, name: str) -> tuple[str, ModelDigest]:
     (part / "1").mkdir(parents=True)
     (part / "1" / "model.onnx").write_bytes(hashlib.shake_256(name.encode()).digest(5000))
     (part / "1" / "tokenizer.json").write_text(json.dumps({"model": name}))
-    kind = task_named(task)
+    kind = TASKS[task]
     entry = Entry(
         name=name,
         task=task,
@@ -79,7 +79,7 @@ def make_entry(models: Path, task: str, name: str) -> tuple[str, ModelDigest]:
         architecture="Simulated",
         precision="fp32",
         inputs=kind.inputs,
-        outputs=outputs_of(kind, width=DIMENSIONS),
+        outputs=outputs_of(kind, {"dimensions": DIMENSIONS, "graph_outputs": []}),
         details={"context_length": CONTEXT_LENGTH},
     )
     write_entry(part, entry)

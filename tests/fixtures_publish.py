@@ -1,4 +1,4 @@
-"""A market for publishing, in one folder: any chain, a real catalogue, an inference server that only remembers names.
+"""A market for publishing, in one folder: any chain, a real catalogue, an inference server that knows the answers to probes.
 
 `Breaking` breaks one call of any part, before it is done or after.
 """
@@ -12,15 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Engine
+
 from control_plane.chain.ledger import Ledger
 from control_plane.database import metadata, open_database
 from control_plane.did import Address, TokenWei
 from control_plane.errors import NotFound, OutcomeUnknown, Unavailable
 from control_plane.flows.open_log import open_log
 from control_plane.flows.publish import Market, Request
+from control_plane.serving import oip
 from control_plane.serving.catalogue import Catalogue
 from control_plane.serving.inference import Generated, TensorAnswer
 from converters.entry import Entry, ModelDigest, write_entry
+from converters.probes import Probe, ProbeTensor, infer_request, read_probes, texts, write_probes
 from converters.tensors import Tensor
 from tests.fixtures_chain import ONE, Chain
 
@@ -62,11 +66,16 @@ class Breaking:
 
 
 class NamesServer:
-    """An inference server that answers nothing and remembers what is loaded."""
+    """An inference server that remembers what is loaded, and answers an entry's probes as the entry itself says.
 
-    def __init__(self) -> None:
+    off_by: what it adds to every number of an answer.
+    """
+
+    def __init__(self, models: Path) -> None:
+        self._models = models
         self.names: set[str] = set()
         self.loads: list[str] = []
+        self.off_by = 0.0
 
     def is_ready(self) -> bool:
         return True
@@ -82,6 +91,14 @@ class NamesServer:
         self.names.discard(name)
 
     def infer(self, name: str, body: bytes, header_length: int | None) -> TensorAnswer:
+        if name not in self.names:
+            raise NotFound(name)
+        for probe in read_probes(self._models / name):
+            if infer_request(probe)[0] == body:
+                (expected,) = probe.outputs
+                numbers = [number + self.off_by for number in oip.numbers(oip.RawTensor("FP32", expected.shape, expected.raw))]
+                values = oip.Values(expected.name, "FP32", expected.shape, tuple(numbers))
+                return oip.write_answer(name, [values], oip.Wanted((), {None: True}))
         raise NotFound(name)
 
     def generate(self, name: str, fields: Mapping[str, Any]) -> Generated:
@@ -102,13 +119,13 @@ class Store:
         return f"memory://{folder.name}"
 
 
-def make_entry(folder: Path, weights: bytes = b"weights") -> Path:
-    """An entry that no backend could run; enough to be published."""
+def make_entry(folder: Path, weights: bytes = b"weights", licence: str | None = "apache-2.0") -> Path:
+    """An entry that no backend could run; enough to be published by a server that knows the answers to its probes."""
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "model.onnx").write_bytes(weights)
     (folder / "1" / "tokenizer.json").write_text("{}")
     text, answer = Tensor("text_input", "BYTES", (-1,)), Tensor("embedding", "FP32", (-1, 8))
-    source = {"id": "tiny", "revision": None, "licence": "apache-2.0", "files": {"model.safetensors": "00"}}
+    source = {"id": "tiny", "revision": None, "licence": licence, "files": {"model.safetensors": "00"}}
     write_entry(
         folder,
         Entry(
@@ -121,10 +138,17 @@ def make_entry(folder: Path, weights: bytes = b"weights") -> Path:
             outputs=(answer, Tensor("prompt_tokens", "INT32", (-1,))),
             details={"context_length": 64},
             source=source,
+            export={"route": "optimum", "why": "optimum has a configuration for bert with feature-extraction"},
             parity=({"output": "embedding", "worst": 1e-6, "bound": 1e-4},),
         ),
     )
+    write_probes(folder, tuple(_probe(["a text"] * count) for count in (1, 2, 3)))
     return folder
+
+
+def _probe(asked: list[str]) -> Probe:
+    raw = oip.pack("FP32", [0.25 * (place % 5) for place in range(8 * len(asked))])
+    return Probe((texts("text_input", asked),), (ProbeTensor("embedding", "FP32", (len(asked), 8), raw),), bound=1e-4)
 
 
 @dataclass
@@ -141,6 +165,7 @@ class Stand:
     kept: Store
     market: Market
     entry: Path
+    engine: Engine
 
     def request(self, **changes: Any) -> Request:
         asked = Request(model=str(self.entry), name="Tiny", rate=TokenWei(ONE), timeout_s=3600, author="Alice")
@@ -152,7 +177,7 @@ def open_stand(chain: Chain, folder: Path) -> Stand:
     metadata.create_all(engine)
     operator = chain.wallets["operator"]
     models = folder / "models"
-    ledger, names, kept = Breaking(chain.ledger), NamesServer(), Store({})
+    ledger, names, kept = Breaking(chain.ledger), NamesServer(models), Store({})
     server, catalogue, store = Breaking(names), Breaking(Catalogue(engine, models)), Breaking(kept)
 
     def convert(request: Request, out: Path) -> Path:
@@ -176,7 +201,7 @@ def open_stand(chain: Chain, folder: Path) -> Stand:
         publications=folder / "publications",
         clock=chain.now,
     )
-    return Stand(chain, folder, ledger, server, catalogue, store, names, kept, market, make_entry(folder / "entry"))
+    return Stand(chain, folder, ledger, server, catalogue, store, names, kept, market, make_entry(folder / "entry"), engine)
 
 
 def log_of(ledger: Ledger, chain: Chain) -> Address:

@@ -109,7 +109,7 @@ def write(folder: Path) -> None:
             architecture="WordTable",
             precision="fp32",
             inputs=task.inputs,
-            outputs=outputs_of(task, width=DIMENSIONS),
+            outputs=outputs_of(task, details),
             details=details,
             source={"id": "tests/make_smoke_entry.py", "licence": "Apache-2.0"},
         ),

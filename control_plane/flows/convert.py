@@ -49,6 +49,7 @@ def convert_in_child(
     task: str | None,
     revision: str | None,
     name: str | None,
+    precision: str | None = None,
     environ: Mapping[str, str],
     scratch: Path,
     timeout_s: float,
@@ -65,7 +66,7 @@ def convert_in_child(
     with (
         errors.open("w", encoding="utf-8") as stderr,
         subprocess.Popen(
-            conversion_command(model, out, task=task, revision=revision, name=name, cache=scratch / "hub"),
+            conversion_command(model, out, task=task, revision=revision, name=name, precision=precision, cache=scratch / "hub"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -121,6 +122,8 @@ def _follow(child: subprocess.Popen[str], report: Report) -> Mapping[str, Any]:
             last = record
             if "stage" in record:
                 report(str(record["stage"]), float(record.get("seconds", 0.0)))
+            elif "note" in record:
+                report(str(record["note"]), 0.0)  # what whoever waits must know, such as a lock that did not close
     return last
 
 

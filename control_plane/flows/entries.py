@@ -95,8 +95,11 @@ def install(found: Obtained, models: Path) -> Installed:
     return Installed(target, entry, Bytes32(digest))
 
 
-def describe(installed: Installed) -> dict[str, Any]:
-    """What a buyer reads about a model, computed from its files; nothing here is typed by hand."""
+def describe(installed: Installed, licence: str) -> dict[str, Any]:
+    """What a buyer reads about a model, computed from its files; nothing here is typed by hand, but for a licence that is given.
+
+    licence: what the document states. Where the model's own files do not, it says that the publisher gave it.
+    """
     entry, lines = installed.entry, manifest(installed.folder)
     return {
         "task": entry.task,
@@ -109,6 +112,9 @@ def describe(installed: Installed) -> dict[str, Any]:
         "files": len(lines),
         "size_bytes": sum(line.size for line in lines),
         "source": {name: entry.source.get(name) for name in ("id", "revision", "licence")},
+        "licence_given_by": "model" if licence == entry.source.get("licence") else "publisher",
+        "route": entry.export.get("route"),
+        "quality": [dict(line) for line in entry.quality],
         "parity": [dict(line) for line in entry.parity],
         "parents": list(entry.parents),
     }

@@ -2,17 +2,18 @@
 
 In: a request and the publisher's wallet. Out: what was published. This module must never put on sale what the chain does not name.
 
-The order of the steps matters. Digest and log stand on chain before the model is loaded, it is loaded before it is listed, and each
-step can be repeated: a run that was interrupted anywhere and is repeated makes one asset.
+The order of the steps matters. Digest and log stand on chain before the model is loaded, the loaded model must give PyTorch's
+answers before it is listed, and each step can be repeated: a run that was interrupted anywhere and is repeated makes one asset.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,12 +31,13 @@ from control_plane.chain.ledger import (
     data_key,
 )
 from control_plane.did import Address, Bytes32, Did, TokenWei, UnixSeconds, did_of
-from control_plane.errors import BadInput, IntegrityBroken
+from control_plane.errors import BadInput, IntegrityBroken, Refused
 from control_plane.flows.entries import Installed, describe, install, obtain
 from control_plane.flows.publications import Choices, Journal, Journals
 from control_plane.serving.inference import InferenceServer
 from control_plane.serving.listing import Listing
-from converters.entry import ModelDigest
+from control_plane.serving.replay import ServedParity, replay
+from converters.entry import PRECISIONS, ModelDigest
 
 SERVICE_INDEX = 0
 MAX_NAME = 128
@@ -50,6 +52,12 @@ class Catalogue(Protocol):
     def verify(self, listing: Listing) -> None:
         """Raises IntegrityBroken when the entry on disk is not the listing's."""
 
+    def listings(self) -> tuple[Listing, ...]:
+        """Every listing, withdrawn ones too."""
+
+    def hold(self, entry_name: str) -> AbstractContextManager[None]:
+        """Nobody unloads the entry meanwhile, though no listing sells it yet."""
+
     def put_on_sale(self, listing: Listing) -> None:
         """Again: replaces the listing of the same DID."""
 
@@ -62,8 +70,9 @@ Progress = Callable[[str, Mapping[str, Any] | None], None]
 class Request:
     """What a publisher asks. model: an entry's folder, a model's folder, or a hub id (then with `revision`, 40 hex digits).
 
-    rate: base-token wei for one datatoken, 0 for free. task: when the model's own files do not say it. licence: None takes the
-    model's own. timeout_s: how long an order lets its holder call, in seconds.
+    rate: base-token wei for one datatoken, 0 for free. task: when the model's own files do not say it. precision: one of the
+    converter's, fp32 by default. licence: None takes the model's own; needed where it states none. timeout_s: how long an order
+    lets its holder call, in seconds.
     """
 
     model: str
@@ -72,6 +81,7 @@ class Request:
     timeout_s: int
     revision: str | None = None
     task: str | None = None
+    precision: str | None = None
     description: str = ""
     author: str = ""
     licence: str | None = None
@@ -107,12 +117,15 @@ class Market:
 
 @dataclass(frozen=True)
 class Published:
+    """parity: what the served entry answered to its probes, the worst of each output."""
+
     listing: Listing
     created: Created
     digest: Sent
     log: Sent
     metadata: Sent
     stored: str | None
+    parity: tuple[ServedParity, ...]
 
 
 def _silent(_name: str, _detail: Mapping[str, Any] | None) -> None:
@@ -124,19 +137,22 @@ def publish(market: Market, wallet: Wallet, request: Request, progress: Progress
 
     Raises BadInput for the request's fields; Refused when the model, the chain or the inference server says no; Conflict when this
     publisher published the same model under this name on other terms; Unavailable and OutcomeUnknown: run it again; IntegrityBroken
-    when what is served is not what the chain says (nothing is put on sale then).
+    when what is served is not what the chain says, Refused with code parity_failed when it does not answer as PyTorch does (nothing
+    is put on sale then).
     Again: finds what was done and goes on there; one asset in any case.
     """
     _check(request)
     steps = _Steps(progress, market.clock)
     with steps("convert") as detail:
-        options = (request.name, request.task)
+        options = (request.name, request.task, request.precision)
         found = obtain(request.model, request.revision, options, market.models, market.scratch, partial(market.convert, request))
         detail["entry"] = str(found.folder)
     with steps("install") as detail:
         installed = install(found, market.models)
         folder, digest = installed.folder, installed.model_digest
         detail.update(entry=folder.name, model_digest=digest)
+        for line in installed.entry.quality:  # what the choice of a precision costs
+            detail[line["measure"]] = f"{line['value']}, float32 {line['full_precision']}, {line['unit']}"
     choices = _choices(market, wallet, request, installed)
     journals = Journals(market.publications)
     key = f"publish/{journals.id_of(choices)}"
@@ -168,19 +184,24 @@ def publish(market: Market, wallet: Wallet, request: Request, progress: Progress
         _compare(market, did, created, digest)
         detail["model_digest"] = digest
     listing = _listing(choices, created, did, installed, float(journal.created))
-    with steps("load") as detail:
-        if folder.name in market.inference.loaded():
-            market.catalogue.verify(listing)
-        else:
-            market.catalogue.load_verified(listing, market.inference, market.ledger)
-        detail["entry"] = folder.name
-    with steps("on sale") as detail:
-        market.catalogue.put_on_sale(listing)
-        if folder.name not in market.inference.loaded():
-            # a listing that was withdrawn: until it was on sale again, the log keeper could unload what nobody sells
-            market.catalogue.load_verified(listing, market.inference, market.ledger)
-        detail["did"] = did
-    return Published(listing, created, digest_sent, log_sent, metadata_sent, stored)
+    with market.catalogue.hold(folder.name):
+        with steps("load") as detail:
+            if folder.name in market.inference.loaded():
+                market.catalogue.verify(listing)
+            else:
+                market.catalogue.load_verified(listing, market.inference, market.ledger)
+            detail["entry"] = folder.name
+        with steps("parity") as detail:
+            parity = _replayed(market, folder)
+            detail.update({line.output: f"{line.worst_relative:.1e}, bound {line.bound:.1e}" for line in parity})
+        listing = replace(listing, parity=json.dumps([asdict(line) for line in parity]))
+        with steps("on sale") as detail:
+            market.catalogue.put_on_sale(listing)
+            if folder.name not in market.inference.loaded():
+                # the log keeper had begun to unload what nobody sold, a moment before it was held
+                market.catalogue.load_verified(listing, market.inference, market.ledger)
+            detail["did"] = did
+    return Published(listing, created, digest_sent, log_sent, metadata_sent, stored, parity)
 
 
 def symbol_of(name: str) -> str:
@@ -195,10 +216,25 @@ def _check(request: Request) -> None:
         raise BadInput("rate", "token wei, from 0", request.rate)
     if request.timeout_s < 1:
         raise BadInput("timeout_s", "a whole number of seconds from 1", request.timeout_s)
+    if request.precision is not None and request.precision not in PRECISIONS:
+        raise BadInput("precision", f"one of {', '.join(PRECISIONS)}", request.precision)
+    licence = request.licence
+    if licence is not None and (not licence.strip() or len(licence) > MAX_NAME or not licence.isprintable()):
+        raise BadInput("licence", f"1 to {MAX_NAME} printable letters", licence)
+
+
+def _licence(request: Request, installed: Installed) -> str:
+    """The licence that buyers are told: what the publisher gives, else what the model states."""
+    found = request.licence or installed.entry.source.get("licence")
+    if not found:
+        raise BadInput("licence", "the model's licence, such as apache-2.0 (--licence), since its own files state none", None)
+    return str(found)
 
 
 def _choices(market: Market, wallet: Wallet, request: Request, installed: Installed) -> Choices:
     entry = installed.entry
+    if request.precision not in (None, entry.precision):
+        raise BadInput("precision", f"{entry.precision}, which this entry was made with", request.precision)
     return Choices(
         publisher=wallet.address,
         chain_id=market.ledger.network.chain_id,
@@ -206,7 +242,7 @@ def _choices(market: Market, wallet: Wallet, request: Request, installed: Instal
         name=request.name,
         description=request.description or f"{request.name}: {entry.task}, {entry.architecture}",
         author=request.author or wallet.address,
-        licence=request.licence or str(entry.source.get("licence") or "not stated"),
+        licence=_licence(request, installed),
         rate=request.rate,
         base_token=market.base_token,
         publish_fee=market.publish_fee,
@@ -232,7 +268,7 @@ def _documented(market: Market, journals: Journals, journal: Journal, created: C
         author=choices.author,
         licence=choices.licence,
         created=journal.created,
-        facts=describe(installed),
+        facts=describe(installed, choices.licence),
     )
     document = ddo.build_ddo(
         created.nft, created.datatoken, choices.chain_id, about, market.public_url, market.operator_key, choices.timeout_s
@@ -264,6 +300,17 @@ def _compare(market: Market, did: Did, created: Created, digest: Bytes32) -> Non
         raise IntegrityBroken(f"{did}: published {digest}, the chain says {facts.model_digest}")
     if facts.log != market.log_nft:
         raise IntegrityBroken(f"{did}: expected calls in the log {market.log_nft}, the chain says {facts.log}")
+
+
+def _replayed(market: Market, folder: Path) -> tuple[ServedParity, ...]:
+    """The loaded entry's answers to its probes; one that does not pass is unloaded, unless another listing sells it."""
+    try:
+        return replay(market.inference, folder.name, folder)
+    except Refused:
+        sold = {listing.entry_name for listing in market.catalogue.listings() if listing.state == "on_sale"}
+        if folder.name not in sold:
+            market.inference.unload(folder.name)
+        raise
 
 
 def _listing(choices: Choices, created: Created, did: Did, installed: Installed, published_at: float) -> Listing:

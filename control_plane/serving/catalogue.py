@@ -6,10 +6,13 @@ entry whose digest is not the one the chain says.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +27,7 @@ from control_plane.serving.inference import InferenceServer
 from control_plane.serving.listing import Listing
 from converters.entry import DERIVED, Entry, ModelDigest, model_digest, read_entry, triton_name
 from converters.errors import EntryBroken
-from converters.pbtxt import config_pbtxt
+from converters.pbtxt import CPU, Hardware, config_pbtxt
 
 Fingerprint = tuple[tuple[str | int, ...], ...]
 _HASH_TRIES = 3
@@ -75,13 +78,15 @@ class Catalogue:
     """Listings by DID, shared through the database; verified content, remembered by this process.
 
     cache_ttl_s: how long a listing may be answered from memory; a withdrawal elsewhere is seen after that at the latest.
+    hardware: what the server runs entries on; it is written into each config.pbtxt.
     """
 
-    def __init__(self, engine: Engine, models: Path, cache_ttl_s: float = 1.0) -> None:
+    def __init__(self, engine: Engine, models: Path, cache_ttl_s: float = 1.0, hardware: Hardware = CPU) -> None:
         self._engine, self._reading = engine, reading(engine)
-        self._models, self._cache_ttl_s = models, cache_ttl_s
+        self._models, self._cache_ttl_s, self._hardware = models, cache_ttl_s, hardware
         self._not_before: dict[str, float] = {}
         self._crashes = models.parent / "run" / "crashed"
+        self._held = models.parent / "run" / "held"
         self._listings: dict[Did, tuple[float, Listing]] = {}
         self._verified: dict[str, tuple[Bytes32, Fingerprint]] = {}
         self._entries: dict[str, Entry] = {}
@@ -157,6 +162,27 @@ class Catalogue:
             held = self._entries[listing.entry_name] = read_entry(self.folder(listing))
         return held
 
+    @contextmanager
+    def hold(self, entry_name: str) -> Iterator[None]:
+        """While this lasts no `reconcile`, in any process of this machine, unloads the entry because nobody sells it.
+
+        For who publishes: a model is loaded and compared before it is on sale. The lock ends with its process, however that ends.
+        """
+        self._held.mkdir(parents=True, exist_ok=True)
+        with (self._held / entry_name).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    def _is_held(self, entry_name: str) -> bool:
+        try:
+            with (self._held / entry_name).open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     def load_verified(self, listing: Listing, server: InferenceServer, ledger: LedgerReader, is_chain_needed: bool = True) -> bool:
         """Load an entry whose digest is the chain's; hashed before and after, so that what was loaded is what was hashed.
 
@@ -175,7 +201,7 @@ class Catalogue:
         with self._hashing:
             before = self._fingerprint(listing)
             self._hash(listing)
-            write_config(self.folder(listing), listing.entry_name, listing.model_digest)
+            write_config(self.folder(listing), listing.entry_name, listing.model_digest, self._hardware)
             server.load(listing.entry_name)
             self._hash(listing)
             if self._fingerprint(listing) != before:
@@ -217,7 +243,8 @@ class Catalogue:
                 continue
             ready.add(listing.entry_name)
             done.append(listing.did)
-        unsold = tuple(sorted({listing.entry_name for listing in listings} & loaded - sold))
+        idle = {listing.entry_name for listing in listings} & loaded - sold
+        unsold = tuple(name for name in sorted(idle) if not self._is_held(name))
         for name in unsold:
             server.unload(name)
         return Reconciled(tuple(done), unsold, tuple(refused), tuple(by_catalogue))
@@ -278,13 +305,13 @@ class Catalogue:
         raise IntegrityBroken(f"{listing.did}: the entry on disk keeps changing while it is read", code="model_tampered")
 
 
-def write_config(folder: Path, name: str, digest: Bytes32) -> None:
+def write_config(folder: Path, name: str, digest: Bytes32, hardware: Hardware = CPU) -> None:
     """Write what Triton reads beside an entry, anew from the entry itself. Again: replaces the file in one step.
 
     Raises IntegrityBroken with code entry_unservable when the entry asks for a backend that is not ours.
     """
     try:
-        text = config_pbtxt(read_entry(folder), name, ModelDigest(digest))
+        text = config_pbtxt(read_entry(folder), name, ModelDigest(digest), hardware)
     except EntryBroken as error:
         raise IntegrityBroken(f"{name}: the entry cannot be served: {error}", code="entry_unservable") from error
     # not inside the entry: there a second name would be a change of its content

@@ -18,6 +18,8 @@ class Listing:
     timeout_s: how long an order lets its holder call, in seconds, at most. rate: base-token wei for one datatoken, fees not inside.
     publish_fee: base-token wei that each order pays to the marketplace owner. swap_fee: share of a purchase in 10**-18.
     state: `on_sale` or `withdrawn`; then `reason` says why. published_at: seconds since 1970.
+    parity: JSON, how far the served entry was from PyTorch's answers when it was published, a `ServedParity` (`replay.py`) an
+    output; none in listings from before that was measured.
     """
 
     did: Did
@@ -39,3 +41,4 @@ class Listing:
     published_at: float
     state: str = "on_sale"
     reason: str = ""
+    parity: str = "[]"

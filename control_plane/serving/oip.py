@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from control_plane.errors import BadInput, Unavailable
-from control_plane.serving.inference import TensorAnswer
+from control_plane.serving.inference import Generated, TensorAnswer
 
 _NUMBERS = {"BOOL": "?", "INT32": "i", "INT64": "q", "FP32": "f"}
 _FIRST_SHAPE = re.compile(rb'"shape"\s*:\s*\[\s*(\d{1,9})')
@@ -27,7 +27,7 @@ _LONGEST_ID = 128
 
 @dataclass(frozen=True)
 class Values:
-    """One small tensor with its elements in order: text as str, numbers as int or float, BOOL as bool."""
+    """One small tensor with its elements in order: text as str, a file as bytes, numbers as int or float, BOOL as bool."""
 
     name: str
     dtype: str
@@ -45,11 +45,12 @@ class Wanted:
 
 
 def parse_request(
-    header: Mapping[str, Any], binary: bytes, offered: Collection[str] | None = None
+    header: Mapping[str, Any], binary: bytes, offered: Collection[str] | None = None, files: Collection[str] = ()
 ) -> tuple[tuple[Values, ...], Wanted]:
     """Inputs and what is wanted of the answer. Raises BadInput naming the tensor.
 
     offered: the outputs there are, so that asking for another is refused before anything is computed; None: not known here.
+    files: the inputs whose BYTES are no text.
     """
     for name in header:
         if name not in ("id", "inputs", "outputs", "parameters"):
@@ -60,7 +61,7 @@ def parse_request(
     values: list[Values] = []
     place = 0
     for record in inputs:
-        tensor, used = _input(record, binary[place:])
+        tensor, used = _input(record, binary[place:], files)
         place += used
         if any(tensor.name == other.name for other in values):
             raise BadInput("inputs", "each tensor once", tensor.name)
@@ -91,8 +92,8 @@ def _wanted(header: Mapping[str, Any]) -> Wanted:
         if not isinstance(asked, dict):
             raise BadInput("outputs", "parameters an object", type(asked).__name__)
         names[name] = None
-        if "binary_data" in asked:
-            is_binary[name] = _flag(asked, "binary_data", f"outputs.{_key(name)}.parameters")
+        # As Triton 2.51 does: an output that is listed is binary only where it says so itself.
+        is_binary[name] = _flag(asked, "binary_data", f"outputs.{_key(name)}.parameters")
     return Wanted(tuple(names), is_binary, _id(header.get("id", "")))
 
 
@@ -116,7 +117,7 @@ def _check_offered(wanted: Wanted, offered: Collection[str]) -> None:
             raise BadInput("outputs", f"names among {', '.join(offered)}", _key(name))
 
 
-def _input(record: object, binary: bytes) -> tuple[Values, int]:
+def _input(record: object, binary: bytes, files: Collection[str]) -> tuple[Values, int]:
     """One input, and how many bytes of `binary` are its own."""
     if not isinstance(record, dict) or not isinstance(record.get("name"), str):
         raise BadInput("inputs", "objects with name, datatype, shape, and data or a binary size", type(record).__name__)
@@ -145,7 +146,7 @@ def _input(record: object, binary: bytes) -> tuple[Values, int]:
     else:
         if type(size) is not int or not 0 <= size <= len(binary):
             raise BadInput(f"inputs.{name}.parameters.binary_data_size", f"at most the {len(binary)} bytes that follow", size)
-        elements, used = _unpack(name, dtype, binary[:size]), size
+        elements, used = _unpack(name, dtype, binary[:size], is_text=name not in files), size
     if len(elements) != count:
         raise BadInput(f"inputs.{name}", f"{count} elements, as its shape says", f"{len(elements)}")
     return Values(name, dtype, tuple(shape), elements), used
@@ -169,10 +170,10 @@ def _flat(data: object, name: str, depth: int = 0) -> tuple[Any, ...]:
     return tuple(data)
 
 
-def _unpack(name: str, dtype: str, raw: bytes) -> tuple[Any, ...]:
+def _unpack(name: str, dtype: str, raw: bytes, is_text: bool) -> tuple[Any, ...]:
     if dtype == "BYTES":
         try:
-            return tuple(text.decode("utf-8") for text in _split_texts(raw))
+            return tuple(item.decode("utf-8") if is_text else item for item in _split_items(raw))
         except (UnicodeDecodeError, ValueError) as error:
             raise BadInput(
                 f"inputs.{name}", "UTF-8 texts, each behind its length in 4 bytes", f"{len(raw)} bytes that are not"
@@ -182,7 +183,7 @@ def _unpack(name: str, dtype: str, raw: bytes) -> tuple[Any, ...]:
     return tuple(element for (element,) in struct.iter_unpack("<" + _NUMBERS[dtype], raw))
 
 
-def _split_texts(raw: bytes) -> Iterable[bytes]:
+def _split_items(raw: bytes) -> Iterable[bytes]:
     place = 0
     while place < len(raw):
         end = place + 4 + int.from_bytes(raw[place : place + 4], "little")
@@ -195,19 +196,23 @@ def _split_texts(raw: bytes) -> Iterable[bytes]:
 def pack(dtype: str, elements: Sequence[Any]) -> bytes:
     """Elements as the binary extension has them: little-endian, texts behind their length in 4 bytes."""
     if dtype == "BYTES":
-        encoded = [element.encode("utf-8") for element in elements]
+        encoded = [element if isinstance(element, bytes) else element.encode("utf-8") for element in elements]
         return b"".join(len(each).to_bytes(4, "little") + each for each in encoded)
     return struct.pack(f"<{len(elements)}{_NUMBERS[dtype]}", *elements)
 
 
-def write_request(inputs: Sequence[Values]) -> tuple[bytes, int]:
-    """A request with binary inputs that asks for binary outputs, and its header's length."""
+def write_request(inputs: Sequence[Values], outputs: Sequence[str] = ()) -> tuple[bytes, int]:
+    """A request with binary inputs that asks for binary outputs, and its header's length. outputs: none means all there are."""
     packed = [pack(tensor.dtype, tensor.elements) for tensor in inputs]
     records = [
         {"name": tensor.name, "datatype": tensor.dtype, "shape": tensor.shape, "parameters": {"binary_data_size": len(raw)}}
         for tensor, raw in zip(inputs, packed, strict=True)
     ]
-    header = json.dumps({"inputs": records, "parameters": {"binary_data_output": True}}, separators=(",", ":")).encode()
+    asked: dict[str, Any] = {"inputs": records, "parameters": {"binary_data_output": True}}
+    if outputs:
+        # Triton 2.51 forgets `binary_data_output` where outputs are listed: each must say it itself.
+        asked["outputs"] = [{"name": name, "parameters": {"binary_data": True}} for name in outputs]
+    header = json.dumps(asked, separators=(",", ":")).encode()
     return header + b"".join(packed), len(header)
 
 
@@ -257,6 +262,31 @@ def read_answer(answer: TensorAnswer) -> dict[str, RawTensor]:
 
 def numbers(tensor: RawTensor) -> tuple[Any, ...]:
     return tuple(element for (element,) in struct.iter_unpack("<" + _NUMBERS[tensor.dtype], tensor.raw))
+
+
+def items(tensor: RawTensor) -> tuple[bytes, ...]:
+    """The elements of a BYTES tensor. Raises Unavailable when it is not one."""
+    try:
+        if tensor.dtype != "BYTES":
+            raise ValueError(f"{tensor.dtype} where BYTES was expected")
+        return tuple(_split_items(tensor.raw))
+    except ValueError as error:
+        raise Unavailable("the inference server gave a tensor that is not BYTES", code="strange_answer") from error
+
+
+FINISHED: Mapping[str | None, str] = {"stop": "stop", "length": "length", None: ""}
+"""`Generated.finish_reason` as the generate backend writes it."""
+
+
+def generated_tensors(made: Generated) -> tuple[Values, ...]:
+    """A generation as the tensors it came from, in the order of the entry's outputs (`converters/tasks/generation.py`)."""
+    return (
+        Values("text_output", "BYTES", (1,), (made.text,)),
+        Values("token_ids", "INT32", (len(made.token_ids),), made.token_ids),
+        Values("prompt_tokens", "INT32", (1,), (made.prompt_tokens,)),
+        Values("completion_tokens", "INT32", (1,), (made.completion_tokens,)),
+        Values("finish_reason", "BYTES", (1,), (FINISHED.get(made.finish_reason, ""),)),
+    )
 
 
 def count_items(answer: TensorAnswer) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,6 +45,8 @@ def _is_texts(value: object) -> bool:
 
 _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "text_input": ("a text", lambda value: isinstance(value, str)),
+    "audio": ("a file", lambda value: isinstance(value, bytes | str)),
+    "image": ("a file", lambda value: isinstance(value, bytes | str)),
     "stream": ("true or false", lambda value: isinstance(value, bool)),
     "max_tokens": ("a whole number that fits into 32 bits", _whole(32)),
     "temperature": ("a finite number", _is_number),
@@ -52,13 +55,16 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "seed": ("a whole number that fits into 64 bits", _whole(64)),
     "stop": ("a list of texts", _is_texts),
 }
-"""The inputs of the `generate` backend, as `converters/tasks.py` has them."""
+"""The inputs of the `generate` backend, as `converters/tasks/generation.py` has them."""
+
+_ASKED = ("text_input", "audio", "image")
 
 
 def generate_body(fields: Mapping[str, Any], *, is_streamed: bool) -> bytes:
     """The JSON for Triton's generate extension. Raises BadInput for a field that is unknown, missing, or not of its type.
 
-    Whether a value is sensible is the backend's to say. `stream` is set from `is_streamed`, whatever `fields` says.
+    Whether a value is sensible is the backend's to say. Files are given as bytes or as data URLs.
+    `stream` is set from `is_streamed`, whatever `fields` says.
     """
     for name, value in fields.items():
         if name not in _FIELDS:
@@ -67,12 +73,18 @@ def generate_body(fields: Mapping[str, Any], *, is_streamed: bool) -> bytes:
         if not is_right(value):
             # A text may be a prompt, which no message may show.
             raise BadInput(name, expected, value if isinstance(value, int | float) else type(value).__name__)
-    if "text_input" not in fields:
+    if not any(name in fields for name in _ASKED):
         raise BadInput("text_input", "a text", "nothing")
+    written = {name: data_url(value) if isinstance(value, bytes) else value for name, value in fields.items()}
     try:
-        return json.dumps({**fields, "stream": is_streamed}, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        return json.dumps({**written, "stream": is_streamed}, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     except UnicodeEncodeError:
         raise BadInput("text_input", "UTF-8 text, in the prompt and in the stop texts", "a lone surrogate") from None
+
+
+def data_url(file: bytes) -> str:
+    """A file as JSON can hold it (RFC 2397); the backends read it back in `opening/files.py`."""
+    return "data:;base64," + b64encode(file).decode("ascii")
 
 
 def generated_from(record: Mapping[str, Any]) -> Generated:

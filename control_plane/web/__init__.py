@@ -22,7 +22,7 @@ def create_app(services: Services, log_to: TextIO | None = None, are_metrics_sha
     """
     from flask import Flask
 
-    from control_plane.web import auth, errors, health, log, offers, oip, openai, openapi, receipts
+    from control_plane.web import auth, errors, health, hugging_face, log, offers, oip, openai, openapi, receipts
     from control_plane.web.journal import Journal
 
     app = Flask("control_plane.web", static_folder=None)
@@ -33,6 +33,7 @@ def create_app(services: Services, log_to: TextIO | None = None, are_metrics_sha
     for blueprint in (
         openai.blueprint(services, journal),
         oip.blueprint(services, journal),
+        hugging_face.blueprint(services, journal),
         auth.blueprint(services),
         offers.blueprint(services),
         receipts.blueprint(services),

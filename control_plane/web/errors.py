@@ -50,11 +50,21 @@ def error_record(error: PosthumanError) -> dict[str, Any]:
 
 
 def error_body(error: PosthumanError, path: str) -> bytes:
-    """`{"error": {...}}`; under `/v2` the protocol's clients print `error` as text, so it is one, and the rest stands beside it."""
+    """`{"error": {...}}`; under `/v2` and `/models` the clients print `error` as text, so it is one, and the rest stands beside it.
+
+    Under `/models` there is also `error_type`, by which `huggingface_hub` chooses what its text generation raises.
+    """
     record = error_record(error)
+    if path.startswith("/models/"):
+        kind = next((kind for known, kind in _KINDS if isinstance(error, known)), None)
+        return json.dumps({"error": record.pop("message"), "error_type": kind, **record}).encode()
     if path.startswith("/v2"):
         return json.dumps({"error": record.pop("message"), **record}).encode()
     return json.dumps({"error": record}).encode()
+
+
+_KINDS = ((BadInput, "validation"), (Unavailable, "overloaded"))
+"""The names of text-generation-inference for what the caller must change, and for what will pass."""
 
 
 def respond(error: PosthumanError) -> Response:

@@ -69,6 +69,8 @@ def kind_of(value: object) -> Kind:
         return Kind(value if abs(value) < 10**30 else "a number far too large")
     if isinstance(value, str):
         return Kind(f"a text of {len(value)} characters" if value else "an empty text")
+    if isinstance(value, bytes):
+        return Kind(f"{len(value)} bytes")
     return Kind(f"a list of {len(value)}" if isinstance(value, list) else "an object")
 
 

@@ -5,17 +5,48 @@ In: parsed fields. Out: the generate backend's inputs. This module must never ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from control_plane.errors import BadInput
 from control_plane.serving.listing import Listing
-from control_plane.web.fields import INT64, Kind, Table, flag, listed, number, texts, whole
+from control_plane.web.fields import INT64, Field, Kind, Table, flag, is_text, listed, number, text, texts, whole
+from converters.tasks import TASKS
+from converters.tasks.task import Task
 
-GENERATION = "text-generation"
-EMBEDDING = "feature-extraction"
+TEXT_TO_TEXT = ("text-generation", "text2text-generation")
+EMBEDDING = ("feature-extraction",)
+FILES = ("audio", "image")
+"""Inputs that hold a file: bytes in a binary tensor, a data URL in JSON."""
 MOST_STOPS = 4
+_LONGEST_URL = 1 << 27
+
+
+def is_generating(listing: Listing) -> bool:
+    """Whether the model makes tokens one after the other; every other answers in one pass."""
+    return TASKS[listing.task].backend == "generate"
+
+
+def generating_tasks() -> tuple[str, ...]:
+    return tuple(task.name for task in TASKS.values() if task.backend == "generate")
+
+
+def prompt(task: Task) -> Table:
+    """What a generation is made from: a text, a file, or both."""
+    taken = {tensor.name: tensor for tensor in task.inputs}
+    fields: dict[str, Field] = {}
+    if "text_input" in taken:
+        fields["text_input"] = text("a text that is not empty", is_required=not taken["text_input"].is_optional)
+    for name in FILES:
+        if name in taken:
+            fields[name] = Field(
+                "a file: bytes in a binary tensor, or a data URL (data:;base64,...)",
+                lambda value: (isinstance(value, bytes) and bool(value)) or is_text(value, _LONGEST_URL),
+                {"type": "string", "format": "uri"},
+                is_required=True,
+            )
+    return fields
 
 
 def sampling(max_new_tokens: int) -> Table:
@@ -31,9 +62,9 @@ def sampling(max_new_tokens: int) -> Table:
     }
 
 
-def backend_fields(prompt: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of the generate backend, by tensor name."""
-    inputs: dict[str, Any] = {"text_input": prompt}
+def backend_fields(asked: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of the generate backend, by tensor name. asked: what `prompt` lists; null is left out."""
+    inputs: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     for name in ("max_tokens", "temperature", "top_p", "top_k"):
         inputs[name] = fields[name]
     if fields["seed"] is not None:
@@ -43,18 +74,19 @@ def backend_fields(prompt: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     return inputs
 
 
-def must_serve(listing: Listing, task: str, what: str) -> None:
-    """Raises BadInput when the model is for another task than `task`."""
-    if listing.task != task:
-        raise BadInput("model", f"a model for {task}, which {what}", Kind(f"one for {listing.task}"), code="wrong_task")
+def must_serve(listing: Listing, tasks: Collection[str], what: str) -> None:
+    """Raises BadInput when the model is for none of `tasks`."""
+    if listing.task not in tasks:
+        expected = f"a model for {' or '.join(tasks)}, which {what}"
+        raise BadInput("model", expected, Kind(f"one for {listing.task}"), code="wrong_task")
 
 
 @contextmanager
-def renamed(ours: str, theirs: str) -> Iterator[None]:
-    """A refusal by the backend names its tensor; the caller wrote another name."""
+def renamed(theirs: Mapping[str, str]) -> Iterator[None]:
+    """A refusal by the backend names its tensor; the caller wrote another name. theirs: by tensor."""
     try:
         yield
     except BadInput as error:
-        if error.field != ours:
+        if error.field not in theirs:
             raise
-        raise BadInput(theirs, error.expected, Kind(error.found.strip("'\"")), code=error.code) from error
+        raise BadInput(theirs[error.field], error.expected, Kind(error.found.strip("'\"")), code=error.code) from error

@@ -28,24 +28,24 @@ from control_plane.serving.listing import Listing
 from control_plane.web.answers import LENGTH_HEADER, Answering, event
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import check_nesting, parse_object, read_body, read_object
-from control_plane.web.fields import Kind, Table, parse_fields, safe_name, text
-from control_plane.web.generation import GENERATION, backend_fields, must_serve, sampling
+from control_plane.web.fields import Kind, Table, parse_fields, safe_name
+from control_plane.web.generation import FILES, backend_fields, generating_tasks, is_generating, must_serve, prompt, sampling
 from control_plane.web.journal import Journal
+from converters.tasks import TASKS
 from converters.tensors import Tensor
 
 INFER_TYPES = ("application/json", "application/octet-stream", "")
 """What `infer` takes; none, since `tritonclient` names none."""
 EXTENSIONS = ("binary_tensor_data", "generate")
-_FINISHED = {"stop": "stop", "length": "length", None: ""}
 
 
-def generate_table(max_new_tokens: int) -> Table:
-    return {"text_input": text("a text that is not empty", is_required=True), **sampling(max_new_tokens)}
+def generate_table(max_new_tokens: int, task: str = "text-generation") -> Table:
+    return {**prompt(TASKS[task]), **sampling(max_new_tokens)}
 
 
 def blueprint(services: Services, journal: Journal) -> Blueprint:
     pages = Blueprint("oip", __name__, url_prefix="/v2")
-    table = generate_table(services.settings.max_new_tokens)
+    tables = {task: generate_table(services.settings.max_new_tokens, task) for task in generating_tasks()}
     inferring, generating = Answering(services, journal, "infer"), Answering(services, journal, "generate")
 
     @pages.get("", strict_slashes=False)
@@ -90,7 +90,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         header_length = _header_length(len(body))
         length = len(body) if header_length is None else header_length
         check_nesting(body[:length])
-        if admitted.listing.task != GENERATION:
+        if not is_generating(admitted.listing):
             entry = admitted.listing.entry_name
 
             def ask(_call_id: str) -> Answer:
@@ -99,12 +99,12 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
                 return Answer(answer.body, items, items, answer.header_length)
 
             return inferring.whole(admitted, body, ask)
-        values, wanted = oip.parse_request(parse_object(body[:length]), body[length:], _OUTPUT_NAMES)
-        inputs = _inputs_of(values, table, services.catalogue.entry(admitted.listing).inputs)
+        values, wanted = oip.parse_request(parse_object(body[:length]), body[length:], _OUTPUT_NAMES, FILES)
+        inputs = _inputs_of(values, tables[admitted.listing.task], services.catalogue.entry(admitted.listing).inputs)
 
         def ask_generate(_call_id: str) -> Answer:
             made = services.server.generate(admitted.listing.entry_name, inputs)
-            answer = oip.write_answer(admitted.listing.did, _outputs(made), wanted)
+            answer = oip.write_answer(admitted.listing.did, oip.generated_tensors(made), wanted)
             return Answer(answer.body, made.prompt_tokens, made.completion_tokens, answer.header_length)
 
         return inferring.whole(admitted, body, ask_generate)
@@ -113,7 +113,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
     @pages.post("/models/<did>/versions/<number>/generate")
     def generate(did: str, number: str = "1") -> Response:
         admitted = _admitted(services, did, number)
-        body, inputs = _read_generate(admitted, table, is_streaming=False)
+        body, inputs = _read_generate(admitted, tables, is_streaming=False)
 
         def ask(_call_id: str) -> Answer:
             made = services.server.generate(admitted.listing.entry_name, inputs)
@@ -125,7 +125,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
     @pages.post("/models/<did>/versions/<number>/generate_stream")
     def generate_stream(did: str, number: str = "1") -> Response:
         admitted = _admitted(services, did, number)
-        body, inputs = _read_generate(admitted, table, is_streaming=True)
+        body, inputs = _read_generate(admitted, tables, is_streaming=True)
 
         def last(_call_id: str, issued: Issued) -> bytes:
             record = {"model_name": admitted.listing.did, "model_version": "1", "text_output": "", "receipt": issued.to_json()}
@@ -161,9 +161,9 @@ def _header_length(body_length: int) -> int | None:
     return int(told)
 
 
-def _read_generate(admitted: Admitted, table: Table, is_streaming: bool) -> tuple[bytes, dict[str, Any]]:
+def _read_generate(admitted: Admitted, tables: Mapping[str, Table], is_streaming: bool) -> tuple[bytes, dict[str, Any]]:
     """Parameters stand beside `text_input` or, as Triton's documentation has them, inside `parameters`."""
-    must_serve(admitted.listing, GENERATION, "this path is for; use infer")
+    must_serve(admitted.listing, tuple(tables), "this path is for; use infer")
     body, record = read_object()
     inner = record.pop("parameters", {})
     if not isinstance(inner, dict):
@@ -171,10 +171,10 @@ def _read_generate(admitted: Admitted, table: Table, is_streaming: bool) -> tupl
     for name in inner:
         if name in record:
             raise BadInput("parameters", "each parameter once", Kind("one inside and outside of it"))
-    fields = parse_fields(record | inner, table)
+    fields = parse_fields(record | inner, tables[admitted.listing.task])
     if fields["stream"] and not is_streaming:
         raise BadInput("stream", "false here; generate_stream streams", True)
-    return body, backend_fields(fields["text_input"], fields)
+    return body, backend_fields(_asked(fields), fields)
 
 
 def _inputs_of(values: tuple[oip.Values, ...], table: Table, declared: Sequence[Tensor]) -> dict[str, Any]:
@@ -194,21 +194,14 @@ def _inputs_of(values: tuple[oip.Values, ...], table: Table, declared: Sequence[
     fields = parse_fields(record, table)
     if fields["stream"]:
         raise BadInput("stream", "false here; generate_stream streams", True)
-    return backend_fields(fields["text_input"], fields)
+    return backend_fields(_asked(fields), fields)
 
 
-def _outputs(made: Generated) -> tuple[oip.Values, ...]:
-    """In the order of the entry's outputs (`converters/tasks.py`)."""
-    return (
-        oip.Values("text_output", "BYTES", (1,), (made.text,)),
-        oip.Values("token_ids", "INT32", (len(made.token_ids),), made.token_ids),
-        oip.Values("prompt_tokens", "INT32", (1,), (made.prompt_tokens,)),
-        oip.Values("completion_tokens", "INT32", (1,), (made.completion_tokens,)),
-        oip.Values("finish_reason", "BYTES", (1,), (_FINISHED.get(made.finish_reason, ""),)),
-    )
+def _asked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: fields[name] for name in ("text_input", *FILES) if name in fields}
 
 
-_OUTPUT_NAMES = tuple(tensor.name for tensor in _outputs(Generated("", (), 0, 0, None)))
+_OUTPUT_NAMES = tuple(tensor.name for tensor in oip.generated_tensors(Generated("", (), 0, 0, None)))
 
 
 def _generated(did: Did, made: Generated) -> dict[str, Any]:
@@ -220,7 +213,7 @@ def _generated(did: Did, made: Generated) -> dict[str, Any]:
         "token_ids": made.token_ids[0] if len(made.token_ids) == 1 else list(made.token_ids),
         "prompt_tokens": made.prompt_tokens,
         "completion_tokens": made.completion_tokens,
-        "finish_reason": _FINISHED.get(made.finish_reason, ""),
+        "finish_reason": oip.FINISHED.get(made.finish_reason, ""),
     }
 
 

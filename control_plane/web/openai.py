@@ -20,13 +20,14 @@ from control_plane.flows.call import Answer, Piece, admit
 from control_plane.flows.services import Services
 from control_plane.receipts.store import Issued
 from control_plane.serving import oip
+from control_plane.serving.access import on_sale_only
 from control_plane.serving.inference import Generated
 from control_plane.serving.listing import Listing
 from control_plane.web.answers import Answering, event
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_object
 from control_plane.web.fields import Field, Table, listed, only, parse_fields, text, texts
-from control_plane.web.generation import EMBEDDING, GENERATION, backend_fields, must_serve, renamed, sampling
+from control_plane.web.generation import EMBEDDING, TEXT_TO_TEXT, backend_fields, must_serve, renamed, sampling
 from control_plane.web.journal import Journal
 
 _text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -94,6 +95,12 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
     def model(did: str) -> Response:
         return jsonify(_model(services.catalogue.find(parse_did(did, "model"))))
 
+    @pages.get("/v1/models/<did>/entry")
+    def entry(did: str) -> Response:
+        listing = services.catalogue.find(parse_did(did, "model"))
+        on_sale_only(listing).enforce()  # an entry that does not verify would be hashed again for every stranger who asks
+        return jsonify(services.catalogue.entry(listing).to_json())
+
     @pages.post("/v1/completions")
     def completions() -> Response:
         session = bearer_session(services.sessions)
@@ -101,14 +108,14 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         fields = parse_fields(record, table)
         did = parse_did(fields["model"], "model")
         admitted = admit(services, session, did)
-        must_serve(admitted.listing, GENERATION, "this path is for")
+        must_serve(admitted.listing, TEXT_TO_TEXT, "this path is for")
         prompt = fields["prompt"][0] if isinstance(fields["prompt"], list) else fields["prompt"]
-        inputs = backend_fields(prompt, fields)
+        inputs = backend_fields({"text_input": prompt}, fields)
         entry, created = admitted.listing.entry_name, int(services.clock())
         if not fields["stream"]:
 
             def ask(call_id: str) -> Answer:
-                with renamed("text_input", "prompt"):
+                with renamed({"text_input": "prompt"}):
                     made = services.server.generate(entry, inputs)
                 answer = _completion(call_id, created, did, [_choice(made)]) | {"usage": _usage(made)}
                 return Answer(_dump(answer), made.prompt_tokens, made.completion_tokens)
@@ -137,7 +144,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         asked, header_length = oip.write_request([oip.Values("text_input", "BYTES", (len(inputs),), tuple(inputs))])
 
         def ask(_call_id: str) -> Answer:
-            with renamed("text_input", "input"):
+            with renamed({"text_input": "input"}):
                 outputs = oip.read_answer(services.server.infer(admitted.listing.entry_name, asked, header_length))
             vectors, tokens = outputs.get("embedding"), outputs.get("prompt_tokens")
             if vectors is None or tokens is None or len(vectors.shape) != 2 or vectors.shape[0] != len(inputs):
@@ -158,11 +165,11 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
 
 def _pieces(services: Services, entry: str, inputs: dict[str, Any], chunk: dict[str, Any], has_usage: bool) -> Iterator[Piece]:
     """One event a piece of text; closing this closes the server's stream, which stops the computation."""
-    with renamed("text_input", "prompt"):
+    with renamed({"text_input": "prompt"}):
         stream = services.server.generate_stream(entry, inputs)
     try:
         piece = None
-        with renamed("text_input", "prompt"):
+        with renamed({"text_input": "prompt"}):
             for piece in stream:
                 record = chunk | {"choices": [_choice(piece)]} | ({"usage": None} if has_usage else {})
                 yield Piece(event(_text(record)), piece.prompt_tokens, piece.completion_tokens)
@@ -220,6 +227,7 @@ def _model(listing: Listing) -> dict[str, Any]:
         "chain_id": listing.chain_id,
         "nft": listing.nft,
         "datatoken": listing.datatoken,
+        "parity": json.loads(listing.parity),
     }
 
 

@@ -16,6 +16,7 @@ from flask import Blueprint, Response, jsonify
 from control_plane.flows.services import Services
 from control_plane.web.auth import MESSAGE, TOKEN
 from control_plane.web.fields import Table, schema_of
+from control_plane.web.hugging_face_inputs import OPTIONS
 from control_plane.web.oip import generate_table
 from control_plane.web.openai import EMBEDDINGS, completion_table
 
@@ -32,7 +33,10 @@ _PATH_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path. path: parameters in braces. query: name to schema. body: a table, or a ready schema."""
+    """One method of one path. path: parameters in braces. query: name to schema. body: a table, or a ready schema.
+
+    files: content types of a body that is a file instead.
+    """
 
     method: str
     path: str
@@ -42,6 +46,7 @@ class Operation:
     schema: Mapping[str, Any] | None = None
     query: Mapping[str, Mapping[str, Any]] | None = None
     answers: tuple[str, ...] = (JSON,)
+    files: tuple[str, ...] = ()
     codes: tuple[int, ...] = ()
     has_receipt: bool = False
 
@@ -60,6 +65,17 @@ _INFER: Mapping[str, Any] = {
         "inputs": {"type": "array", "items": {"type": "object"}},
         "outputs": {"type": "array", "items": {"type": "object"}},
         "parameters": {"type": "object"},
+    },
+}
+_HUGGING_FACE: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["inputs"],
+    "description": "The parameters of feature-extraction may stand beside inputs.",
+    "properties": {
+        "inputs": {"description": "a text, a file in base64, or an object, by the model's task; a list of them where it predicts"},
+        "parameters": {"type": "object", "description": "of the model's task; an unknown one is refused by its name"},
+        "options": schema_of(OPTIONS),
+        "stream": {"type": "boolean", "description": "for models that generate"},
     },
 }
 _CALL_CODES = (400, 401, 403, 404, 413, 415, 503)
@@ -105,6 +121,12 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
         Operation("get", "/v1/models/{did}", "One model", codes=(400, 404, 503)),
         Operation(
             "get",
+            "/v1/models/{did}/entry",
+            "What the model's entry states: tensors, source, licence, precision, quality, parity",
+            codes=(400, 404, 503),
+        ),
+        Operation(
+            "get",
             "/v1/offers/{did}",
             "What an order costs, signed by the operator",
             query={"consumer": {"type": "string"}, "valid_for_s": {"type": "integer", "minimum": 1}},
@@ -134,6 +156,17 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
         Operation("get", "/v2/health/ready", "Whether the server can answer", answers=(), codes=(503,)),
         *versioned,
         *(Operation(**(vars(each) | {"path": each.path.replace("{did}", "{did}/versions/{number}", 1)})) for each in versioned),
+        Operation(
+            "post",
+            "/models/{did}",
+            "The Hugging Face inference API: the model's task in its JSON; of a stream the last event holds the receipt",
+            is_authenticated=True,
+            schema=_HUGGING_FACE,
+            files=("image/*", "audio/*", BINARY),
+            answers=(JSON, EVENTS),
+            codes=_CALL_CODES,
+            has_receipt=True,
+        ),
         Operation("post", "/v1/auth/nonce", "A nonce for one sign-in"),
         Operation("post", "/v1/auth/message", "The EIP-4361 text to sign, with a new nonce", body=MESSAGE, codes=(400, 413, 415)),
         Operation(
@@ -236,7 +269,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     schema = schema_of(operation.body) if operation.body is not None else operation.schema
     if schema is not None:
-        record["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
+        record["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}, **{kind: {} for kind in operation.files}}}
     if operation.is_authenticated:
         record["security"] = [{"session": []}]
     return record

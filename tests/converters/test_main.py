@@ -11,7 +11,7 @@ import pytest
 from converters.child import child_environment, conversion_command
 from converters.entry import model_digest
 from converters.pipeline import Converted
-from tests.converters import sources
+from tests.converters import poisons, sources
 
 
 def run(model: str, out: Path, **options: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def test_a_conversion_prints_stages_and_then_the_entry_and_nothing_else(
     done = run(str(tiny_gpt2), tmp_path / "out")
     assert (done.returncode, done.stderr) == (0, "")
     *stages, result = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [stage["stage"] for stage in stages] == ["fetch", "scan", "start", "load", "export", "parity", "entry"]
+    assert [stage["stage"] for stage in stages] == ["fetch", "scan", "start", "load", "export", "parity", "probes", "entry"]
     assert all(stage["seconds"] >= 0 for stage in stages)
     assert set(result) == {"folder", "digest", "name", "is_new", "entry", "stages"}
     # Another process, with another hash seed and another folder: the same model.
@@ -45,7 +45,7 @@ def test_a_name_and_a_task_of_the_publishers_choice_are_in_the_entry(tiny_bert: 
 
 def test_a_refusal_is_exit_code_3_with_its_reason_and_leaves_nothing(tmp_path: Path) -> None:
     folder = sources.sound(tmp_path / "model")
-    sources.POISONS["pickle-weights-only"][0](folder, tmp_path / "canary")
+    poisons.POISONS["pickle-weights-only"][0](folder, tmp_path / "canary")
     done = run(str(folder), tmp_path / "out")
     assert done.returncode == 3
     last = json.loads(done.stdout.splitlines()[-1])

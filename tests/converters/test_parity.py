@@ -13,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.errors import ParityFailed
-from converters.parity import BOUNDS, check_parity, round_up, sizes_for
+from converters.parity.causal import check_causal
+from converters.parity.compare import BOUNDS, round_up
+from converters.parity.text import check_text
+from converters.parity.texts import sizes_for
 from converters.pipeline import Converted
 from converters.pooling import Pooling, pool
 from converters.tasks import TASKS
@@ -21,12 +24,13 @@ from tests.converters.tiny_models import tiny_model
 
 pytestmark = pytest.mark.slow
 
-GENERATION = TASKS["text-generation"]
-
 
 def check(converted: Converted, model: Any, **changed: Any) -> Any:
     details = {**converted.entry.details, **changed}
-    return check_parity(model.eval(), converted.folder / "1" / "model.onnx", TASKS[converted.entry.task], details, "fp32")
+    path, task = converted.folder / "1" / "model.onnx", TASKS[converted.entry.task]
+    if task.kind == "causal":
+        return check_causal(model.eval(), path, details, BOUNDS["fp32"])
+    return check_text(model.eval(), path, task, details, BOUNDS["fp32"])
 
 
 def quantise(weight: Any) -> None:
@@ -107,9 +111,9 @@ def test_a_context_longer_than_the_models_tables_fails(bert_entry: Converted, ti
 def test_a_graph_that_does_not_run_fails(gpt2_entry: Converted, tiny_gpt2: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_gpt2)
     with pytest.raises(ParityFailed, match="cannot run the graph"):
-        check(gpt2_entry, model, head_size=4)
+        check(gpt2_entry, model, layers=gpt2_entry.entry.details["layers"][:1])
     with pytest.raises(ParityFailed, match="cannot load the graph"):
-        check_parity(model.eval(), gpt2_entry.folder / "entry.json", GENERATION, gpt2_entry.entry.details, "fp32")
+        check_causal(model.eval(), gpt2_entry.folder / "entry.json", gpt2_entry.entry.details, BOUNDS["fp32"])
 
 
 def test_the_bound_is_stated_for_each_precision_that_is_made(gpt2_entry: Converted) -> None:

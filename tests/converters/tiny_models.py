@@ -68,8 +68,11 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 """Folder name -> transformers' class prefix, and the configuration's arguments."""
 
 
-def tiny_model(folder: Path, family: str, head: str, *, seed: int = 0, **overrides: Any) -> Path:
-    """Save a model, a tokenizer and a README into `folder`. head: the class name's ending, such as `LMHeadModel`."""
+def tiny_model(folder: Path, family: str, head: str, *, seed: int = 0, words: bool = False, **overrides: Any) -> Path:
+    """Save a model, a tokenizer and a README into `folder`. head: the class name's ending, such as `LMHeadModel`.
+
+    words: a tokenizer like BERT's, with a mask and special tokens around a pair, instead of bytes.
+    """
     import torch
     import transformers
 
@@ -78,7 +81,7 @@ def tiny_model(folder: Path, family: str, head: str, *, seed: int = 0, **overrid
     config = getattr(transformers, f"{prefix}Config")(**{**arguments, **overrides})
     model = getattr(transformers, prefix + head)(config)
     model.save_pretrained(folder, safe_serialization=True)
-    write_tokenizer(folder)
+    (write_wordpiece if words else write_tokenizer)(folder)
     (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# Tiny\n", encoding="utf-8")
     return folder
 
@@ -105,4 +108,23 @@ def write_tokenizer(folder: Path) -> None:
         "eos_token": "<end>",
         "pad_token": "<pad>",
     }
+    (folder / "tokenizer_config.json").write_text(json.dumps(described), encoding="utf-8")
+
+
+def write_wordpiece(folder: Path) -> None:
+    """A WordPiece of 320 tokens at most that knows words, pairs and a mask; `[PAD]` is 0 and `[MASK]` is 4."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.train_from_iterator([WORDS], trainers.WordPieceTrainer(vocab_size=320, special_tokens=special, show_progress=False))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    named = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    described = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, **named}
     (folder / "tokenizer_config.json").write_text(json.dumps(described), encoding="utf-8")

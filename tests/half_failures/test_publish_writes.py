@@ -29,6 +29,7 @@ WRITES = [
     ("store", "__call__", 1),
     ("server", "loaded", 1),
     ("catalogue", "load_verified", 1),
+    ("server", "infer", 2),
     ("catalogue", "put_on_sale", 1),
 ]
 

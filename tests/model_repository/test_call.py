@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def entry(**details: Any) -> OpenEntry:
         "vocabulary": 50,
         "defaults": {"max_tokens": 4, "temperature": 0.7, "top_p": 0.9, "top_k": 3},
     }
-    return OpenEntry("text-generation", {**known, **details}, tokenizer, session=None)
+    return OpenEntry("text-generation", {**known, **details}, Path(), tokenizer, session=None)
 
 
 def tensors(**values: Any) -> dict[str, np.ndarray]:

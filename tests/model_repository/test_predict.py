@@ -14,10 +14,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from opening.entry import EntryUnusable, open_entry
 from opening.refusal import Refused
-from predict.answers import best_span
-from predict.encode import MAX_ITEMS
-from predict.tasks import Task, pool, sigmoid, softmax, task_of
-from tests.make_smoke_entry import CONTEXT_LENGTH, DIMENSIONS, FOLDER, WORDS, table, write
+from predict.answers import Asked, answers_in
+from predict.encode import MAX_ITEMS, Encoder
+from predict.scores import pool, sigmoid, softmax
+from predict.task import Task
+from predict.tasks import task_of
+from tests.make_smoke_entry import CONTEXT_LENGTH, DIMENSIONS, FOLDER, WORDS, graph, table, write
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def test_the_committed_smoke_entry_is_what_its_script_writes(tmp_path: Path) -> 
 
 
 def test_an_embedding_is_the_normalised_mean_of_its_tokens(smoke: Task) -> None:
-    answer = smoke.answer(texts("the model", "RECEIPT", "zebra"))
+    answer = smoke.answer(texts("the model", "RECEIPT", "zebra"), set())
     rows = table()
     expected = [rows[[WORDS.index("the"), WORDS.index("model")]].mean(0), rows[WORDS.index("receipt")], rows[WORDS.index("[UNK]")]]
     for found, mean in zip(answer["embedding"], expected, strict=True):
@@ -49,11 +51,11 @@ def test_an_embedding_is_the_normalised_mean_of_its_tokens(smoke: Task) -> None:
 
 @given(st.lists(st.lists(st.sampled_from(WORDS[2:]), min_size=1, max_size=CONTEXT_LENGTH).map(" ".join), min_size=1, max_size=80))
 def test_an_items_answer_does_not_depend_on_its_neighbours(smoke: Task, items: list[str]) -> None:
-    together = smoke.answer(texts(*items))["embedding"]
+    together = smoke.answer(texts(*items), {"embedding"})["embedding"]
     assert together.shape == (len(items), DIMENSIONS)
     for index in {0, len(items) - 1, len(items) // 2}:
         # Padding adds zeros to sums of up to 64 terms of at most 1: only the order of adding may differ.
-        alone = smoke.answer(texts(items[index]))["embedding"][0]
+        alone = smoke.answer(texts(items[index]), {"embedding"})["embedding"][0]
         np.testing.assert_allclose(together[index], alone, rtol=0, atol=64 * np.finfo(np.float32).eps)
 
 
@@ -69,13 +71,13 @@ def test_an_items_answer_does_not_depend_on_its_neighbours(smoke: Task, items: l
 )
 def test_a_text_that_cannot_be_taken_whole_is_refused(smoke: Task, items: list[str], found: str) -> None:
     with pytest.raises(Refused) as refused:
-        smoke.answer(texts(*items))
+        smoke.answer(texts(*items), set())
     assert (refused.value.field, refused.value.found) == ("text_input", found)
 
 
 def test_a_missing_input_is_refused(smoke: Task) -> None:
     with pytest.raises(Refused, match="text_input"):
-        smoke.answer({})
+        smoke.answer({}, set())
 
 
 @pytest.mark.parametrize(("pooling", "expected"), [("mean", [1.0, 5.0]), ("cls", [0.0, 4.0]), ("last", [2.0, 6.0])])
@@ -111,20 +113,32 @@ def test_the_answer_is_the_likeliest_span_inside_the_context() -> None:
     five = next(index for index, (start, _) in enumerate(encoding.offsets) if start == context.index("5") and index > 5)
     scores[0, five], scores[1, five + 1] = 5.0, 5.0
     scores[:, 1] = 50.0  # the question's own tokens are never an answer, however high they score
-    answer, score, start, end = best_span(scores[0], scores[1], encoding, context, 15)
-    assert (answer, context[start:end]) == ("5 Token", "5 Token")
-    assert 0.9 < score <= 1.0
+    (best,) = answers_in(scores[0], scores[1], encoding, context, Asked(top=1, longest=15, to_words=True, may_be_none=False))
+    assert (best.answer, context[best.start : best.end]) == ("5 Token", "5 Token")
+    assert 0.9 < best.score <= 1.0
 
 
-@given(st.data(), st.integers(1, 6))
-def test_a_span_is_in_order_and_never_too_long(data: st.DataObject, longest: int) -> None:
+@given(st.data(), st.integers(1, 6), st.integers(1, 4), st.booleans())
+def test_a_span_is_in_order_and_never_too_long(data: st.DataObject, longest: int, top: int, to_words: bool) -> None:
     context = " ".join(data.draw(st.lists(st.sampled_from(["ä", "bb", "ccc"]), min_size=1, max_size=12)))
     encoding = pair_tokenizer().encode("q q", context)
     scores = data.draw(arrays(np.float32, (2, len(encoding.ids)), elements=st.floats(-20, 20, width=32)))
-    answer, score, start, end = best_span(scores[0], scores[1], encoding, context, longest)
-    assert context[start:end] == answer != ""
-    assert 1 <= len(answer.split()) <= longest
-    assert 0.0 <= score <= 1.0
+    found = answers_in(scores[0], scores[1], encoding, context, Asked(top, longest, to_words, may_be_none=False))
+    assert 1 <= len(found) <= top and [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    for one in found:
+        assert context[one.start : one.end] == one.answer != ""
+        assert 1 <= len(one.answer.split()) <= longest
+    assert 0.0 <= sum(one.score for one in found) <= 1.0 + 1e-9
+
+
+def test_no_answer_is_an_answer_where_the_caller_allows_it() -> None:
+    encoding = pair_tokenizer().encode("q", "w w")
+    scores = np.zeros((2, len(encoding.ids)), np.float32)
+    scores[:, 0] = 9.0
+    nothing = answers_in(scores[0], scores[1], encoding, "w w", Asked(1, 15, to_words=False, may_be_none=True))
+    assert [(one.answer, one.start, one.end) for one in nothing] == [("", 0, 0)] and nothing[0].score > 0.99
+    (something,) = answers_in(scores[0], scores[1], encoding, "w w", Asked(1, 15, to_words=False, may_be_none=False))
+    assert something.answer and something.score < 0.01
 
 
 def test_an_entry_that_points_outside_itself_is_not_opened(tmp_path: Path) -> None:
@@ -151,4 +165,22 @@ def test_a_tokenizer_that_would_cut_texts_cuts_none(tmp_path: Path) -> None:
     tokenizer.enable_truncation(2)
     tokenizer.enable_padding(length=7)
     tokenizer.save(str(path))
-    assert task_of(open_entry(tmp_path / "entry")).answer(texts("the model the"))["prompt_tokens"].tolist() == [3]
+    assert task_of(open_entry(tmp_path / "entry")).answer(texts("the model the"), set())["prompt_tokens"].tolist() == [3]
+
+
+def test_a_graph_without_a_mask_never_sees_padding(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / "entry")
+    given = graph()
+    given.graph.node.pop()
+    del given.graph.node[1:]
+    given.graph.node[0].output[0] = "last_hidden_state"
+    del given.graph.input[1]
+    (tmp_path / "entry" / "1" / "model.onnx").write_bytes(given.SerializeToString())
+    entry = open_entry(tmp_path / "entry")
+    encodings = entry.tokenizer.encode_batch(["the model", "a", "the log is", "an order", "a call"])
+    batches = list(Encoder(entry).batches(encodings))
+    assert sorted(index for rows in batches for index in rows.indices) == [0, 1, 2, 3, 4]
+    assert [rows.mask.shape for rows in batches] == [(1, 3), (3, 2), (1, 1)] and all(rows.mask.all() for rows in batches)
+    together = task_of(entry).answer(texts("the model", "a", "the log is"), {"embedding"})["embedding"]
+    alone = task_of(entry).answer(texts("a"), {"embedding"})["embedding"][0]
+    np.testing.assert_allclose(together[1], alone, rtol=0, atol=1e-6)

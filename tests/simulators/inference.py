@@ -7,6 +7,7 @@ not answer, `break_after` one that dies in the middle of a stream.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -19,9 +20,7 @@ from control_plane.serving.inference import Generated, TensorAnswer
 from control_plane.serving.triton_messages import generate_body
 from converters.entry import DERIVED, Entry, read_entry
 from converters.errors import EntryBroken
-
-VOCABULARY = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
-
+from tests.simulators.answers import FILES, PARAMETERS, VOCABULARY, answer
 
 MOST_ITEMS = 256
 """The predict backend's limit of one call."""
@@ -78,20 +77,33 @@ class SimulatedServer:
         length = len(body) if header_length is None else header_length
         if not 0 <= length <= len(body):
             raise BadInput("request", f"a header of at most {len(body)} bytes", length)
-        inputs, wanted = oip.parse_request(_json_object(body[:length]), body[length:])
-        if [(tensor.name, tensor.dtype, len(tensor.shape)) for tensor in inputs] != [("text_input", "BYTES", 1)]:
-            raise BadInput("request", "one tensor text_input of BYTES with one axis", "something else")
-        texts = [str(text) for text in inputs[0].elements]
-        if not 1 <= len(texts) <= MOST_ITEMS:
-            raise BadInput("text_input", f"1 to {MOST_ITEMS} items", f"{len(texts)}")
-        for index, text in enumerate(texts):
-            _count_tokens(text, int(entry.details["context_length"]), f" in item {index}")
-        width = entry.outputs[0].shape[1]
-        rows = [number for text in texts for number in _row(name, text, width)]
-        outputs = (
-            oip.Values("embedding", "FP32", (len(texts), width), tuple(rows)),
-            oip.Values("prompt_tokens", "INT32", (len(texts),), tuple(len(text.split()) for text in texts)),
-        )
+        inputs, wanted = oip.parse_request(_json_object(body[:length]), body[length:], files=FILES)
+        named = {tensor.name: tensor.elements for tensor in inputs}
+        given = {(tensor.name, tensor.dtype, len(tensor.shape)) for tensor in inputs}
+        declared = {(tensor.name, tensor.dtype, len(tensor.shape)): tensor.is_optional for tensor in entry.inputs}
+        if not {key for key, is_optional in declared.items() if not is_optional} <= given <= set(declared):
+            raise BadInput("request", f"tensors among {sorted(declared)}", "something else")
+        first = entry.inputs[0].name
+        items = named[first]
+        if not 1 <= len(items) <= MOST_ITEMS:
+            raise BadInput(first, f"1 to {MOST_ITEMS} items", f"{len(items)}")
+        for index, item in enumerate(items):
+            if isinstance(item, str):
+                _count_tokens(item, int(entry.details["context_length"]), f" in item {index}")
+        known, parameters = PARAMETERS.get(entry.task, ()), json.loads(named.get("parameters", ("{}",))[0])
+        for key in parameters:
+            if key not in known:
+                raise BadInput(f"parameters.{key}", f"a parameter among {', '.join(known)}", key)
+        answers = [answer(name, entry.task, index, named, parameters) for index in range(len(items))]
+        results = tuple(json.dumps(each, ensure_ascii=False) for each in answers)
+        outputs = [oip.Values("result", "BYTES", (len(items),), results)]
+        if entry.task == "feature-extraction":
+            rows = [number for each in answers for number in each]
+            outputs = [
+                oip.Values("embedding", "FP32", (len(items), entry.outputs[0].shape[1]), tuple(rows)),
+                oip.Values("prompt_tokens", "INT32", (len(items),), tuple(len(text.split()) for text in items)),
+                *outputs,
+            ]
         return oip.write_answer(name, outputs, wanted)
 
     def generate(self, name: str, fields: Mapping[str, Any]) -> Generated:
@@ -113,7 +125,14 @@ class SimulatedServer:
         entry = self._entry(method, name)
         if entry.backend != "generate":
             raise BadInput("request", "what the model takes (tensors)", "something else")
-        context, prompt = int(entry.details["context_length"]), str(fields["text_input"])
+        missing = [tensor.name for tensor in entry.inputs if not tensor.is_optional and tensor.name not in fields]
+        if missing:
+            raise BadInput("request", f"what the model takes ({', '.join(missing)})", "something else")
+        context = int(entry.details["context_length"])
+        file = next((fields[each] for each in FILES if each in fields), None)
+        if isinstance(file, str):
+            file = base64.b64decode(file.partition(";base64,")[2])
+        prompt = str(fields["text_input"]) if file is None else hashlib.sha256(file).hexdigest()
         prompt_tokens = _count_tokens(prompt, context - 1)
         most = fields.get("max_tokens", 16)
         for field, expected, is_right in (
@@ -210,9 +229,3 @@ def _json_object(header: bytes) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise BadInput("request", "a JSON object", "something else")
     return record
-
-
-def _row(name: str, text: str, width: int) -> list[float]:
-    """`width` numbers in [-1, 1) that float32 holds exactly."""
-    raw = hashlib.shake_256(f"{name}|{text}".encode()).digest(width)
-    return [byte / 128 - 1 for byte in raw]

@@ -75,7 +75,9 @@ def test_an_outsider_finds_every_promise_kept_after_every_step(stack: LiveStack,
         outsider.receipts.append(Issued.from_json(kept["receipt"]))
         return called.json
 
-    published = stack.run("publish", str(model), "--as", "carol", "--price", "0.75", "--name", "story", "--json")
+    published = stack.run(
+        "publish", str(model), "--as", "carol", "--price", "0.75", "--name", "story", "--licence", "apache-2.0", "--json"
+    )
     assert published.code == 0, published.out + published.err
     did = published.json["did"]
     assert {on_sale, did} <= {listing.did for listing in outsider.listings()}

@@ -29,7 +29,8 @@ PROMPTS = (" = Harbour = \n The first ships", "In the early morning", "The war o
 
 def published(stack: LiveStack, folder: Path, name: str) -> str:
     """Publish `folder` as Alice; its DID."""
-    ran = stack.run("publish", str(folder), "--as", "alice", "--price", "1", "--name", name, "--json", timeout_s=600)
+    terms = ("--as", "alice", "--price", "1", "--name", name, "--licence", "apache-2.0")
+    ran = stack.run("publish", str(folder), *terms, "--json", timeout_s=600)
     assert ran.code == 0, ran.out + ran.err
     return str(ran.json["did"])
 

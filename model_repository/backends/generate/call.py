@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from generate.source import Prompt, Source, one_of
 from opening.entry import OpenEntry
 from opening.refusal import Refused
 from opening.texts import read_text
@@ -23,12 +23,14 @@ MAX_TEMPERATURE = 100.0
 
 @dataclass(frozen=True)
 class Call:
-    """prompt: token ids, at least one, and at least one less than the context. seed: None when the caller left it to us.
+    """prompt, prompt_tokens, feeds: as `Given` has them. seed: None when the caller left it to us.
 
     max_tokens: at most what the context has room for after the prompt; a call that asks for more ends there, with reason `length`.
     """
 
     prompt: tuple[int, ...]
+    prompt_tokens: int
+    feeds: Mapping[str, np.ndarray]
     max_tokens: int
     temperature: float
     top_p: float
@@ -38,55 +40,35 @@ class Call:
     is_streamed: bool
 
 
-def read_call(tensors: Mapping[str, np.ndarray], entry: OpenEntry) -> Call:
-    """Raises Refused naming the first field that is not what it should be."""
-    defaults, context = entry.detail("defaults"), int(entry.detail("context_length"))
-    prompt = _prompt(bytes(_one(tensors, "text_input", b"")), entry, context)
-    max_tokens = int(_one(tensors, "max_tokens", defaults["max_tokens"]))
+def read_call(tensors: Mapping[str, np.ndarray], entry: OpenEntry, source: Source | None = None) -> Call:
+    """source: what the entry reads, a prompt when left out. Raises Refused naming the first field that is not what it should be."""
+    source = source or Prompt(entry)
+    defaults, context = entry.detail("defaults"), source.context
+    given = source.read(tensors)
+    max_tokens = int(one_of(tensors, "max_tokens", defaults["max_tokens"]))
     if not 1 <= max_tokens <= context:
         raise Refused("max_tokens", f"a number from 1 to {context}, the context of this model", max_tokens)
-    temperature = float(_one(tensors, "temperature", defaults["temperature"]))
+    temperature = float(one_of(tensors, "temperature", defaults["temperature"]))
     if not 0.0 <= temperature <= MAX_TEMPERATURE:  # not a number fails too
         raise Refused("temperature", f"a number from 0 to {MAX_TEMPERATURE:g}", temperature)
-    top_p = float(_one(tensors, "top_p", defaults["top_p"]))
+    top_p = float(one_of(tensors, "top_p", defaults["top_p"]))
     if not (0.0 < top_p <= 1.0 and math.isfinite(top_p)):
         raise Refused("top_p", "a number above 0 and at most 1", top_p)
-    top_k = int(_one(tensors, "top_k", defaults["top_k"]))
+    top_k = int(one_of(tensors, "top_k", defaults["top_k"]))
     if top_k < 0:
         raise Refused("top_k", "a number from 0, which means off", top_k)
     return Call(
-        prompt=prompt,
-        max_tokens=min(max_tokens, context - len(prompt)),
+        prompt=given.prompt,
+        prompt_tokens=given.prompt_tokens,
+        feeds=given.feeds,
+        max_tokens=min(max_tokens, given.room),
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
-        seed=int(_one(tensors, "seed", 0)) if "seed" in tensors else None,
+        seed=int(one_of(tensors, "seed", 0)) if "seed" in tensors else None,
         stops=_stops(tensors.get("stop")),
-        is_streamed=bool(_one(tensors, "stream", False)),
+        is_streamed=bool(one_of(tensors, "stream", False)),
     )
-
-
-def _one(tensors: Mapping[str, np.ndarray], name: str, absent: Any) -> Any:
-    if name not in tensors:
-        return absent
-    values = tensors[name].reshape(-1)
-    if len(values) != 1:
-        raise Refused(name, "one value", f"{len(values)} values")
-    return values[0]
-
-
-def _prompt(raw: bytes, entry: OpenEntry, context: int) -> tuple[int, ...]:
-    text = read_text(raw, "text_input")
-    prompt = tuple(entry.tokenizer.encode(text, add_special_tokens=bool(entry.detail("add_special_tokens"))).ids)
-    if not prompt:
-        raise Refused("text_input", "a text with at least one token", "0 tokens")
-    if len(prompt) >= context:
-        raise Refused(
-            "text_input", f"at most {context - 1} tokens, which leaves room for one more in the context", f"{len(prompt)} tokens"
-        )
-    if max(prompt) >= int(entry.detail("vocabulary")):
-        raise Refused("text_input", f"tokens below {entry.detail('vocabulary')}", f"token {max(prompt)}")
-    return prompt
 
 
 def _stops(raw: np.ndarray | None) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 In: token ids. Out: logits of what comes next. This module must never choose a token.
 
-The graph is optimum's `text-generation-with-past` export: one graph, past keys and values as inputs, present ones as outputs.
+The graph is optimum's `text-generation-with-past` export: one graph, past keys and values as inputs, present ones as outputs. A
+graph without them reads the whole sequence again at each step.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime
 
+from generate.cache import empty
+from generate.call import Call
 from opening.entry import EntryUnusable, OpenEntry
 
 _FED = ("input_ids", "attention_mask", "position_ids")
@@ -31,18 +34,24 @@ class Decoder:
         given = {output.name for output in entry.session.get_outputs()}
         if missing := (set(self.past_names) - self.input_names) | (set(self.output_names) - given):
             raise EntryUnusable(f"1/model.onnx: entry.json names tensors that the graph lacks: {sorted(missing)}")
-        self._empty_shape = (1, int(entry.detail("kv_heads")), 0, int(entry.detail("head_size")))
+        inputs = {tensor["name"]: tensor for tensor in entry.detail("graph_inputs")}
+        self._empty_cache = {
+            name: empty((1, int(inputs[name]["axes"][1]), 0, int(inputs[name]["axes"][3])), str(inputs[name]["dtype"]))
+            for name in self.past_names
+        }
 
-    def begin(self) -> Reading:
-        empty = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(self._empty_shape, np.float32))
-        return Reading(self, dict.fromkeys(self.past_names, empty))
+    def begin(self, call: Call) -> tuple[Reading, np.ndarray]:
+        """Read the prompt; return also the logits after it."""
+        reading = Reading(self, dict(self._empty_cache))
+        return reading, reading.read(call.prompt)
 
 
 class Reading:
-    """The tokens read so far, as keys and values. `length` counts them."""
+    """The tokens read so far, as keys and values, or as they are where the graph keeps none. `length` counts them."""
 
     def __init__(self, decoder: Decoder, past: dict[str, onnxruntime.OrtValue]) -> None:
         self._decoder, self._past = decoder, past
+        self._tokens: list[int] = []
         self.length = 0
 
     def read(self, tokens: Sequence[int]) -> np.ndarray:
@@ -53,10 +62,12 @@ class Reading:
         total = self.length + len(tokens)
         if total > self._decoder.context_length:
             raise ValueError(f"the context holds {self._decoder.context_length} tokens, asked to read {total}")
+        if not self._decoder.past_names:
+            tokens = self._tokens = [*self._tokens, *tokens]
         fed = {
             "input_ids": np.asarray([tokens], np.int64),
             "attention_mask": np.ones((1, total), np.int64),
-            "position_ids": np.arange(self.length, total, dtype=np.int64)[np.newaxis],
+            "position_ids": np.arange(total - len(tokens), total, dtype=np.int64)[np.newaxis],
         }
         inputs = {name: onnxruntime.OrtValue.ortvalue_from_numpy(fed[name]) for name in _FED if name in self._decoder.input_names}
         logits, *present = self._decoder.session.run_with_ort_values(self._decoder.output_names, {**inputs, **self._past})

@@ -1,18 +1,32 @@
 """One generation: from a call to its pieces of text.
 
-In: a checked `Call`, a `Decoder`, a tokenizer. Out: pieces, one model step at a time, so that whoever holds the iterator decides
+In: a checked `Call`, a `Model`, a tokenizer. Out: pieces, one model step at a time, so that whoever holds the iterator decides
 when the next token is computed, and whether. This module must never look at a clock or at other calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
 
 from generate.call import Call
-from generate.decode import Decoder
 from generate.detokenise import StopFinder, TextStream
 from generate.sampling import Sampler
+
+
+class Reading(Protocol):
+    """One call's tokens so far, as the model keeps them."""
+
+    def read(self, tokens: Sequence[int]) -> np.ndarray:
+        """Read at least one more token; return the logits of what comes after the last: float32 [vocabulary]."""
+
+
+class Model(Protocol):
+    def begin(self, call: Call) -> tuple[Reading, np.ndarray]:
+        """Read all that the call gives; return the reading, and the logits of its first token."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,7 @@ class Piece:
 
 
 def generate(
-    call: Call, decoder: Decoder, decode: Callable[[list[int]], str], end_tokens: frozenset[int], seed: int
+    call: Call, model: Model, decode: Callable[[list[int]], str], end_tokens: frozenset[int], seed: int
 ) -> Iterator[Piece | None]:
     """Compute one token each time the iterator is asked; None when it gave no text yet. The last piece has a finish_reason.
 
@@ -40,8 +54,7 @@ def generate(
         temperature=call.temperature, top_p=call.top_p, top_k=call.top_k, seed=seed if call.seed is None else call.seed
     )
     text_stream, stop_finder = TextStream(decode, call.prompt), StopFinder(call.stops)
-    reading = decoder.begin()
-    logits = reading.read(call.prompt)
+    reading, logits = model.begin(call)
     untold: list[int] = []
     for count in range(1, call.max_tokens + 1):
         token = sampler.pick(logits)

@@ -18,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the stub igno
 
 from generate.call import Call, read_call
 from generate.decode import Decoder
-from generate.generation import Piece, generate
+from generate.generation import Model, Piece, generate
+from generate.seq2seq import EncoderDecoder
+from generate.source import source_of
 from generate.turns import Cancelled, TooBusy, Turns
 from opening.tritonside import end_with_the_server, error_response, open_from, tensors_of
 
@@ -32,7 +34,8 @@ class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         end_with_the_server()
         self._entry = open_from(args)
-        self._decoder = Decoder(self._entry)
+        self._source = source_of(self._entry)
+        self._model: Model = Decoder(self._entry) if self._entry.encoder is None else EncoderDecoder(self._entry)
         self._end_tokens = frozenset(int(token) for token in self._entry.detail("eos_token_ids"))
         self._turns = Turns(most_active=MOST_ACTIVE, most_waiting=MOST_WAITING)
 
@@ -40,8 +43,8 @@ class TritonPythonModel:
         for request in requests:
             sender = request.get_response_sender()
             try:
-                call = read_call(tensors_of(request), self._entry)
-                pieces = generate(call, self._decoder, self._entry.tokenizer.decode, self._end_tokens, secrets.randbits(63))
+                call = read_call(tensors_of(request), self._entry, self._source)
+                pieces = generate(call, self._model, self._entry.tokenizer.decode, self._end_tokens, secrets.randbits(63))
                 self._turns.add(pieces, _Answer(call, sender))
             except Exception as error:  # a call that cannot start must not take the others with it
                 _send_error(sender, error)
@@ -68,7 +71,7 @@ class _Answer:
         tensors = [
             pb_utils.Tensor("text_output", np.array(["".join(part.text for part in pieces).encode()], object)),
             pb_utils.Tensor("token_ids", np.array([token for part in pieces for token in part.token_ids], np.int32)),
-            pb_utils.Tensor("prompt_tokens", np.array([len(self._call.prompt)], np.int32)),
+            pb_utils.Tensor("prompt_tokens", np.array([self._call.prompt_tokens], np.int32)),
             pb_utils.Tensor("completion_tokens", np.array([piece.completion_tokens], np.int32)),
             pb_utils.Tensor("finish_reason", np.array([piece.finish_reason.encode()], object)),
         ]

@@ -1,20 +1,22 @@
 """Open an entry for computing: its details, its tokenizer, and its graph in ONNX Runtime.
 
 In: the entry's folder, as Triton names it. Out: an `OpenEntry`. This module must never import Triton, write a file, or take
-anything but data from the entry. What the details hold is written down in `converters/tasks.py`.
+anything but data from the entry. What the details hold is written down in `converters/tasks`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import tokenizers
+
+from opening.providers import Provider, check_taken
 
 FORMAT = "posthuman/entry/v1"
 
@@ -25,12 +27,21 @@ class EntryUnusable(Exception):
 
 @dataclass(frozen=True)
 class OpenEntry:
-    """details: `entry.json`'s member of that name. The tokenizer neither cuts nor pads, whatever its file says."""
+    """details: `entry.json`'s member of that name. folder: the entry's own, absolute. encoder: of an entry with two graphs."""
 
     task: str
     details: Mapping[str, Any]
-    tokenizer: tokenizers.Tokenizer
+    folder: Path
+    own_tokenizer: tokenizers.Tokenizer | None
     session: onnxruntime.InferenceSession
+    encoder: onnxruntime.InferenceSession | None = None
+
+    @property
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """It neither cuts nor pads, whatever its file says. Raises EntryUnusable when the entry has none."""
+        if self.own_tokenizer is None:
+            raise EntryUnusable(f"entry.json: details need 'tokenizer' for {self.task}, found {sorted(self.details)}")
+        return self.own_tokenizer
 
     def detail(self, key: str) -> Any:
         """Raises EntryUnusable when the entry does not say."""
@@ -52,8 +63,9 @@ def default_threads() -> int:
     return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
-def open_entry(folder: Path, *, threads: int | None = None) -> OpenEntry:
+def open_entry(folder: Path, *, threads: int | None = None, providers: Sequence[Provider] = ("CPUExecutionProvider",)) -> OpenEntry:
     """Read `entry.json`, the tokenizer and the graph. threads: of one forward pass; None for all cores but one.
+    providers: of ONNX Runtime, the preferred first.
 
     Raises EntryUnusable when a file is missing or is not what it should be.
     """
@@ -65,19 +77,31 @@ def open_entry(folder: Path, *, threads: int | None = None) -> OpenEntry:
         raise EntryUnusable(f"{folder.name}: expected an entry of format {FORMAT!r}, found {record.get('format')!r}")
     details = record["details"]
     try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(_inside(folder, details["tokenizer"])))
-        session = onnxruntime.InferenceSession(
-            str(_inside(folder, details["model"])),
-            _session_options(threads or default_threads()),
-            providers=["CPUExecutionProvider"],
-        )
+        tokenizer = _tokenizer(folder, details["tokenizer"]) if "tokenizer" in details else None
+        session = _session(folder, details["model"], threads, providers)
+        encoder = _session(folder, details["encoder"], threads, providers) if "encoder" in details else None
     except EntryUnusable:
         raise
     except Exception as error:  # both libraries raise bare Exception subclasses of their own
-        raise EntryUnusable(f"{folder.name}: the tokenizer or the graph cannot be opened: {error}") from error
+        # A graph in bf16 shows here on a machine without a GPU: ONNX Runtime's CPU provider has no arithmetic for it.
+        raise EntryUnusable(
+            f"{folder.name}: the tokenizer or the graph, precision {record.get('precision')}, cannot be opened: {error}"
+        ) from error
+    return OpenEntry(str(record["task"]), details, folder.resolve(), tokenizer, session, encoder)
+
+
+def _session(folder: Path, name: str, threads: int | None, providers: Sequence[Provider]) -> onnxruntime.InferenceSession:
+    options = _session_options(threads or default_threads())
+    session = onnxruntime.InferenceSession(str(_inside(folder, name)), options, providers=list(providers))
+    check_taken(providers, session.get_providers())
+    return session
+
+
+def _tokenizer(folder: Path, name: str) -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer.from_file(str(_inside(folder, name)))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return OpenEntry(str(record["task"]), details, tokenizer, session)
+    return tokenizer
 
 
 def _inside(folder: Path, name: str) -> Path:

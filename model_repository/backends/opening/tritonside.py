@@ -17,6 +17,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from opening.entry import OpenEntry, open_entry
+from opening.providers import providers_for
 from opening.refusal import Refused
 
 _STUCK_S = 30.0
@@ -24,10 +25,14 @@ _STUCK_S = 30.0
 
 
 def open_from(args: Mapping[str, str]) -> OpenEntry:
-    """Open the entry that Triton names in `initialize`. The `threads` parameter of config.pbtxt sets ONNX Runtime's threads."""
+    """Open the entry that Triton names in `initialize`.
+
+    Parameters of config.pbtxt: `threads` sets ONNX Runtime's threads; for the others see `opening/providers.py`.
+    """
     parameters = json.loads(args["model_config"]).get("parameters", {})
     threads = parameters.get("threads", {}).get("string_value")
-    return open_entry(Path(args["model_repository"]), threads=int(threads) if threads else None)
+    providers = providers_for(parameters)
+    return open_entry(Path(args["model_repository"]), threads=int(threads) if threads else None, providers=providers)
 
 
 def end_with_the_server() -> None:

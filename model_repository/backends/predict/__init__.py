@@ -1,1 +1,1 @@
-"""Triton backend `predict`: texts in, embeddings, labels or answers out; one forward pass, no tokens made."""
+"""Triton backend `predict`: texts, images, sounds or tensors in, what a model says of them out; one forward pass."""

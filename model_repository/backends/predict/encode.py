@@ -6,6 +6,7 @@ In: texts, or pairs of them. Out: token ids, masks and positions as the graph wa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import tokenizers
@@ -23,17 +24,29 @@ _BATCH_TOKENS = 4096
 FED = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids"})
 
 
+@dataclass(frozen=True)
+class Rows:
+    """A batch. indices: which items its rows are. mask: INT64 [rows, longest], 1 for tokens. inputs: what the graph takes of it."""
+
+    indices: list[int]
+    mask: np.ndarray
+    inputs: dict[str, np.ndarray]
+
+
 class Encoder:
     """An entry's tokenizer together with its limits."""
 
-    def __init__(self, entry: OpenEntry) -> None:
+    def __init__(self, entry: OpenEntry, beside: frozenset[str] = frozenset()) -> None:
+        """beside: inputs of the graph that are not made of texts, and are fed by another."""
         self._tokenizer = entry.tokenizer
         self._context_length = int(entry.detail("context_length"))
         self._vocabulary = int(entry.detail("vocabulary"))
         self._pad_token = int(entry.detail("pad_token_id"))
         self._pads_left = entry.detail("padding_side") == "left"
         self._add_special_tokens = bool(entry.detail("add_special_tokens"))
-        self._input_names = entry.graph_input_names(FED)
+        self._input_names = tuple(name for name in entry.graph_input_names(FED | beside) if name in FED)
+        # A graph without a mask reads padding as text: then only items of one length go together.
+        self._knows_padding = "attention_mask" in self._input_names
 
     def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]], field: str) -> list[tokenizers.Encoding]:
         """Raises Refused when an item has no token, or more than the context holds; `field` is what the caller can shorten."""
@@ -49,16 +62,18 @@ class Encoder:
                 raise Refused(field, f"tokens below {self._vocabulary}", f"token {max(encoding.ids)} in item {index}")
         return encodings
 
-    def batches(self, encodings: Sequence[tokenizers.Encoding]) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
-        """Rows of similar length together: the items' indices, and the graph's inputs, each INT64 [rows, longest]."""
+    def batches(self, encodings: Sequence[tokenizers.Encoding], *, most_tokens: int = _BATCH_TOKENS) -> Iterator[Rows]:
+        """Items of similar length together. most_tokens: in one batch, padding counted, if a single item is not longer."""
         by_length = sorted(range(len(encodings)), key=lambda index: len(encodings[index].ids))
         while by_length:
             longest = len(encodings[by_length[-1]].ids)
-            rows = max(1, min(_BATCH_ROWS, _BATCH_TOKENS // longest))
+            rows = max(1, min(_BATCH_ROWS, most_tokens // longest))
+            if not self._knows_padding:
+                rows = min(rows, sum(len(encodings[index].ids) == longest for index in by_length))
             indices, by_length = by_length[-rows:], by_length[:-rows]
-            yield indices, self._inputs([encodings[index] for index in indices], longest)
+            yield self._rows(indices, [encodings[index] for index in indices], longest)
 
-    def _inputs(self, encodings: Sequence[tokenizers.Encoding], longest: int) -> dict[str, np.ndarray]:
+    def _rows(self, indices: list[int], encodings: Sequence[tokenizers.Encoding], longest: int) -> Rows:
         shape = (len(encodings), longest)
         ids: np.ndarray
         mask: np.ndarray
@@ -68,9 +83,13 @@ class Encoder:
             length = len(encoding.ids)
             place = slice(longest - length, longest) if self._pads_left else slice(0, length)
             ids[row, place], mask[row, place], types[row, place] = encoding.ids, 1, encoding.type_ids
-        positions = np.where(mask == 1, np.cumsum(mask, axis=1) - 1, 1)
-        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "position_ids": positions}
-        return {name: inputs[name] for name in self._input_names}
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "token_type_ids": types,
+            "position_ids": np.where(mask == 1, np.cumsum(mask, axis=1) - 1, 1),
+        }
+        return Rows(indices, mask, {name: inputs[name] for name in self._input_names})
 
 
 def prompt_tokens(encodings: Sequence[tokenizers.Encoding]) -> np.ndarray:

@@ -28,7 +28,9 @@ class TritonPythonModel:
 
     def _respond(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
         try:
-            arrays = self._task.answer(tensors_of(request))
+            wanted = frozenset(request.requested_output_names())  # all of them when the caller named none
+            arrays = self._task.answer(tensors_of(request), wanted)
+            tensors = [pb_utils.Tensor(name, array) for name, array in arrays.items() if name in wanted]
         except Exception as error:  # one call's failure is that call's alone
             return error_response(error)
-        return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in arrays.items()])
+        return pb_utils.InferenceResponse(tensors)

@@ -67,3 +67,25 @@ def test_no_secret_reaches_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(Refused):
         convert(tmp_path, tmp_path, environ={"PATH": os.environ["PATH"], "POSTHUMAN_PRIVATE_KEY": "canary"})
     assert "canary" not in (tmp_path / "scratch" / "converters.stderr").read_text()
+
+
+def test_what_the_converter_notes_reaches_whoever_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [json.dumps({"note": "this conversion is only partly confined"}), json.dumps({"folder": "/etc"})]
+    monkeypatch.setattr(
+        "control_plane.flows.convert.conversion_command",
+        lambda *_given, **_named: ["printf", "%s\\n%s\\n", *said],
+    )
+    heard: list[str] = []
+    with pytest.raises(ConversionCrashed):
+        convert_in_child(
+            "model",
+            tmp_path / "out",
+            task=None,
+            revision=None,
+            name=None,
+            environ=dict(os.environ),
+            scratch=tmp_path / "scratch",
+            timeout_s=20.0,
+            report=lambda stage, _seconds: heard.append(stage),
+        )
+    assert heard == ["this conversion is only partly confined"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from control_plane.did import TokenWei, did_of
 from control_plane.errors import BadInput, Conflict, IntegrityBroken, Refused
 from control_plane.flows.publications import publication_id
 from control_plane.flows.publish import publish, symbol_of
+from control_plane.serving.catalogue import Catalogue
 from converters.entry import model_digest, triton_name
 from tests.check_market import Seen, check_market
 from tests.fixtures_chain import BOTH, ONE, anvil, either_chain
@@ -103,11 +104,30 @@ def test_the_document_says_what_the_files_say(stand: Stand) -> None:
     assert (document["id"], document["version"], document["nftAddress"]) == (listing.did, "4.1.0", listing.nft)
     assert document["metadata"]["license"] == "apache-2.0"
     facts = document["metadata"]["additionalInformation"]["posthuman"]
-    assert (facts["model_digest"], facts["task"], facts["files"]) == (listing.model_digest, "feature-extraction", 3)
+    assert (facts["model_digest"], facts["task"], facts["files"]) == (listing.model_digest, "feature-extraction", 4)
+    assert (facts["source"]["id"], facts["source"]["revision"], facts["licence_given_by"]) == ("tiny", None, "model")
+    assert (facts["precision"], facts["route"], facts["parity"][0]["output"]) == ("fp32", "optimum", "embedding")
     (service,) = document["services"]
     assert (service["id"], service["type"], service["timeout"]) == ("0", "access", 3600)
     files = json.loads(operator.decrypt(bytes.fromhex(service["files"][2:])))
     assert files["files"] == [{"type": "url", "url": f"http://127.0.0.1:8030/models/{listing.did}", "method": "POST"}]
+
+
+def test_a_model_that_states_no_licence_is_published_under_the_one_that_is_given(stand: Stand, tmp_path: Path) -> None:
+    alice, operator = stand.chain.wallets["alice"], stand.chain.wallets["operator"]
+    bare = make_entry(tmp_path / "bare", licence=None)
+    with pytest.raises(BadInput, match="--licence") as asked:
+        publish(stand.market, alice, stand.request(model=str(bare)))
+    assert asked.value.field == "licence"
+    assert stand.ledger.counts["create_asset"] == 0
+    listing = publish(stand.market, alice, stand.request(model=str(bare), licence="cc-by-4.0")).listing
+    sealed = stand.chain.ledger.document(listing.nft)
+    assert sealed is not None
+    metadata = ddo.unseal(sealed, operator)["metadata"]
+    assert metadata["license"] == "cc-by-4.0"
+    facts = metadata["additionalInformation"]["posthuman"]
+    assert (facts["licence_given_by"], facts["source"]["licence"]) == ("publisher", None)
+    check(stand)
 
 
 def test_each_step_is_told_when_it_begins_and_when_it_is_done(stand: Stand) -> None:
@@ -118,7 +138,7 @@ def test_each_step_is_told_when_it_begins_and_when_it_is_done(stand: Stand) -> N
         stand.request(),
         lambda name, detail: told.append((name, None if detail is None else dict(detail))),
     )
-    names = ["convert", "install", "asset", "digest", "log", "metadata", "store", "compare", "load", "on sale"]
+    names = ["convert", "install", "asset", "digest", "log", "metadata", "store", "compare", "load", "parity", "on sale"]
     assert [name for name, detail in told if detail is None] == names
     assert [name for name, detail in told if detail is not None] == names
     asset = next(detail for name, detail in told if name == "asset" and detail is not None)
@@ -143,6 +163,63 @@ def test_weights_swapped_before_loading_are_not_put_on_sale(stand: Stand) -> Non
         publish(stand.market, alice, stand.request())
     assert stand.catalogue.listings() == ()
     assert stand.names.loads == []
+
+
+def test_a_served_answer_that_is_not_pytorchs_is_not_put_on_sale(stand: Stand) -> None:
+    alice = stand.chain.wallets["alice"]
+    stand.names.off_by = 0.01
+    for _ in range(2):
+        with pytest.raises(Refused, match=r"by 1.0e-02 of the largest value at output 'embedding'; bound is 1.0e-04") as refused:
+            publish(stand.market, alice, stand.request())
+        assert refused.value.code == "parity_failed"
+        assert stand.catalogue.listings() == ()
+        assert stand.names.loaded() == frozenset()
+    stand.names.off_by = 0.0
+    published = publish(stand.market, alice, stand.request())
+    assert stand.names.loaded() == {published.listing.entry_name}
+    check(stand)
+
+
+def test_the_served_parity_is_told_and_kept_with_the_listing(stand: Stand) -> None:
+    stand.names.off_by = 5e-5
+    published = publish(stand.market, stand.chain.wallets["alice"], stand.request())
+    (line,) = published.parity
+    assert (line.output, line.bound, line.probes) == ("embedding", 1e-4, 3)
+    assert line.worst_absolute == line.worst_relative == 5e-5
+    assert json.loads(stand.catalogue.find(published.listing.did).parity) == [asdict(line)]
+
+
+def test_a_refused_entry_that_another_listing_sells_stays_loaded(stand: Stand) -> None:
+    sold = publish(stand.market, stand.chain.wallets["alice"], stand.request()).listing
+    stand.names.off_by = 0.01
+    with pytest.raises(Refused, match="embedding"):
+        publish(stand.market, stand.chain.wallets["alice"], stand.request(name="Tiny again"))
+    assert stand.names.loaded() == {sold.entry_name}
+    assert stand.catalogue.listings() == (sold,)
+
+
+@pytest.mark.parametrize("probes", [None, "{}", '{"format":"posthuman/probes/v1","probes":[]}'])
+def test_an_entry_that_nobody_can_compare_is_not_put_on_sale(stand: Stand, probes: str | None) -> None:
+    (stand.entry / "probes.json").unlink() if probes is None else (stand.entry / "probes.json").write_text(probes)
+    with pytest.raises(Refused, match="probes"):
+        publish(stand.market, stand.chain.wallets["alice"], stand.request())
+    assert stand.catalogue.listings() == ()
+
+
+def test_the_log_keeper_lets_an_entry_be_while_it_is_published_anew(stand: Stand) -> None:
+    alice, keeper = stand.chain.wallets["alice"], Catalogue(stand.engine, stand.market.models)
+    listing = publish(stand.market, alice, stand.request()).listing
+    stand.catalogue.withdraw(listing.did, "for a while")
+    unloaded: list[tuple[str, ...]] = []
+
+    def watching(name: str, detail: object) -> None:
+        if name in ("load", "parity") and detail is not None:
+            unloaded.append(keeper.reconcile(stand.names, stand.chain.ledger).unloaded)
+
+    publish(stand.market, alice, stand.request(), watching)
+    assert unloaded == [(), ()]
+    stand.catalogue.withdraw(listing.did, "for good")
+    assert keeper.reconcile(stand.names, stand.chain.ledger).unloaded == (listing.entry_name,)
 
 
 def test_a_log_that_the_chain_does_not_name_is_not_served(stand: Stand) -> None:
@@ -183,7 +260,16 @@ def test_a_folder_that_is_no_entry_is_refused(stand: Stand, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("name", " "), ("name", "x" * 129), ("name", "a\nb"), ("rate", TokenWei(-1)), ("rate", TokenWei(2**256)), ("timeout_s", 0)],
+    [
+        ("name", " "),
+        ("name", "x" * 129),
+        ("name", "a\nb"),
+        ("rate", TokenWei(-1)),
+        ("rate", TokenWei(2**256)),
+        ("timeout_s", 0),
+        ("licence", " "),
+        ("precision", "fp8"),
+    ],
 )
 def test_a_request_that_makes_no_sense_is_refused(stand: Stand, field: str, value: Any) -> None:
     with pytest.raises(BadInput) as caught:

@@ -204,8 +204,8 @@ def test_tensors_as_json_are_answered_in_json(served: Served) -> None:
     assert answer.header_length is None
     record = json.loads(answer.body)
     assert record["model_name"] == served.predictor
-    assert [output["name"] for output in record["outputs"]] == ["embedding", "prompt_tokens"]
-    assert [output["shape"] for output in record["outputs"]] == [[2, 8], [2]]
+    assert [output["name"] for output in record["outputs"]] == ["embedding", "prompt_tokens", "result"]
+    assert [output["shape"] for output in record["outputs"]] == [[2, 8], [2], [2]]
     assert oip.count_items(answer) == 2
 
 
@@ -215,10 +215,29 @@ def test_tensors_as_bytes_are_answered_behind_a_header_of_the_length_that_is_tol
     assert answer.header_length is not None
     record = json.loads(answer.body[: answer.header_length])
     sizes = [output["parameters"]["binary_data_size"] for output in record["outputs"]]
-    assert sizes == [2 * 8 * 4, 2 * 4]
+    assert sizes[:2] == [2 * 8 * 4, 2 * 4]
     assert answer.header_length + sum(sizes) == len(answer.body)
     assert oip.numbers(oip.read_answer(answer)["prompt_tokens"]) == (2, 2)
     assert oip.count_items(answer) == 2
+
+
+def test_listed_outputs_alone_are_answered_and_binary_only_where_each_says_so(served: Served) -> None:
+    texts = [oip.Values("text_input", "BYTES", (2,), ("the model", "a receipt"))]
+    answer = served.server.infer(served.predictor, *oip.write_request(texts, ["result"]))
+    outputs = oip.read_answer(answer)
+    assert set(outputs) == {"result"}
+    assert [len(json.loads(item)) for item in oip.items(outputs["result"])] == [8, 8]
+    asked = {"outputs": [{"name": "result"}], "parameters": {"binary_data_output": True}}
+    told = served.server.infer(served.predictor, infer_body("the model", **asked), None)
+    assert told.header_length is None
+    assert len(json.loads(told.body)["outputs"]) == 1
+
+
+def test_a_parameter_that_the_task_does_not_have_is_refused_by_its_name(served: Served) -> None:
+    values = [oip.Values("text_input", "BYTES", (1,), ("the model",)), oip.Values("parameters", "BYTES", (1,), ('{"beam": 1}',))]
+    with pytest.raises(BadInput) as refused:
+        served.server.infer(served.predictor, *oip.write_request(values, ["result"]))
+    assert refused.value.field == "parameters.beam"
 
 
 def test_bytes_in_and_json_out_is_what_the_request_asks_for(served: Served) -> None:

@@ -319,7 +319,10 @@ def test_metadata_states_the_entrys_tensors_under_the_did(market: Market) -> Non
     for path in (f"/v2/models/{market.embedder.did}", f"/v2/models/{market.embedder.did}/versions/1"):
         record = market.client.get(path).get_json()
         assert (record["name"], record["versions"]) == (market.embedder.did, ["1"])
-        assert record["inputs"] == [{"name": "text_input", "datatype": "BYTES", "shape": [-1]}]
+        assert record["inputs"] == [
+            {"name": "text_input", "datatype": "BYTES", "shape": [-1]},
+            {"name": "parameters", "datatype": "BYTES", "shape": [1]},
+        ]
         assert {"name": "embedding", "datatype": "FP32", "shape": [-1, DIMENSIONS]} in record["outputs"]
     assert market.client.get(f"/v2/models/{market.embedder.did}/versions/2").status_code == 404
 

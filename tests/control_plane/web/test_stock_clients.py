@@ -17,7 +17,6 @@ import openai
 import pytest
 import requests
 import tritonclient.http as triton
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from control_plane.receipts.keys import create_checkpoint_key, create_receipt_key
 from control_plane.receipts.receipt import response_hash
@@ -25,27 +24,9 @@ from control_plane.receipts.store import Issued
 from control_plane.settings import REPOSITORY
 from deploy.local.ports import HOST, free_port
 from tests.fixtures_market import CONTEXT_LENGTH, DIMENSIONS, LOG_NFT, Market
+from tests.fixtures_web import url
 
-
-class Http11(WSGIRequestHandler):
-    """Keeps connections and sends chunks, as production's server does; says nothing on standard error."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002  # werkzeug's own name
-        return None
-
-
-@pytest.fixture
-def url(market: Market) -> Iterator[str]:
-    """The market's application behind a real socket."""
-    server = make_server(HOST, 0, market.client.application, threaded=True, request_handler=Http11)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield f"http://{HOST}:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+__all__ = ["url"]
 
 
 def openai_client(url: str, token: str) -> openai.OpenAI:

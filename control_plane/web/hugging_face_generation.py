@@ -1,0 +1,150 @@
+"""Generation as a Hugging Face client asks for it and reads it: parameters, whole answers, events of a stream.
+
+In: parameters, what the backend generated. Out: the backend's fields, JSON. This module must never drop a parameter in silence, and
+never show a probability: many of them give weights away.
+
+Source: `huggingface_hub` 0.36.2 and the shapes of text-generation-inference that it parses.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from control_plane.errors import BadInput, Unavailable
+from control_plane.flows.call import Piece
+from control_plane.receipts.store import Issued
+from control_plane.serving.inference import Generated
+from control_plane.web.answers import event
+from control_plane.web.fields import Field, Kind, Table, flag, listed, only, parse_fields
+from control_plane.web.generation import sampling
+from control_plane.web.hugging_face_inputs import merged_parameters
+from converters.tasks.task import Task
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_NESTED = ("generate_parameters", "generation_parameters", "generate_kwargs")
+"""Objects that hold parameters of generation, by the task's own habit."""
+
+_DRAWING = ("temperature", "top_k", "top_p")
+
+
+def parameter_table(task: Task, max_new_tokens: int) -> Table:
+    """No defaults: what a call does not say, the entry's own defaults say."""
+    ours = sampling(max_new_tokens)
+    drawn = {name: replace(ours[name], default=None) for name in (*_DRAWING, "seed", "stop")}
+    table: dict[str, Field] = {
+        "max_new_tokens": replace(ours["max_tokens"], default=None),
+        **drawn,
+        "do_sample": Field("true or false", lambda value: isinstance(value, bool), {"type": "boolean"}),
+        "num_beams": only((1,), "beam search"),
+        "repetition_penalty": only((1,), "a repetition penalty"),
+        "typical_p": only((1,), "typical decoding"),
+        "use_cache": only((True,), "computing without a cache"),
+    }
+    if task.name == "text-generation":
+        table |= {
+            "return_full_text": flag("true or false"),
+            "details": flag("true or false"),
+            "best_of": only((1,), "choosing among several"),
+            "decoder_input_details": only((False,), "returning the prompt's probabilities"),
+            "frequency_penalty": only((0,), "a frequency penalty"),
+            "top_n_tokens": only((0,), "returning other tokens"),
+            "truncate": only((), "cutting a prompt"),
+            "watermark": only((False,), "a watermark"),
+            "grammar": only((), "a grammar"),
+            "adapter_id": only((), "an adapter"),
+        }
+    if task.name == "text2text-generation":
+        table |= {
+            "src_lang": only((), "choosing a language"),
+            "tgt_lang": only((), "choosing a language"),
+            "clean_up_tokenization_spaces": only((), "choosing how spaces are cleaned"),
+            "truncation": only(("do_not_truncate",), "cutting a text"),
+        }
+    if task.name == "speech-to-text":
+        table |= {"return_timestamps": only((False,), "timestamps")}
+    return table
+
+
+def read_parameters(parameters: Mapping[str, Any], table: Table) -> dict[str, Any]:
+    """The fields of the table. Raises BadInput naming the parameter."""
+    try:
+        fields = parse_fields(merged_parameters(parameters, _NESTED), table)
+    except BadInput as error:
+        field = error.field if error.field.startswith("parameters") else f"parameters.{error.field}"
+        raise BadInput(field, error.expected, Kind(error.found.strip("'\"")), code=error.code) from error
+    if fields["do_sample"] is False:
+        for name in _DRAWING:
+            if fields[name] is not None:
+                raise BadInput(f"parameters.{name}", "nothing where do_sample is false", fields[name])
+    return fields
+
+
+def generation_fields(asked: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The generate backend's inputs, by tensor name.
+
+    Tokens are drawn where `do_sample`, `temperature`, `top_k` or `top_p` asks for it, else the likeliest is taken, as
+    text-generation-inference does.
+    """
+    inputs = dict(asked)
+    if fields["max_new_tokens"] is not None:
+        inputs["max_tokens"] = fields["max_new_tokens"]
+    for name in (*_DRAWING, "seed"):
+        if fields[name] is not None:
+            inputs[name] = fields[name]
+    if not fields["do_sample"] and all(fields[name] is None for name in _DRAWING):
+        inputs["temperature"] = 0
+    if stops := listed(fields["stop"]):
+        inputs["stop"] = stops
+    return inputs
+
+
+def answer(task: Task, prompt: str, made: Generated, fields: Mapping[str, Any], ends: Collection[int]) -> bytes:
+    """The whole answer. ends: tokens that end a text."""
+    if task.name == "text-generation":
+        record: dict[str, Any] = {"generated_text": prompt + made.text if fields["return_full_text"] else made.text}
+        if fields["details"]:
+            tokens = [{"id": token, "text": None, "logprob": None, "special": token in ends} for token in made.token_ids]
+            record["details"] = _details(made, made.token_ids, ends, fields) | {"prefill": [], "tokens": tokens}
+        return _dump([record])
+    if task.name == "text2text-generation":
+        # The path names a model and not a task: each task of the client finds the text under its own name.
+        return _dump([dict.fromkeys(("generated_text", "summary_text", "translation_text"), made.text)])
+    return _dump({"text": made.text} if task.name == "speech-to-text" else [{"generated_text": made.text}])
+
+
+def pieces(stream: Iterator[Generated], prompt: str, fields: Mapping[str, Any], ends: Collection[int]) -> Iterator[Piece]:
+    """One event a piece of text; the last one has the whole text and how it ended."""
+    text, made = prompt if fields.get("return_full_text") else "", None
+    for index, made in enumerate(stream, start=1):
+        text += made.text
+        record = _event(index, made.token_ids[-1] if made.token_ids else None, made.text)
+        if made.finish_reason is not None:
+            details = _details(made, made.token_ids, ends, fields) | {"input_length": made.prompt_tokens}
+            record |= {"generated_text": text, "details": details}
+        yield Piece(event(_encode(record)), made.prompt_tokens, made.completion_tokens)
+    if made is None:
+        raise Unavailable("the inference server ended a stream that had not begun", code="strange_answer")
+
+
+def last_event(issued: Issued) -> bytes:
+    """The receipt, in an event of its own that adds no text: the client has it as `receipt` beside a special token."""
+    return event(_encode(_event(0, None, "") | {"receipt": issued.to_json()}))
+
+
+def _event(index: int, token: int | None, text: str) -> dict[str, Any]:
+    # `special` is what a client may leave out of a text, so nothing with text is.
+    one = {"id": token, "text": text, "logprob": None, "special": not text}
+    return {"index": index, "token": one, "generated_text": None, "details": None}
+
+
+def _details(made: Generated, token_ids: tuple[int, ...], ends: Collection[int], fields: Mapping[str, Any]) -> dict[str, Any]:
+    ended = "eos_token" if token_ids and token_ids[-1] in ends else "stop_sequence"
+    reason = "length" if made.finish_reason == "length" else ended
+    return {"finish_reason": reason, "generated_tokens": made.completion_tokens, "seed": fields["seed"]}
+
+
+def _dump(record: object) -> bytes:
+    return _encode(record).encode("utf-8")

@@ -1,0 +1,138 @@
+"""Overrides of types that listen or speak, and of those that read series of numbers.
+
+In: nothing. Out: `OVERRIDES`. This module must never import anything but the standard library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_SERIES = {"prediction_length": 4, "context_length": 8}
+_CONFORMER = {
+    "num_attention_heads": 2,
+    "layers": 2,
+    "kernel_size": 7,
+    "attention_dropout_rate": 0.0,
+    "dropout_rate": 0.0,
+    "positional_dropout_rate": 0.0,
+    "linear_units": 64,
+    "normalize_before": True,
+    "concat_after": False,
+}
+_SPEECH = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+_SEAMLESS = {
+    "speech_encoder_layers": 2,
+    "speech_encoder_attention_heads": 4,
+    "speech_encoder_intermediate_size": 64,
+    "t2u_vocab_size": 64,
+    "t2u_encoder_layers": 1,
+    "t2u_encoder_ffn_dim": 64,
+    "t2u_encoder_attention_heads": 4,
+    "t2u_decoder_layers": 1,
+    "t2u_decoder_ffn_dim": 64,
+    "t2u_decoder_attention_heads": 4,
+    "t2u_max_position_embeddings": 128,
+    "max_source_positions": 128,
+    "unit_hifi_gan_vocab_size": 64,
+    "unit_embed_dim": 16,
+    "lang_embed_dim": 8,
+    "spkr_embed_dim": 8,
+    "vocoder_num_langs": 4,
+    "vocoder_num_spkrs": 4,
+    "upsample_initial_channel": 32,
+    "conv_depthwise_kernel_size": 7,
+}
+
+OVERRIDES: Mapping[str, Mapping[str, Any]] = {
+    "autoformer": _SERIES,
+    "informer": _SERIES,
+    "time_series_transformer": _SERIES,
+    "semantic": {"input_vocab_size": 320, "output_vocab_size": 320, "block_size": 64},
+    "coarse_acoustics": {"input_vocab_size": 320, "output_vocab_size": 320, "block_size": 64},
+    "fine_acoustics": {"input_vocab_size": 320, "output_vocab_size": 320, "block_size": 64},
+    "clap_audio_model": {
+        "patch_embeds_hidden_size": 8,
+        "depths": [1, 1, 1, 1],
+        "num_attention_heads": [1, 2, 4, 4],
+        "hidden_size": 64,
+        "num_classes": 8,
+    },
+    "csm": {"num_codebooks": 4, "text_vocab_size": 320, "codebook_pad_token_id": 1},
+    "csm_depth_decoder_model": {"num_codebooks": 4, "backbone_hidden_size": 32},
+    "dac": {"encoder_hidden_size": 8, "n_codebooks": 2, "codebook_size": 32},
+    "dia_decoder": {
+        "cross_num_key_value_heads": 4,
+        "cross_num_attention_heads": 4,
+        "cross_head_dim": 8,
+        "cross_hidden_size": 32,
+        "num_channels": 3,
+    },
+    "dia": {"delay_pattern": [0, 1, 2]},
+    "encodec": {"num_filters": 4, "codebook_size": 32, "codebook_dim": 32, "num_lstm_layers": 1},
+    "fastspeech2_conformer": {
+        "encoder_config": _CONFORMER,
+        "decoder_config": _CONFORMER,
+        "duration_predictor_channels": 16,
+        "energy_predictor_channels": 16,
+        "pitch_predictor_channels": 16,
+        "speech_decoder_postnet_units": 16,
+        "num_mel_bins": 20,
+    },
+    "hifigan": {"upsample_initial_channel": 32, "model_in_dim": 20},
+    "hubert": _SPEECH,
+    "sew": _SPEECH,
+    "sew-d": {**_SPEECH, "position_buckets": 16},
+    "unispeech": _SPEECH,
+    "unispeech-sat": _SPEECH,
+    "wav2vec2": _SPEECH,
+    "wavlm": _SPEECH,
+    "wav2vec2-bert": {"vocab_size": 320, "conv_depthwise_kernel_size": 7},
+    "wav2vec2-conformer": {**_SPEECH, "vocab_size": 320, "conv_depthwise_kernel_size": 7},
+    "kyutai_speech_to_text": {"num_codebooks": 4, "codebook_vocab_size": 33, "audio_bos_token_id": 32},
+    "mctct": {"conv_kernel": [7], "num_conv_layers": 1, "attention_head_dim": 8},
+    "mimi": {
+        "num_filters": 4,
+        "codebook_size": 32,
+        "codebook_dim": 32,
+        "vector_quantization_hidden_dimension": 32,
+        "upsample_groups": 32,
+        "num_quantizers": 4,
+    },
+    "moshi": {"num_codebooks": 4, "audio_vocab_size": 32},
+    "moshi_depth": {"num_codebooks": 4, "audio_vocab_size": 32, "input_size": 32},
+    "parakeet_encoder": {"subsampling_conv_channels": 8},
+    "patchtsmixer": {"num_input_channels": 2},
+    "patchtst": {"num_input_channels": 2},
+    "qwen2_audio_encoder": {"max_source_positions": 100},
+    "voxtral_encoder": {"max_source_positions": 100},
+    "seamless_m4t": {**_SEAMLESS, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2},
+    "seamless_m4t_v2": {
+        **_SEAMLESS,
+        "char_vocab_size": 64,
+        "t2u_variance_predictor_embed_dim": 32,
+        "t2u_variance_predictor_hidden_dim": 16,
+    },
+    "speech_to_text": {"conv_channels": 32, "max_source_positions": 2000},
+    "speecht5": {
+        **_SPEECH,
+        "speech_decoder_prenet_units": 32,
+        "speech_decoder_postnet_units": 32,
+        "speaker_embedding_dim": 32,
+        "max_speech_positions": 400,
+        "encoder_max_relative_position": 16,
+    },
+    "univnet": {"model_in_channels": 8, "model_hidden_channels": 8, "kernel_predictor_hidden_channels": 8, "num_mel_bins": 20},
+    "vits": {
+        "flow_size": 32,
+        "spectrogram_bins": 33,
+        "ffn_dim": 64,
+        "duration_predictor_filter_channels": 16,
+        "upsample_initial_channel": 32,
+        "posterior_encoder_num_wavenet_layers": 2,
+        "prior_encoder_num_wavenet_layers": 2,
+        "num_attention_heads": 2,
+    },
+    "whisper": {"max_source_positions": 100},
+    "xcodec": {"codebook_size": 32},
+}

@@ -1,0 +1,1 @@
+"""From a loaded PyTorch model to ONNX graphs, by one of several routes."""

@@ -1,0 +1,1 @@
+"""Does an entry give PyTorch's answers? One module for what is compared, one for how."""

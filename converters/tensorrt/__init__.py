@@ -1,0 +1,1 @@
+"""TensorRT: shapes to build for, plans built ahead of time, and what ties a plan to its entry.."""

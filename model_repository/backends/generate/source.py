@@ -1,0 +1,171 @@
+"""What a call gives a model to read: a prompt, or a text, an image or a sound for an encoder.
+
+In: tensors from outside. Out: `Given`, or Refused. This module must never cut what it was given, or run a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+
+from opening.entry import EntryUnusable, OpenEntry
+from opening.images import read_images
+from opening.listening import extractor_of
+from opening.processor import open_image_processor
+from opening.refusal import Refused
+from opening.sound import MAX_SECONDS, read_sounds
+from opening.texts import read_text
+
+_NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
+_DTYPES = {"FP32": np.float32, "INT64": np.int64, "INT32": np.int32, "BOOL": np.bool_}
+
+
+@dataclass(frozen=True)
+class Given:
+    """prompt: tokens that the model reads before its first own; without those that an encoder-decoder model always begins with.
+
+    prompt_tokens: of the texts that the caller sent. feeds: the encoder's inputs by name, each with a batch axis of 1.
+    room: most tokens that can be made.
+    """
+
+    prompt: tuple[int, ...]
+    prompt_tokens: int
+    feeds: Mapping[str, np.ndarray]
+    room: int
+
+
+class Source(Protocol):
+    """One for each entry. context: most tokens that any call may ask for."""
+
+    context: int
+
+    def read(self, tensors: Mapping[str, np.ndarray]) -> Given:
+        """Raises Refused for what the model cannot read."""
+
+
+def source_of(entry: OpenEntry) -> Source:
+    """What the entry reads, by its task."""
+    if entry.task == "text2text-generation":
+        return SourceText(entry)
+    if entry.task == "image-to-text":
+        return SourceImage(entry)
+    return SourceSound(entry) if entry.task == "speech-to-text" else Prompt(entry)
+
+
+class Prompt:
+    """A text that the model goes on with."""
+
+    def __init__(self, entry: OpenEntry) -> None:
+        self._entry, self.context = entry, int(entry.detail("context_length"))
+
+    def read(self, tensors: Mapping[str, np.ndarray]) -> Given:
+        prompt = _tokens(tensors, self._entry, self.context - 1, ", which leaves room for one more in the context")
+        return Given(prompt, len(prompt), _NOTHING, self.context - len(prompt))
+
+
+class SourceText:
+    """A text for an encoder."""
+
+    def __init__(self, entry: OpenEntry) -> None:
+        self._entry, self._longest = entry, int(entry.detail("context_length"))
+        self._has_mask = _is_fed(entry, "attention_mask")
+        self.context = _room(entry)
+
+    def read(self, tensors: Mapping[str, np.ndarray]) -> Given:
+        tokens = _tokens(tensors, self._entry, self._longest, "")
+        feeds = {"input_ids": np.asarray([tokens], np.int64)}
+        if self._has_mask:
+            feeds["attention_mask"] = np.ones((1, len(tokens)), np.int64)
+        return Given((), len(tokens), feeds, self.context)
+
+
+class SourceImage:
+    """An image for an encoder, and a text that the answer begins with."""
+
+    def __init__(self, entry: OpenEntry) -> None:
+        self._entry, self.context = entry, _room(entry)
+        self._processor = open_image_processor(entry.folder, str(entry.detail("processor")))
+        self._replaced = len(entry.detail("start_tokens")) if entry.detail("does_prompt_replace_start") else 0
+
+    def read(self, tensors: Mapping[str, np.ndarray]) -> Given:
+        (image,) = read_images([bytes(one_of(tensors, "image", b""))], "image", most=1)
+        try:
+            made = self._processor(images=[np.asarray(image)], input_data_format="channels_last", return_tensors="np")
+        except MemoryError:
+            raise
+        # transformers' processors raise many kinds for an image that is too small or too long for them.
+        except Exception as error:
+            size = f"{image.width} x {image.height}"
+            raise Refused("image", "an image of a size that the model's processor takes", size) from error
+        feeds = _feeds(self._entry, made)
+        if "text_input" not in tensors:
+            return Given((), 0, feeds, self.context)
+        prompt = _tokens(
+            tensors, self._entry, self.context + self._replaced - 1, ", which leaves room for one more", is_special=False
+        )
+        return Given(prompt, len(prompt), feeds, self.context + self._replaced - len(prompt))
+
+
+class SourceSound:
+    """A sound for an encoder."""
+
+    def __init__(self, entry: OpenEntry) -> None:
+        self._entry, self.context = entry, _room(entry)
+        self._extract = extractor_of(entry)
+        self._rate, self._shortest, self._longest = (int(entry.detail(key)) for key in ("sampling_rate", "shortest", "longest"))
+
+    def read(self, tensors: Mapping[str, np.ndarray]) -> Given:
+        seconds = self._longest / self._rate if self._longest else MAX_SECONDS
+        (sound,) = read_sounds([bytes(one_of(tensors, "audio", b""))], self._rate, "audio", most=1, seconds=seconds)
+        if len(sound) < self._shortest:
+            raise Refused("audio", f"at least {self._shortest / self._rate:.3f} seconds", f"{len(sound) / self._rate:.3f}")
+        return Given((), 0, _feeds(self._entry, self._extract(sound)), self.context)
+
+
+def one_of(tensors: Mapping[str, np.ndarray], name: str, absent: Any) -> Any:
+    """The one value of a tensor; `absent` when the caller left it out. Raises Refused for more or fewer."""
+    if name not in tensors:
+        return absent
+    values = tensors[name].reshape(-1)
+    if len(values) != 1:
+        raise Refused(name, "one value", f"{len(values)} values")
+    return values[0]
+
+
+def _tokens(
+    tensors: Mapping[str, np.ndarray], entry: OpenEntry, most: int, why: str, *, is_special: bool | None = None
+) -> tuple[int, ...]:
+    """Tokens of `text_input`. is_special: add the tokenizer's special tokens; None: as the entry says."""
+    text = read_text(bytes(one_of(tensors, "text_input", b"")), "text_input")
+    with_special = bool(entry.detail("add_special_tokens")) if is_special is None else is_special
+    tokens = tuple(entry.tokenizer.encode(text, add_special_tokens=with_special).ids)
+    if not tokens:
+        raise Refused("text_input", "a text with at least one token", "0 tokens")
+    if len(tokens) > most:
+        raise Refused("text_input", f"at most {most} tokens{why}", f"{len(tokens)} tokens")
+    if max(tokens) >= int(entry.detail("vocabulary")):
+        raise Refused("text_input", f"tokens below {entry.detail('vocabulary')}", f"token {max(tokens)}")
+    return tokens
+
+
+def _room(entry: OpenEntry) -> int:
+    return int(entry.detail("decoder_length")) - len(entry.detail("start_tokens"))
+
+
+def _is_fed(entry: OpenEntry, name: str) -> bool:
+    return any(tensor["name"] == name for tensor in entry.detail("encoder_inputs"))
+
+
+def _feeds(entry: OpenEntry, made: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What the encoder's graph takes of what a processor gives."""
+    feeds: dict[str, np.ndarray] = {}
+    for tensor in entry.detail("encoder_inputs"):
+        name, dtype = str(tensor["name"]), str(tensor["dtype"])
+        if name not in made or dtype not in _DTYPES:
+            raise EntryUnusable(f"entry.json: expected encoder inputs among {sorted(made)}, found {name!r} of {dtype}")
+        feeds[name] = np.ascontiguousarray(made[name], _DTYPES[dtype])
+    return feeds

@@ -1,0 +1,154 @@
+"""Tasks that say something of single tokens: what each is, or what stands behind a mask.
+
+In: texts. Out: one array per output tensor. This module must never know of Triton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from opening.entry import OpenEntry
+from opening.refusal import Refused
+from opening.texts import read_texts
+from predict.encode import MAX_ITEMS, Encoder, prompt_tokens
+from predict.entities import STRATEGIES, Entities
+from predict.parameters import Parameters
+from predict.scores import best, softmax
+from predict.task import RESULT, Arrays, Task, items_of, results_of
+
+MAX_TOP = 100
+MAX_TARGETS = 1000
+MAX_MASKS = 256
+"""Masks in one call."""
+_DEFAULT_TOP = 5
+_MOST_LOGITS = 1 << 26
+"""Numbers that one forward pass may give back: 256 MiB. A vocabulary of 250,000 would reach 4 GiB in a full batch."""
+_MAX_IGNORED = 1000
+
+
+class TokenClassification:
+    def __init__(self, entry: OpenEntry) -> None:
+        self._entry, self._encoder = entry, Encoder(entry)
+        self._output, self._labels = entry.detail("output"), list(entry.detail("labels"))
+        self._entities = Entities(entry.tokenizer, self._labels)
+
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+        parameters = Parameters(tensors, ("aggregation_strategy", "ignore_labels"))
+        strategy = parameters.choice("aggregation_strategy", "simple", STRATEGIES)
+        ignored = parameters.texts("ignore_labels", _MAX_IGNORED) if parameters.has("ignore_labels") else ("O",)
+        texts = read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS)
+        encodings = self._encoder.encode(texts, "text_input")
+        shape = (len(encodings), max(len(encoding.ids) for encoding in encodings))
+        scores: np.ndarray
+        starts: np.ndarray
+        ends: np.ndarray
+        scores, starts, ends = (
+            np.zeros((*shape, len(self._labels)), np.float32),
+            np.zeros(shape, np.int32),
+            np.zeros(shape, np.int32),
+        )
+        for batch in self._encoder.batches(encodings):
+            (logits,) = self._entry.session.run([self._output], batch.inputs)
+            for row, index in enumerate(batch.indices):
+                length = len(encodings[index].ids)
+                scores[index, :length] = softmax(logits[row, : batch.mask.shape[1]][batch.mask[row] == 1])
+        for index, encoding in enumerate(encodings):
+            for place, (start, end) in enumerate(encoding.offsets):
+                if not encoding.special_tokens_mask[place]:
+                    starts[index, place], ends[index, place] = start, end
+        answer: Arrays = {"scores": scores, "start": starts, "end": ends, "prompt_tokens": prompt_tokens(encodings)}
+        if RESULT in wanted:
+            found = zip(encodings, scores, texts, strict=True)
+            answer[RESULT] = results_of(self._entities.of(*item, strategy, ignored) for item in found)
+        return answer
+
+
+class FillMask:
+    def __init__(self, entry: OpenEntry) -> None:
+        self._entry, self._encoder = entry, Encoder(entry)
+        self._output, self._mask, self._mask_id = (entry.detail(key) for key in ("output", "mask_token", "mask_token_id"))
+        self._vocabulary = int(entry.detail("vocabulary"))
+
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+        parameters = Parameters(tensors, ("targets", "top_k"))
+        targets = self._targets(parameters.texts("targets", MAX_TARGETS))
+        count = min(parameters.count("top_k", _DEFAULT_TOP, most=MAX_TOP), len(targets) or self._vocabulary)
+        encodings = self._encoder.encode(read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS), "text_input")
+        places = [self._places(encoding, index) for index, encoding in enumerate(encodings)]
+        if (masks := sum(map(len, places))) > MAX_MASKS:
+            raise Refused("text_input", f"at most {MAX_MASKS} masks in all texts", masks)
+        found: list[list[tuple[list[int], list[float]]]] = [[] for _ in encodings]
+        for batch in self._encoder.batches(encodings, most_tokens=_MOST_LOGITS // self._vocabulary):
+            (logits,) = self._entry.session.run([self._output], batch.inputs)
+            for row, index in enumerate(batch.indices):
+                chances = softmax(logits[row, : batch.mask.shape[1]][batch.mask[row] == 1][places[index]])
+                found[index] = [_likeliest(one, targets, count) for one in chances]
+        rows = [(index, *one) for index, item in enumerate(found) for one in item]
+        answer: Arrays = {
+            "item": np.array([index for index, _, _ in rows], np.int32),
+            "scores": np.array([scores for _, _, scores in rows], np.float32),
+            "token_ids": np.array([tokens for _, tokens, _ in rows], np.int32),
+            "prompt_tokens": prompt_tokens(encodings),
+        }
+        if RESULT in wanted:
+            told = zip(encodings, places, found, strict=True)
+            answer[RESULT] = results_of(self._told(*item) for item in told)
+        return answer
+
+    def _places(self, encoding: tokenizers.Encoding, index: int) -> list[int]:
+        places = [place for place, token in enumerate(encoding.ids) if token == self._mask_id]
+        if not places:
+            raise Refused("text_input", f"a text with {self._mask} in it", f"none in item {index}")
+        return places
+
+    def _targets(self, targets: tuple[str, ...]) -> list[int]:
+        """Token ids, each once. Of a target of several tokens transformers takes the first; we do not answer for half a word."""
+        ids: list[int] = []
+        for index, target in enumerate(targets):
+            alone = self._entry.tokenizer.token_to_id(target)
+            found = [alone] if alone is not None else self._entry.tokenizer.encode(target, add_special_tokens=False).ids
+            if len(found) != 1 or found[0] >= self._vocabulary:
+                raise Refused(
+                    "parameters.targets", "words that are one token of this model", f"{len(found)} tokens in item {index}"
+                )
+            ids.append(int(found[0]))
+        return list(dict.fromkeys(ids))
+
+    def _told(self, encoding: tokenizers.Encoding, places: list[int], found: list[tuple[list[int], list[float]]]) -> list[Any]:
+        """One list for a text with one mask; with several masks one list each, where the other masks stay in the sequence."""
+        decode = self._entry.tokenizer.decode
+        answers = []
+        for place, (tokens, scores) in zip(places, found, strict=True):
+            filled = [[*encoding.ids[:place], token, *encoding.ids[place + 1 :]] for token in tokens]
+            answers.append(
+                [
+                    {
+                        "score": score,
+                        "token": token,
+                        "token_str": decode([token], skip_special_tokens=False),
+                        "sequence": decode(ids, skip_special_tokens=len(places) == 1),
+                    }
+                    for token, score, ids in zip(tokens, scores, filled, strict=True)
+                ]
+            )
+        return answers[0] if len(places) == 1 else answers
+
+
+def _likeliest(chances: np.ndarray, targets: list[int], count: int) -> tuple[list[int], list[float]]:
+    if targets:
+        order = best(chances[targets], count)
+        tokens = [targets[place] for place in order]
+    else:
+        tokens = best(chances, count)
+    return tokens, [float(chances[token]) for token in tokens]
+
+
+TASKS: Mapping[str, Callable[[OpenEntry], Task]] = MappingProxyType(
+    {"token-classification": TokenClassification, "fill-mask": FillMask}
+)

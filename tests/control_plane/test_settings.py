@@ -1,0 +1,29 @@
+"""What a deployment may choose, and what is refused by the variable's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from control_plane.errors import BadInput
+from control_plane.settings import read_settings
+from control_plane.wiring import hardware_of
+
+
+def test_without_a_choice_entries_run_on_the_cpu(tmp_path: Path) -> None:
+    hardware = hardware_of(read_settings({"POSTHUMAN_HOME": str(tmp_path)}))
+    assert (hardware.providers, hardware.has_gpu) == (("cpu",), False)
+
+
+def test_a_choice_of_providers_reaches_the_hardware_with_a_place_for_engines(tmp_path: Path) -> None:
+    given = {"POSTHUMAN_HOME": str(tmp_path), "POSTHUMAN_PROVIDERS": "tensorrt,cuda,cpu"}
+    assert hardware_of(read_settings(given)).engine_cache == tmp_path / "cache" / "engines"
+    hardware = hardware_of(read_settings({**given, "POSTHUMAN_ENGINE_CACHE": "/engines"}))
+    assert (hardware.providers, hardware.engine_cache) == (("tensorrt", "cuda", "cpu"), Path("/engines"))
+
+
+@pytest.mark.parametrize("providers", ["cuda", "cpu,cuda", "cuda, cpu", "rocm,cpu", "cpu,cpu"])
+def test_providers_that_make_no_sense_are_refused_by_name(providers: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="POSTHUMAN_PROVIDERS"):
+        read_settings({"POSTHUMAN_HOME": str(tmp_path), "POSTHUMAN_PROVIDERS": providers})

@@ -1,0 +1,224 @@
+"""Images from strangers are opened safely, and what the backend makes of a graph's numbers is what transformers makes of them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import struct
+import zlib
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from opening import images as opened
+from opening.images import MAX_IMAGES, MAX_PIXELS, read_images
+from opening.refusal import Refused
+from predict.detection import ObjectDetection, corners
+from predict.images import embedding_of
+from predict.maps import _grey
+from predict.pictures import mask_of, png_of
+from predict.resize import resized
+from predict.scores import sigmoid, softmax
+from predict.segments import best_labels, segments
+
+
+def picture(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def file_of(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format=kind, **options)
+    return stream.getvalue()
+
+
+def refusal(raws: list[bytes]) -> dict[str, str]:
+    with pytest.raises(Refused) as refused:
+        read_images(raws)
+    return json.loads(refused.value.to_json())
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_every_common_format_becomes_rgb(kind: str) -> None:
+    (image,) = read_images([file_of(picture(), kind)])
+    assert (image.mode, image.size) == ("RGB", (40, 30))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "I;16"])
+def test_every_kind_of_pixel_becomes_rgb(mode: str) -> None:
+    grey = Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40)) if mode == "I;16" else picture().convert(mode)
+    assert read_images([file_of(grey)])[0].mode == "RGB"
+
+
+def test_a_data_url_is_opened_like_the_file() -> None:
+    url = b"data:image/png;base64," + base64.b64encode(file_of(picture()))
+    assert np.array_equal(np.asarray(read_images([url])[0]), np.asarray(picture()))
+
+
+def test_an_image_that_lies_on_its_side_is_turned_as_its_exif_says() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    (image,) = read_images([file_of(picture(), "PNG", exif=exif)])
+    assert image.size == (30, 40)
+    assert np.array_equal(np.asarray(image), np.rot90(np.asarray(picture()), k=-1))
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"", "not empty"),
+        (b"not an image", "PNG"),
+        (file_of(picture())[:-200], "whole"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PNG"),
+        (file_of(picture(), "TIFF"), "PNG"),
+        (file_of(picture(4, 400)), "shorter"),
+    ],
+    ids=["empty", "text", "cut", "postscript", "tiff", "stretched"],
+)
+def test_what_is_no_whole_image_of_a_known_format_is_refused(raw: bytes, expected: str) -> None:
+    said = refusal([file_of(picture()), raw])
+    assert said["field"] == "image"
+    assert expected in said["expected"]
+    assert "item 1" in said["found"]
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of some hundred bytes that says it is huge."""
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0" * 4096)),
+        (b"IEND", b""),
+    ]
+    chunks = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("size", [(10_000, 6_000), (60_000, 60_000)])
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(size: tuple[int, int]) -> None:
+    said = refusal([bomb(*size)])
+    assert str(MAX_PIXELS) in said["expected"]
+
+
+def test_many_large_images_are_refused_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opened, "MAX_CALL_PIXELS", 3000)
+    assert read_images([file_of(picture())] * 2)
+    assert "3000 pixels in one call" in refusal([file_of(picture())] * 3)["expected"]
+
+
+def test_none_and_too_many_images_are_refused() -> None:
+    assert refusal([])["found"] == "0 files"
+    assert refusal([b"x"] * (MAX_IMAGES + 1))["found"] == f"{MAX_IMAGES + 1} files"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("found", "wanted"), [((16, 24), (33, 100)), ((50, 41), (20, 13)), ((128, 128), (777, 1031)), ((1, 1), (5, 7))]
+)
+def test_maps_are_resized_as_pytorch_does(kind: Any, found: tuple[int, int], wanted: tuple[int, int]) -> None:
+    """Against PyTorch in float64: in float32 it rounds the places it samples, and is itself 4e-5 away at 1,031 columns.
+
+    Ours is a sum of at most 16 float32 products of numbers below 8, so 16 * 8 * 2**-26; found with torch 2.13: 8e-7.
+    """
+    import torch
+
+    maps = np.random.default_rng(0).standard_normal((2, 3, *found)).astype(np.float32)
+    expected = torch.nn.functional.interpolate(torch.from_numpy(maps).double(), size=wanted, mode=kind, align_corners=False)
+    assert np.abs(resized(maps, *wanted, kind) - expected.numpy()).max() < 2e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strip", [1, 1 << 24])
+def test_the_labels_of_a_semantic_map_are_those_of_transformers(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from transformers import SegformerImageProcessor
+
+    monkeypatch.setattr("predict.segments._STRIP_VALUES", strip)
+    logits = np.random.default_rng(1).standard_normal((1, 5, 16, 12)).astype(np.float32)
+    outputs = SimpleNamespace(logits=torch.from_numpy(logits))
+    (expected,) = SegformerImageProcessor().post_process_semantic_segmentation(outputs, [(61, 40)])
+    # Where two labels are as good as equal, the last bit of the resizing may decide.
+    assert (best_labels(logits[0], (61, 40)) == expected.numpy()).mean() > 0.999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threshold", [0.3, 0.9])
+def test_the_parts_of_a_picture_are_those_of_transformers(threshold: float) -> None:
+    import torch
+    from transformers import MaskFormerImageProcessor
+
+    chances = np.random.default_rng(2)
+    classes = (4 * chances.standard_normal((1, 12, 5))).astype(np.float32)
+    masks = resized((6 * chances.standard_normal((1, 12, 4, 5))).astype(np.float32), 16, 20)
+    outputs = SimpleNamespace(class_queries_logits=torch.from_numpy(classes), masks_queries_logits=torch.from_numpy(masks))
+    (expected,) = MaskFormerImageProcessor().post_process_panoptic_segmentation(
+        outputs, threshold, 0.5, 0.5, label_ids_to_fuse=set(), target_sizes=[(48, 40)]
+    )
+    found = segments(softmax(classes[0]), sigmoid(masks[0]), (48, 40), threshold, 0.5, 0.5)
+    assert found, "a picture without parts proves little"
+    assert [label for label, _, _ in found] == [part["label_id"] for part in expected["segments_info"]]
+    for (_, score, is_inside), part in zip(found, expected["segments_info"], strict=True):
+        assert abs(score - part["score"]) < 1e-5
+        assert (is_inside == (expected["segmentation"].numpy() == part["id"])).mean() > 0.999
+
+
+def detector(activation: str, labels: int, most: int) -> ObjectDetection:
+    """What turns scores into things, without a graph."""
+    made = ObjectDetection.__new__(ObjectDetection)
+    made._labels, made._activation, made._most = [f"L{number}" for number in range(labels)], activation, most
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Detr", "Yolos", "RTDetr", "DeformableDetr", "ConditionalDetr"])
+def test_things_and_their_boxes_are_those_of_transformers(name: str) -> None:
+    import torch
+    import transformers
+
+    chances = np.random.default_rng(3)
+    is_softmax = name in ("Detr", "Yolos")
+    logits = (3 * chances.standard_normal((1, 40, 7))).astype(np.float32)
+    places = chances.uniform(0.2, 0.6, (1, 40, 4)).astype(np.float32)
+    outputs = SimpleNamespace(logits=torch.from_numpy(logits), pred_boxes=torch.from_numpy(places))
+    processor = getattr(transformers, f"{name}ImageProcessor")()
+    (expected,) = processor.post_process_object_detection(outputs, threshold=0.5, target_sizes=torch.tensor([[300, 400]]))
+    scores = softmax(logits[0])[:, :-1] if is_softmax else sigmoid(logits[0])
+    most = 40 if is_softmax or name == "RTDetr" else 100
+    found = detector("softmax" if is_softmax else "sigmoid", scores.shape[1], most)._things(
+        scores, corners(places[0]), 400, 300, 0.5
+    )
+    told = sorted(
+        (
+            (float(score), int(label), [int(edge) for edge in box])
+            for score, label, box in zip(*map(list, expected.values()), strict=True)
+        ),
+        reverse=True,
+    )
+    assert len(found) == len(told) > 3
+    assert [thing["label"] for thing in found] == [f"L{label}" for _, label, _ in told]
+    assert [list(thing["box"].values()) for thing in found] == [box for _, _, box in told]
+    assert np.allclose([thing["score"] for thing in found], [score for score, _, _ in told], atol=1e-6)
+
+
+def test_a_mask_is_a_black_and_white_png() -> None:
+    is_inside = np.zeros((30, 40), bool)
+    is_inside[3:9, 5:20] = True
+    image = Image.open(io.BytesIO(base64.b64decode(mask_of(is_inside))))
+    assert (image.mode, image.size) == ("L", (40, 30))
+    assert np.array_equal(np.asarray(image), is_inside * 255)
+
+
+def test_a_flat_depth_is_drawn_black() -> None:
+    assert png_of(_grey(np.full((4, 4), 2.5, np.float32))) == png_of(np.zeros((4, 4), np.uint8))
+    assert _grey(np.array([[1.0, 3.0]], np.float32)).tolist() == [[0, 255]]
+
+
+def test_an_image_without_a_pooling_of_its_own_is_the_mean_of_its_places() -> None:
+    tokens, places = np.ones((2, 5, 8), np.float32), np.full((2, 8, 3, 4), 2.0, np.float32)
+    assert embedding_of(tokens, None).tolist() == [[1.0] * 8] * 2
+    assert embedding_of(places, None).tolist() == [[2.0] * 8] * 2
+    assert embedding_of(places, np.zeros((2, 6, 1, 1), np.float32)).shape == (2, 6)
