@@ -25,7 +25,7 @@ help:
 	@echo "make test                           set up, then every test of the default run (real servers; under 15 minutes)"
 	@echo "make check                          format, lint, types, import contracts, fast tests (under a minute)"
 	@echo "make live                           only the tests on real servers"
-	@echo "make bench                          what the gate adds to a direct call; writes docs/benchmarks.md"
+	@echo "make bench                          what the gate adds to a call, how long publishing takes; writes docs/benchmarks.md"
 	@echo "make coverage                       which model types are converted and served (docs/model-coverage.md); goes on where it was"
 	@echo "make down | clean                   stop the stack | and remove environments, caches and state, keys included"
 
@@ -56,6 +56,7 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m bench.gate
+	$(BIN)/python -m bench.publish
 
 coverage: setup
 	$(BIN)/python -m converters.coverage sweep

@@ -61,6 +61,8 @@ _PICKLE_TEXT = re.compile(rb"(?:\(?[cib](?:os|nt|posix|sys|builtins|__builtin__|
 JSON_BYTES = 128 << 20
 """The largest tokenizer.json seen on the hub is about 34 MB."""
 JSON_DEPTH = 64
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+"""Its closing quote is optional: a string that never ends is read once, not again from each quote in it."""
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _NUMBER = 2**40
 _BOUNDS = (
@@ -75,6 +77,10 @@ _PROCESSOR_BOUNDS = (
     (re.compile(r"sampling_rate|n_samples|fft|hop|win|frames|bins|max_length"), 2**26),
 )
 """The same for a `preprocessor_config.json`: what an image is resized to and how much sound is padded to is decided by these."""
+_PIXEL_COUNTERS = re.compile(r"(?:Qwen2VL|Glm4v|Glm46V|VideoLlama3|Keye)ImageProcessor(?:Fast)?")
+"""Processors whose `shortest_edge` and `longest_edge` count the pixels of an image, not those of an edge."""
+_MAY_BE_INFINITE = frozenset({"time_step_limit"})
+"""Keys of Mamba-2 and its relatives."""
 _PROCESSOR_BYTES = 16 << 20
 _CLASS_KEYS = ("image_processor_type", "feature_extractor_type", "processor_class", "tokenizer_class", "video_processor_type")
 _TOKEN_KEYS = (
@@ -133,7 +139,8 @@ def parse_json(name: str, data: bytes) -> Any:
     if _depth(data) > JSON_DEPTH:
         raise ModelRefused(f"{name}: expected JSON nested at most {JSON_DEPTH} deep, found more")
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+        constant = _infinity if name == "config.json" else _no_constant
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=constant)
     except ValueError as error:
         raise ModelRefused(f"{name}: expected JSON, found {error}") from error
 
@@ -149,7 +156,7 @@ def refuse_code_in(name: str, document: Any) -> None:
             # transformers sets whatever a configuration says as an attribute, Python's own and its inner names among them.
             if key.startswith("__") and (key, value) != ("__type", "AddedToken"):
                 raise ModelRefused(f"{name}: expected no key of Python's own, found {key!r}")
-            if "attn_implementation" in key and value is not None and value not in _ATTENTIONS:
+            if "attn_implementation" in key and value is not None and value not in sorted(_ATTENTIONS):
                 raise ModelRefused(f"{name}: {key} must be one of {sorted(_ATTENTIONS)}, found {value!r}: kernels are code")
             # transformers opens these wherever they point; it ignores the path of the special tokens, which old models carry.
             if key.endswith("_file") and isinstance(value, str) and key != "special_tokens_map_file":
@@ -181,7 +188,7 @@ def check_config(config: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
         raise ModelRefused(f"{name}: architectures must be a list of class names, found {architectures!r}")
     for node in _walk(config):
         for key in ("torch_dtype", "dtype") if isinstance(node, dict) else ():
-            if node.get(key) is not None and node[key] not in _DTYPES:
+            if node.get(key) is not None and node[key] not in sorted(_DTYPES):  # a list: an object cannot be looked up in a set
                 raise ModelRefused(f"{name}: {key} must be one of {sorted(_DTYPES)}, found {node[key]!r}")
     _check_numbers(name, config, _BOUNDS)
     return model_type, tuple(architectures)
@@ -195,7 +202,8 @@ def check_processor(name: str, document: Mapping[str, Any]) -> None:
         for key in _CLASS_KEYS if isinstance(node, dict) else ():
             if node.get(key) is not None and not (isinstance(node[key], str) and node[key].isidentifier()):
                 raise ModelRefused(f"{name}: {key} must be a class name, found {node[key]!r:.80}")
-    _check_numbers(name, document, _PROCESSOR_BOUNDS)
+    counts_pixels = _PIXEL_COUNTERS.fullmatch(str(document.get("image_processor_type")))
+    _check_numbers(name, document, ((re.compile(r"edge"), 2**28), *_PROCESSOR_BOUNDS) if counts_pixels else _PROCESSOR_BOUNDS)
 
 
 def check_generation(name: str, document: Mapping[str, Any]) -> None:
@@ -217,7 +225,7 @@ def _check_numbers(name: str, document: Any, bounds: tuple[tuple[re.Pattern[str]
             waiting += ((str(inner), item) for inner, item in value.items())
         elif isinstance(value, list):
             waiting += ((key, item) for item in value)
-        elif isinstance(value, int | float):
+        elif isinstance(value, int | float) and not (value == math.inf and key in _MAY_BE_INFINITE):
             bound = next((bound for pattern, bound in bounds if pattern.search(key)), None)
             # A mask may be -3.4e38; a number of layers may not be, also when it is written 1e9.
             if abs(value) > (bound or (_NUMBER if isinstance(value, int) else math.inf)) or math.isinf(value):
@@ -231,6 +239,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
+def _infinity(constant: str) -> Any:
+    """transformers writes Infinity for a limit that is none; under which keys it may stand, `_check_numbers` says."""
+    return math.inf if constant == "Infinity" else _no_constant(constant)
+
+
 def _no_constant(constant: str) -> Any:
     raise ValueError(f"{constant}, which is not a JSON number")
 
@@ -241,7 +254,7 @@ def _depth(data: bytes) -> int:
     Python's parser recurses, and a library that raises the recursion limit (py_ecc, which web3 brings, sets 100,000) turns a deep
     document from an error into a crash of the process.
     """
-    brackets = re.sub(rb'"(?:[^"\\]|\\.)*"', b"", data, flags=re.DOTALL).translate(None, delete=_NOT_BRACKETS)
+    brackets = _STRING.sub(b"", data).translate(None, delete=_NOT_BRACKETS)
     depth = deepest = 0
     for sign in brackets:
         depth += 1 if sign in b"[{" else -1

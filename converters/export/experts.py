@@ -41,6 +41,8 @@ def _replacements(module: Any) -> Mapping[str, Callable[..., Any]]:
     kind = type(module).__name__
     if kind in _FORWARDS:
         return {"forward": _FORWARDS[kind]}
+    if kind == "XmodOutput":
+        return {"lang_adapter": _language_adapters}
     if hasattr(type(module), "moe") and isinstance(getattr(module, "experts", None), torch.nn.ModuleList):
         return {"moe": _moe}  # DeepSeek and all that took its `moe(hidden_states, indices, weights)`
     if kind.endswith("ParallelExperts"):
@@ -123,6 +125,20 @@ def _aria(self: Any, hidden_states: Any) -> Any:
 
     mixed = _mixed(rows, chosen, functional.softmax(logits, dim=-1), [expert(number) for number in range(first.shape[0])])
     return mixed.view(hidden_states.shape) + self.shared_experts(hidden_states)
+
+
+def _language_adapters(self: Any, lang_ids: Any, hidden_states: Any) -> Any:
+    """X-MOD's adapters: each text of a batch, [batch, length, width], goes to that of its language, [batch]."""
+    residual = hidden_states
+    norm = self.adapter_layer_norm or (self.LayerNorm if self.adapter_reuse_layer_norm else torch.nn.Identity())
+    states = norm(hidden_states)
+    if self.ln_before_adapter:
+        residual = states
+    given = torch.zeros_like(states)
+    for number, adapter in enumerate(self.adapter_modules.values()):
+        (which,) = torch.where(lang_ids == number)
+        given = given.index_add(0, which, adapter(states[which]))
+    return given + residual
 
 
 def _top_k_gating(self: Any, hidden_states: Any) -> Any:

@@ -13,6 +13,7 @@ from optimum.exporters.onnx import onnx_export_from_model
 from optimum.exporters.tasks import TasksManager
 
 from converters.errors import ConversionFailed
+from converters.export.experts import traceable_experts
 from converters.export.graphs import Graph
 from converters.export.quiet import quiet, said_in
 from converters.graph import graph_tensors, refuse_external_data
@@ -29,7 +30,7 @@ def export(model: Any, task: Task, scratch: Path, into: Path) -> dict[str, Graph
 
     scratch: a new folder on the same file system, for what the exporter writes besides. Raises ConversionFailed with the cause.
     """
-    with quiet() as noise:
+    with quiet() as noise, traceable_experts(model):
         try:
             torch.manual_seed(0)
             onnx_export_from_model(model, scratch, task=task.export_task, do_validation=False)

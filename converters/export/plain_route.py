@@ -23,7 +23,7 @@ from converters.export.quiet import quiet
 from converters.export.recurrences import traceable_recurrences
 from converters.export.seq2seq_tracing import masks
 from converters.export.seq2seq_tracing import traceable as traceable_model
-from converters.export.tracing import batch_norms_by_hand, traceable
+from converters.export.tracing import pools_apart_from_pads, traceable
 from converters.tasks.task import Task
 
 OPSET = 18
@@ -124,7 +124,7 @@ def _with_dynamo(outputs: _Outputs, sample: Sample, path: Path) -> None:
         {place: Dim.AUTO for place, axis in enumerate(tensor["axes"]) if isinstance(axis, str)} for tensor in sample.inputs
     )
     size = sum(weight.numel() * weight.element_size() for weight in outputs.parameters())
-    with masks(), batch_norms_by_hand(), traceable_experts(outputs):
+    with masks(), pools_apart_from_pads(), traceable_experts(outputs):
         torch.onnx.export(
             outputs,
             tuple(sample.feeds.values()),
@@ -147,7 +147,7 @@ def _with_torchscript(outputs: _Outputs, sample: Sample, path: Path) -> None:
     with (
         traceable_model(outputs.model),
         traceable(),
-        batch_norms_by_hand(),
+        pools_apart_from_pads(),
         traceable_experts(outputs),
         traceable_recurrences(outputs),
     ):

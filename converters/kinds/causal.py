@@ -68,8 +68,9 @@ _REPAIRS = {"RecurrentGemmaRglru": _forget, "Zamba2MambaMixer": _in_one_chunk}
 
 def _generation(model: Any, graph: Graph, vocabulary: int) -> dict[str, Any]:
     logits = output_of(graph, "logits", 3)
-    if length_of(logits, 2, vocabulary) != vocabulary:
-        raise ModelRefused(f"graph: logits must have {vocabulary} values a token, found {logits['axes']}")
+    # Moshi reads one token more, its padding, than it gives.
+    if length_of(logits, 2, vocabulary) > vocabulary:
+        raise ModelRefused(f"graph: logits must have at most {vocabulary} values a token, found {logits['axes']}")
     inputs = {tensor["name"]: tensor for tensor in graph.inputs}
     outputs = {tensor["name"] for tensor in graph.outputs}
     layers: list[dict[str, str]] = []

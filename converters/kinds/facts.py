@@ -41,9 +41,10 @@ def vocabulary_of(model: Any) -> int:
 
 def generation_ends(model: Any, vocabulary: int) -> dict[str, Any]:
     """`eos_token_ids`, `bos_token_id`; ids beyond the vocabulary are left over from a larger model: the graph never gives them."""
-    ends = model.generation_config.eos_token_id
+    stated = model.generation_config or model.config  # the oldest types of transformers have no generation settings
+    ends = stated.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])
-    begin = model.generation_config.bos_token_id
+    begin = stated.bos_token_id
     return {
         "eos_token_ids": sorted({int(end) for end in ends if 0 <= end < vocabulary}),
         "bos_token_id": begin if isinstance(begin, int) and 0 <= begin < vocabulary else None,

@@ -1,7 +1,7 @@
 """Prompts for a causal language model as a buyer sends them, with PyTorch's own greedy tokens.
 
 In: the PyTorch model, its tokenizer as transformers loads it, the entry's details. Out: probes. This module must never look at what
-ONNX gives, use a cache of keys and values, or give a token that is not certain.
+ONNX gives, or give a token that is not certain, or that the sequence read without a cache does not give.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def _probe(model: Any, loaded: Any, details: Mapping[str, Any], bound: float, wo
     context = int(details["context_length"])
     room = max(1, context - GREEDY_TOKENS) if context > GREEDY_TOKENS + 8 else max(1, context // 2)
     best = _decoded(model, loaded, fitting(loaded, chances, words, room), details, bound)
-    for _ in range(min(_TRIES, int(_TRIED_WORK / _work(model, best.length, GREEDY_TOKENS)))):
-        if len(best.tokens) >= min(_affordable(model, best.length), context - best.length):
+    for _ in range(min(_TRIES, int(_TRIED_WORK / _work(model, details, best.length, GREEDY_TOKENS)))):
+        if len(best.tokens) >= min(_affordable(model, details, best.length), context - best.length):
             break
         found = _decoded(model, loaded, fitting(loaded, chances, words, room), details, bound)
         best = max(best, found, key=lambda one: len(one.tokens))
@@ -73,29 +73,78 @@ def _probe(model: Any, loaded: Any, details: Mapping[str, Any], bound: float, wo
 
 
 def _decoded(model: Any, loaded: Any, prompt: str, details: Mapping[str, Any], bound: float) -> _Greedy:
-    """Greedy tokens one by one, each from the whole sequence read anew, as long as they are certain."""
+    """The greedy tokens after a prompt, as long as they are certain."""
     ids = [int(token) for token in loaded(prompt, verbose=False)["input_ids"]]
-    length, tokens = len(ids), list[int]()
+    most = max(0, min(_affordable(model, details, len(ids)), int(details["context_length"]) - len(ids)))
     ends = frozenset(int(end) for end in details["eos_token_ids"])
-    for _ in range(max(0, min(_affordable(model, length), int(details["context_length"]) - length))):
-        sequence = numpy.array([[*ids, *tokens]], numpy.int64)
-        mask = numpy.ones_like(sequence)
-        feeds = {"input_ids": sequence, "attention_mask": mask, "position_ids": positions_of(mask)}
-        logits = reference(model, feeds, details)["logits"][0, -1].astype(numpy.float64)
-        second, first = numpy.partition(logits, -2)[-2:]
-        if not first - second > _CLEAR * bound * max(0.1, float(numpy.abs(logits).max())):
+    proposed = _proposed(model, ids, most, int(details["pad_token_id"])) if details["layers"] and most > 1 else []
+    tokens = _certain_among(model, ids, proposed, details, bound, ends)
+    # Nothing was proposed, or what was proposed was not the best: one by one, each from the whole sequence read anew.
+    while len(tokens) < most and not (tokens and tokens[-1] in ends) and len(tokens) >= len(proposed):
+        token = _certain(_logits(model, [*ids, *tokens], details)[-1], bound)
+        if token is None:
             break
-        tokens.append(int(logits.argmax()))
-        if tokens[-1] in ends:
+        tokens.append(token)
+    return _Greedy(prompt, len(ids), tuple(tokens))
+
+
+def _proposed(model: Any, ids: list[int], most: int, pad: int) -> list[int]:
+    """Greedy tokens by transformers' `generate`, which keeps keys and values: quick, and only a proposal.
+
+    None where `generate` cannot run a model; each token is then found by reading the sequence anew.
+    """
+    prompt = torch.tensor([ids])
+    try:
+        given = model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, num_beams=1, max_new_tokens=most, pad_token_id=pad
+        )
+    # Whatever a model's own cache provokes; its tokens are found the slow way, and are the same.
+    except Exception:
+        return []
+    return [int(token) for token in given[0, len(ids) :]]
+
+
+def _certain_among(
+    model: Any, ids: list[int], proposed: list[int], details: Mapping[str, Any], bound: float, ends: frozenset[int]
+) -> list[int]:
+    """The proposed tokens up to the first that is not PyTorch's certain choice, by one reading of the whole sequence.
+
+    A causal model's logits of a place do not see what stands after it, so each token is the best one after those before it.
+    """
+    if not proposed:
+        return []
+    logits = _logits(model, [*ids, *proposed[:-1]], details)[len(ids) - 1 :]
+    tokens: list[int] = []
+    for step, token in zip(logits, proposed, strict=True):
+        if _certain(step, bound) != token:
             break
-    return _Greedy(prompt, length, tuple(tokens))
+        tokens.append(token)
+        if token in ends:
+            break
+    return tokens
 
 
-def _affordable(model: Any, length: int) -> int:
-    """Steps after a prompt of so many tokens."""
-    return max(1, min(GREEDY_TOKENS, int(_LONGEST_WORK / _work(model, length, 1))))
+def _logits(model: Any, sequence: list[int], details: Mapping[str, Any]) -> Any:
+    """Of each place: float64 [sequence, vocabulary]."""
+    read = numpy.array([sequence], numpy.int64)
+    mask = numpy.ones_like(read)
+    feeds = {"input_ids": read, "attention_mask": mask, "position_ids": positions_of(mask)}
+    return reference(model, feeds, details)["logits"][0].astype(numpy.float64)
 
 
-def _work(model: Any, length: int, steps: int) -> float:
-    """Each step reads the sequence again."""
-    return float(max(1, sum(weight.numel() for weight in model.parameters())) * (length + GREEDY_TOKENS / 2) * steps)
+def _certain(logits: Any, bound: float) -> int | None:
+    """The best token, if the second best is far enough below it."""
+    second, first = numpy.partition(logits, -2)[-2:]
+    is_clear = first - second > _CLEAR * bound * max(0.1, float(numpy.abs(logits).max()))
+    return int(logits.argmax()) if is_clear else None
+
+
+def _affordable(model: Any, details: Mapping[str, Any], length: int) -> int:
+    """Steps after a prompt of so many tokens, at least one."""
+    return max((steps for steps in range(2, GREEDY_TOKENS + 1) if _work(model, details, length, steps) <= _LONGEST_WORK), default=1)
+
+
+def _work(model: Any, details: Mapping[str, Any], length: int, steps: int) -> float:
+    """Parameters times tokens read: twice the whole where a cache proposes, the sequence anew at each step where there is none."""
+    parameters = max(1, sum(weight.numel() for weight in model.parameters()))
+    return float(parameters) * (2 * (length + steps) if details["layers"] else (length + steps / 2) * steps)

@@ -73,10 +73,11 @@ def positions_of(mask: Any) -> Any:
 def reference(model: Any, feeds: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
     """PyTorch's outputs by name, given just what the graph is given."""
     names: Sequence[str] = [tensor["name"] for tensor in details["graph_inputs"]]
-    # A copy: XGLM adds an offset to the positions it is given, in place.
+    # A copy: XGLM adds an offset to the positions it is given, in place. With a cache where the entry has one: Gemma 3n's layers
+    # share keys and values only then.
     given = {name: torch.from_numpy(numpy.array(feeds[name])) for name in feeds if name in names}
     try:
-        outputs = model(**given, return_dict=True, **({"use_cache": False} if "layers" in details else {}))
+        outputs = model(**given, return_dict=True, **({"use_cache": bool(details["layers"])} if "layers" in details else {}))
     # A context that is longer than the model's tables shows here, as an index out of range.
     except (IndexError, RuntimeError) as error:
         raise PyTorchRefuses(f"PyTorch cannot run the model at size {feeds['input_ids'].shape}: {error}") from error

@@ -261,6 +261,7 @@ _simple("config-says-a-key-twice", "twice", lambda f: put(f, "config.json", b'{"
 _simple("config-nested-too-deep", "deep", lambda folder: put(folder, "config.json", b'{"a":' * 100_000))
 _simple("config-nested-quite-deep", "deep", lambda f: put(f, "config.json", b'{"a":' * 200 + b"1" + b"}" * 200))
 _simple("config-not-utf8", "config.json", lambda folder: put(folder, "config.json", b'{"model_type": "\xff"}'))
+_simple("infinitely-many-layers", "n_layer", lambda f: put(f, "config.json", b'{"model_type": "gpt2", "n_layer": Infinity}'))
 _simple("config-holds-nan", "NaN", lambda folder: put(folder, "config.json", b'{"model_type": "gpt2", "a": NaN}'))
 _simple("no-config", "config.json", lambda folder: (folder / "config.json").unlink())
 _simple("no-weights", "model.safetensors", lambda folder: (folder / "model.safetensors").unlink())

@@ -19,8 +19,9 @@ from opening.images import MAX_IMAGES, MAX_PIXELS, read_images
 from opening.refusal import Refused
 from predict.detection import ObjectDetection, corners
 from predict.images import embedding_of
-from predict.maps import _grey
+from predict.maps import MAX_PLACES, ImageSegmentation, _grey
 from predict.pictures import mask_of, png_of
+from predict.pixels import Pixels
 from predict.resize import resized
 from predict.scores import sigmoid, softmax
 from predict.segments import best_labels, segments
@@ -202,6 +203,63 @@ def test_things_and_their_boxes_are_those_of_transformers(name: str) -> None:
     assert [thing["label"] for thing in found] == [f"L{label}" for _, label, _ in told]
     assert [list(thing["box"].values()) for thing in found] == [box for _, _, box in told]
     assert np.allclose([thing["score"] for thing in found], [score for score, _, _ in told], atol=1e-6)
+
+
+class Grid:
+    """A graph that says one thing of every place, in as many labels as it is told."""
+
+    def __init__(self, labels: int) -> None:
+        self.labels = labels
+
+    def run(self, _names: object, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [np.zeros((len(feeds["pixel_values"]), self.labels, 2, 2), np.float32)]
+
+
+class Same:
+    """A processor that keeps every image's own size."""
+
+    def __call__(self, images: list[np.ndarray], **_: object) -> dict[str, np.ndarray]:
+        return {"pixel_values": np.stack([image.transpose(2, 0, 1).astype(np.float32) for image in images])}
+
+
+def same_size() -> Pixels:
+    made = Pixels.__new__(Pixels)
+    made._processor, made._dtypes, made._options = Same(), {"pixel_values": "FP32"}, {}
+    return made
+
+
+def test_a_small_file_cannot_ask_for_minutes_of_drawing() -> None:
+    labels = 150
+    made = ImageSegmentation.__new__(ImageSegmentation)
+    made._form, made._labels, made._outputs = "semantic", [str(number) for number in range(labels)], ["logits"]
+    made._entry, made._pixels = SimpleNamespace(session=Grid(labels)), same_size()  # type: ignore[assignment]  # all it asks of them
+    made._pixels.batches = lambda images: [([0], {"pixel_values": np.zeros((len(images), 3, 2, 2))})]  # type: ignore[method-assign,assignment,return-value]  # a processor that shrinks
+    large, small = (np.array([file_of(Image.new("RGB", size))], object) for size in ((4000, 3800), (40, 30)))
+    with pytest.raises(Refused, match=f"at most {MAX_PLACES // labels} pixels in one call of this model.*15200000"):
+        made.answer({"image": large}, {"result"})
+    assert set(made.answer({"image": large}, {"scores"})) == {"scores"}, "without pictures there is nothing to draw"
+    assert set(made.answer({"image": small}, {"result"})) == {"result"}
+
+
+def test_an_image_that_keeps_its_size_may_not_be_a_whole_photo() -> None:
+    with pytest.raises(Refused, match=r"2000 x 1500 in item 1"):
+        list(same_size().batches([Image.new("RGB", (1000, 800)), Image.new("RGB", (2000, 1500))]))
+
+
+def test_images_of_many_sizes_wait_for_each_other_only_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("predict.pixels._BATCH_VALUES", 3 * 40 * 30 * 2)
+    sizes = [(40, 30), (30, 40), (40, 30), (20, 60), (40, 30)]
+    seen: list[int] = []
+
+    def coming() -> Any:
+        for number, size in enumerate(sizes):
+            seen.append(number)
+            yield Image.new("RGB", size)
+
+    batches = same_size().batches(coming())
+    assert next(batches)[0] == [0, 2] and seen == [0, 1, 2]
+    assert next(batches)[0] == [1] and seen == [0, 1, 2, 3, 4]
+    assert sorted(index for indices, _ in batches for index in indices) == [3, 4]
 
 
 def test_a_mask_is_a_black_and_white_png() -> None:

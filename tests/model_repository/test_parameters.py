@@ -40,7 +40,9 @@ def test_without_parameters_every_value_is_the_tasks_own() -> None:
         assert (empty.texts("a", 5), empty.text("b", "t", 9), empty.number("a", 0.5, 0, 1)) == ((), "t", 0.5)
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"1", b"null", b"{", b"\xff", b"[" * 10_000, b'{"a": "' + b"x" * MAX_BYTES + b'"}'])
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b"1", b"null", b"{", b"\xff", b"[" * 10_000, b'{"a": "' + b"x" * MAX_BYTES + b'"}', b'{"a": "\\ud800"}']
+)
 def test_what_is_no_small_json_object_is_refused(raw: bytes) -> None:
     with pytest.raises(Refused) as refused:
         read(raw)

@@ -129,6 +129,14 @@ def test_what_is_no_sound_for_us_is_refused_by_its_field(raws: Callable[[], list
     assert expected in refused.value.expected
 
 
+@pytest.mark.parametrize("kind", ["AIFF", "AU", "CAF", "W64", "SVX", "NIST"])
+def test_no_other_formats_parser_sees_a_strangers_file(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = file_of(tone(440, RATE), kind=kind)
+    monkeypatch.setattr("soundfile.SoundFile", lambda *_: pytest.fail("the library was asked"))
+    with pytest.raises(Refused, match="something else"):
+        read_sounds([file], RATE)
+
+
 def test_a_header_that_promises_more_than_there_is_gives_what_there_is() -> None:
     (found,) = read_sounds([wav_that_says(10**9)], RATE)
     assert len(found) == RATE

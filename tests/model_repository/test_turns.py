@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from tokenizers import Tokenizer, decoders, models
 
 from generate.generation import Piece
 from generate.turns import Cancelled, TooBusy, Turns
@@ -17,7 +18,7 @@ class Listener:
 
     def __init__(self, log: list[tuple[str, str]], name: str, is_cancelled: Callable[[], bool] = lambda: False) -> None:
         self.log, self.name, self.is_cancelled = log, name, is_cancelled
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.is_over = threading.Event()
 
     def deliver(self, piece: Piece) -> None:
@@ -25,7 +26,7 @@ class Listener:
         if piece.finish_reason:
             self.is_over.set()
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         self.error = error
         self.is_over.set()
 
@@ -79,6 +80,23 @@ def test_a_failing_generation_hurts_no_other(turns: Turns) -> None:
     assert isinstance(first.error, RuntimeError)
     assert second.error is None
     assert len(log) == 5
+
+
+def test_a_panic_of_a_library_in_rust_hurts_no_other(turns: Turns) -> None:
+    """A real one: this decoder cuts a token of one letter from both sides (tokenizers 0.22). It is no Exception."""
+    tokenizer = Tokenizer(models.WordLevel({"x": 0}, unk_token="x"))
+    tokenizer.decoder = decoders.Strip("x", 1, 1)
+    log: list[tuple[str, str]] = []
+    failing, good = Listener(log, "failing"), Listener(log, "good")
+
+    def broken() -> Iterator[Piece | None]:
+        yield Piece(tokenizer.decode([0]), (0,), 1, "")
+
+    turns.add(broken(), failing)
+    turns.add(counting(3), good)
+    assert failing.is_over.wait(10) and good.is_over.wait(10)
+    assert type(failing.error).__name__ == "PanicException"
+    assert [text for name, text in log if name == "good"] == ["1", "2", "3"]
 
 
 def test_a_cancelled_generation_computes_no_further_token(turns: Turns) -> None:

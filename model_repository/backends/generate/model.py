@@ -46,7 +46,7 @@ class TritonPythonModel:
                 call = read_call(tensors_of(request), self._entry, self._source)
                 pieces = generate(call, self._model, self._entry.tokenizer.decode, self._end_tokens, secrets.randbits(63))
                 self._turns.add(pieces, _Answer(call, sender))
-            except Exception as error:  # a call that cannot start must not take the others with it
+            except BaseException as error:  # a call that cannot start must not take the others with it; see turns.py
                 _send_error(sender, error)
 
     def finalize(self) -> None:
@@ -78,11 +78,11 @@ class _Answer:
         flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if piece.finish_reason else 0
         self._sender.send(pb_utils.InferenceResponse(tensors), flags=flags)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         _send_error(self._sender, error)
 
 
-def _send_error(sender: pb_utils.InferenceResponseSender, error: Exception) -> None:
+def _send_error(sender: pb_utils.InferenceResponseSender, error: BaseException) -> None:
     if isinstance(error, TooBusy):
         response = pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.UNAVAILABLE))
     elif isinstance(error, Cancelled):

@@ -27,7 +27,7 @@ class Listener(Protocol):
 
     def deliver(self, piece: Piece) -> None: ...
 
-    def fail(self, error: Exception) -> None: ...
+    def fail(self, error: BaseException) -> None: ...
 
 
 class Cancelled(Exception):
@@ -86,7 +86,9 @@ class Turns:
             if listener.is_cancelled():
                 raise Cancelled
             piece = next(pieces)
-        except Exception as error:  # whatever it is, it ends this generation and no other
+        # Whatever it is, it ends this generation and no other. A panic in the tokenizer's Rust is no Exception, and would end the
+        # thread: all later calls would wait for ever.
+        except BaseException as error:
             listener.fail(error)
             return False
         if piece is None:

@@ -56,7 +56,7 @@ def tensors_of(request: pb_utils.InferenceRequest) -> dict[str, np.ndarray]:
     return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
 
 
-def error_response(error: Exception) -> pb_utils.InferenceResponse:
+def error_response(error: BaseException) -> pb_utils.InferenceResponse:
     """A refusal goes out as INVALID_ARG with its JSON, everything else as INTERNAL with its kind alone: texts may be private."""
     if isinstance(error, Refused):
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.to_json(), pb_utils.TritonError.INVALID_ARG))

@@ -16,7 +16,11 @@ from opening.refusal import Refused
 
 MAX_ITEMS = 256
 """Texts in one call."""
+MAX_CHARACTERS = 1 << 23
+"""Of one call, a text counted as often as it is read: with each label or choice again. About ten seconds of tokenising."""
 
+_PART_CHARACTERS = 1 << 20
+"""Tokenised at once: a token takes some 300 bytes until its text is known to fit."""
 _BATCH_ROWS = 32
 _BATCH_TOKENS = 4096
 """Padded tokens in one forward pass: bounds its memory, whatever a call asks for."""
@@ -50,8 +54,18 @@ class Encoder:
 
     def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]], field: str) -> list[tokenizers.Encoding]:
         """Raises Refused when an item has no token, or more than the context holds; `field` is what the caller can shorten."""
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=self._add_special_tokens)
-        for index, encoding in enumerate(encodings):
+        lengths = [len(text) if isinstance(text, str) else sum(map(len, text)) for text in texts]
+        if sum(lengths) > MAX_CHARACTERS:
+            raise Refused(field, f"at most {MAX_CHARACTERS} characters to read, all pairs counted", sum(lengths))
+        encodings: list[tokenizers.Encoding] = []
+        for begin, end in _parts(lengths):
+            made = self._tokenizer.encode_batch(list(texts[begin:end]), add_special_tokens=self._add_special_tokens)
+            self._check(made, begin, field)
+            encodings += made
+        return encodings
+
+    def _check(self, encodings: Sequence[tokenizers.Encoding], begin: int, field: str) -> None:
+        for index, encoding in enumerate(encodings, start=begin):
             if not 1 <= len(encoding.ids) <= self._context_length:
                 raise Refused(
                     field,
@@ -60,7 +74,6 @@ class Encoder:
                 )
             if max(encoding.ids) >= self._vocabulary:
                 raise Refused(field, f"tokens below {self._vocabulary}", f"token {max(encoding.ids)} in item {index}")
-        return encodings
 
     def batches(self, encodings: Sequence[tokenizers.Encoding], *, most_tokens: int = _BATCH_TOKENS) -> Iterator[Rows]:
         """Items of similar length together. most_tokens: in one batch, padding counted, if a single item is not longer."""
@@ -90,6 +103,17 @@ class Encoder:
             "position_ids": np.where(mask == 1, np.cumsum(mask, axis=1) - 1, 1),
         }
         return Rows(indices, mask, {name: inputs[name] for name in self._input_names})
+
+
+def _parts(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where to begin and end, so that each part has at most `_PART_CHARACTERS`, or one item."""
+    begin = total = 0
+    for index, length in enumerate(lengths):
+        if index > begin and total + length > _PART_CHARACTERS:
+            yield begin, index
+            begin, total = index, 0
+        total += length
+    yield begin, len(lengths)
 
 
 def prompt_tokens(encodings: Sequence[tokenizers.Encoding]) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,12 @@ from predict.scores import sigmoid, softmax
 from predict.segments import best_labels, segments
 from predict.task import RESULT, Arrays, Task, items_of, results_of
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 MAX_STRIDE = 1 << 16
+MAX_PLACES = 1 << 31
+"""Pixels of a call's images times the maps that are brought to their size: some 40 ns each, while nobody else is answered."""
 
 
 class DepthEstimation:
@@ -96,6 +101,7 @@ class ImageSegmentation:
         if "scores" in wanted:
             answer["scores"] = _stacked("scores", [self._scores(item) for item in given], step)
         if RESULT in wanted:
+            _check_places([max(len(self._labels), len(item[-1])) for item in given], images)
             found = []
             for item, image in zip(given, images, strict=True):
                 size = (image.height, image.width)
@@ -120,6 +126,14 @@ class ImageSegmentation:
 
     def _part(self, label: int, score: float | None, is_inside: np.ndarray) -> dict[str, Any]:
         return {"label": self._labels[label], "score": score, "mask": mask_of(is_inside)}
+
+
+def _check_places(maps: Sequence[int], images: Sequence[Image]) -> None:
+    """maps: of each image, how many will be brought to its size. Raises Refused for more work than one call may ask for."""
+    places = sum(count * image.width * image.height for count, image in zip(maps, images, strict=True))
+    if places > MAX_PLACES:
+        pixels = sum(image.width * image.height for image in images)
+        raise Refused("image", f"at most {MAX_PLACES // max(maps)} pixels in one call of this model", f"{pixels} pixels")
 
 
 def _stride(tensors: Mapping[str, np.ndarray]) -> int:

@@ -31,6 +31,6 @@ class TritonPythonModel:
             wanted = frozenset(request.requested_output_names())  # all of them when the caller named none
             arrays = self._task.answer(tensors_of(request), wanted)
             tensors = [pb_utils.Tensor(name, array) for name, array in arrays.items() if name in wanted]
-        except Exception as error:  # one call's failure is that call's alone
+        except BaseException as error:  # one call's failure is that call's alone; a panic in a library's Rust is no Exception
             return error_response(error)
         return pb_utils.InferenceResponse(tensors)

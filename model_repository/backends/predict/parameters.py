@@ -83,6 +83,10 @@ def _read(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
         raise Refused("parameters", "a JSON object", "no JSON") from None
     if not isinstance(record, dict):
         raise Refused("parameters", "a JSON object", type(record).__name__)
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # JSON can write halves of characters, which no tokenizer takes
+        raise Refused("parameters", "texts that UTF-8 can hold", "half a character") from None
     return record
 
 

@@ -24,7 +24,8 @@ Feeds = dict[str, np.ndarray]
 
 _BATCH_VALUES = 1 << 23
 """Numbers fed in one forward pass: bounds its memory, whatever a call asks for."""
-_ITEM_VALUES = 1 << 26
+_ITEM_VALUES = 1 << 23
+"""Numbers of one image. A processor that keeps an image's own size would let a photo's attention take all memory there is."""
 _DTYPES: Mapping[str, type[np.generic]] = {
     "BOOL": np.bool_,
     "INT32": np.int32,
@@ -49,7 +50,10 @@ class Pixels:
         self._options = {"input_data_format": "channels_last"} if "input_data_format" in known else {}
 
     def batches(self, images: Sequence[Image]) -> Iterator[tuple[list[int], Feeds]]:
-        """Images that come out alike together: their indices, and the graph's inputs, first axis = images."""
+        """Images that come out alike together: their indices, and the graph's inputs, first axis = images.
+
+        Those that wait for another of their size hold two batches' numbers at most.
+        """
         waiting: dict[tuple[tuple[int, ...], ...], list[int]] = {}
         fed: dict[int, Feeds] = {}
         for index, image in enumerate(images):
@@ -59,6 +63,8 @@ class Pixels:
             waiting.setdefault(alike, []).append(index)
             if sum(value.size for value in feeds.values()) * (len(waiting[alike]) + 1) > _BATCH_VALUES:
                 yield self._joined(waiting.pop(alike), fed)
+            while sum(value.size for feeds in fed.values() for value in feeds.values()) > _BATCH_VALUES:
+                yield self._joined(waiting.pop(next(iter(waiting))), fed)
         for indices in waiting.values():
             yield self._joined(indices, fed)
 

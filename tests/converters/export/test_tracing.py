@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+from transformers.models.bit.modeling_bit import BitMaxPool2d
 
-from converters.export.tracing import batch_norms_by_hand, traceable
+from converters.export.tracing import pools_apart_from_pads, traceable
 
 
 def test_rows_that_go_to_one_place_are_all_added() -> None:
@@ -48,9 +49,8 @@ def test_repeating_counting_and_small_exponents_stay_what_they_are() -> None:
     )
 
 
-def test_weights_are_standardised_as_by_a_batch_norm() -> None:
-    weights = torch.randn(1, 6, 9)
-    expected = torch.nn.functional.batch_norm(weights, None, None, training=True, momentum=0.0, eps=1e-6)
-    with batch_norms_by_hand():
-        found = torch.nn.functional.batch_norm(weights, None, None, training=True, momentum=0.0, eps=1e-6)
-    assert torch.allclose(found, expected, atol=1e-5)
+def test_a_pool_after_a_padding_gives_the_same() -> None:
+    pool, value = BitMaxPool2d(kernel_size=3, stride=2, padding=(1, 1)), -torch.rand(1, 2, 8, 8)
+    expected = pool(value)
+    with pools_apart_from_pads():
+        assert torch.equal(pool(value), expected)
