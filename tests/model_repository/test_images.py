@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from generate.source import SourceImage
 from opening import images as opened
 from opening.images import MAX_IMAGES, MAX_PIXELS, read_images
 from opening.refusal import Refused
@@ -246,9 +247,18 @@ def test_an_image_that_keeps_its_size_may_not_be_a_whole_photo() -> None:
         list(same_size().batches([Image.new("RGB", (1000, 800)), Image.new("RGB", (2000, 1500))]))
 
 
+def test_what_an_image_is_told_of_may_not_be_a_whole_photo_either() -> None:
+    made = SourceImage.__new__(SourceImage)
+    made._entry = SimpleNamespace(detail=lambda _: [{"name": "pixel_values", "dtype": "FP32"}])  # type: ignore[assignment]  # all it asks of it
+    made._processor, made.context, made._replaced = Same(), 9, 0
+    assert made.read({"image": np.array([file_of(picture())], object)}).room == 9
+    with pytest.raises(Refused, match=r"2000 x 1500"):
+        made.read({"image": np.array([file_of(Image.new("RGB", (2000, 1500)))], object)})
+
+
 def test_images_of_many_sizes_wait_for_each_other_only_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("predict.pixels._BATCH_VALUES", 3 * 40 * 30 * 2)
-    sizes = [(40, 30), (30, 40), (40, 30), (20, 60), (40, 30)]
+    sizes = [(40, 30), (30, 40), (40, 30), (20, 60), (60, 20), (24, 50), (40, 30)]
     seen: list[int] = []
 
     def coming() -> Any:
@@ -259,7 +269,8 @@ def test_images_of_many_sizes_wait_for_each_other_only_while_there_is_room(monke
     batches = same_size().batches(coming())
     assert next(batches)[0] == [0, 2] and seen == [0, 1, 2]
     assert next(batches)[0] == [1] and seen == [0, 1, 2, 3, 4]
-    assert sorted(index for indices, _ in batches for index in indices) == [3, 4]
+    assert next(batches)[0] == [3] and seen == [0, 1, 2, 3, 4, 5]
+    assert sorted(index for indices, _ in batches for index in indices) == [4, 5, 6]
 
 
 def test_a_mask_is_a_black_and_white_png() -> None:

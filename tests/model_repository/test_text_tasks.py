@@ -224,3 +224,12 @@ def test_what_a_task_does_not_take_is_refused_by_name(
     with pytest.raises(Refused) as refused:
         asked(opened(text_entry, task), parameters, **inputs)
     assert refused.value.field == field and refused.value.expected and refused.value.found is not None
+
+
+def test_masks_and_candidates_may_not_multiply_without_end(text_entry: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, texts = opened(text_entry, "fill-mask"), ["the [MASK] sells [MASK]"]
+    tokens = int(asked(task, {"top_k": 1}, text_input=texts)["prompt_tokens"][0])
+    monkeypatch.setattr("predict.tokens.MAX_WRITTEN", 2 * 3 * tokens)
+    assert len(results(task, {"top_k": 3}, text_input=texts)[0][1]) == 3
+    with pytest.raises(Refused, match=str(2 * 4 * tokens)):
+        results(task, {"top_k": 4}, text_input=texts)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from opening.entry import EntryUnusable, OpenEntry
-from opening.images import read_images
+from opening.images import MAX_VALUES, read_images
 from opening.listening import extractor_of
 from opening.processor import open_image_processor
 from opening.refusal import Refused
@@ -102,6 +102,8 @@ class SourceImage:
             size = f"{image.width} x {image.height}"
             raise Refused("image", "an image of a size that the model's processor takes", size) from error
         feeds = _feeds(self._entry, made)
+        if sum(value.size for value in feeds.values()) > MAX_VALUES:
+            raise Refused("image", f"an image of at most {MAX_VALUES} numbers", f"{image.width} x {image.height}")
         if "text_input" not in tensors:
             return Given((), 0, feeds, self.context)
         prompt = _tokens(

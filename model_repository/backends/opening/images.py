@@ -22,6 +22,9 @@ MAX_PIXELS = 50_000_000
 """Of one image: the largest that common cameras make. Decoded, that is 150 MB."""
 MAX_CALL_PIXELS = 200_000_000
 """Of one call's images together."""
+MAX_VALUES = 1 << 23
+"""Numbers that a graph is fed of one image. A processor that keeps an image's own size would otherwise
+let the attention over a photo take all memory there is."""
 MAX_STRETCH = 40
 """Longer side to shorter side. A processor that brings the shorter side to 800 pixels would make a wall of a thread."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opening.entry import EntryUnusable, OpenEntry
+from opening.images import MAX_VALUES
 from opening.processor import open_image_processor
 from opening.refusal import Refused
 
@@ -24,8 +25,6 @@ Feeds = dict[str, np.ndarray]
 
 _BATCH_VALUES = 1 << 23
 """Numbers fed in one forward pass: bounds its memory, whatever a call asks for."""
-_ITEM_VALUES = 1 << 23
-"""Numbers of one image. A processor that keeps an image's own size would let a photo's attention take all memory there is."""
 _DTYPES: Mapping[str, type[np.generic]] = {
     "BOOL": np.bool_,
     "INT32": np.int32,
@@ -84,6 +83,6 @@ class Pixels:
         if missing := sorted(set(self._dtypes) - set(made)):
             raise EntryUnusable(f"the processor gives {sorted(made)}, the graph also needs {missing}")
         feeds = {name: np.asarray(made[name]).astype(_DTYPES[dtype], copy=False) for name, dtype in self._dtypes.items()}
-        if sum(value.size for value in feeds.values()) > _ITEM_VALUES:
-            raise Refused("image", f"an image of at most {_ITEM_VALUES} numbers", f"{image.width} x {image.height} in item {index}")
+        if sum(value.size for value in feeds.values()) > MAX_VALUES:
+            raise Refused("image", f"an image of at most {MAX_VALUES} numbers", f"{image.width} x {image.height} in item {index}")
         return feeds

@@ -26,6 +26,8 @@ MAX_TOP = 100
 MAX_TARGETS = 1000
 MAX_MASKS = 256
 """Masks in one call."""
+MAX_WRITTEN = 1 << 23
+"""Tokens of all filled sequences that a call is told: each mask's each candidate is written into the whole text."""
 _DEFAULT_TOP = 5
 _MOST_LOGITS = 1 << 26
 """Numbers that one forward pass may give back: 256 MiB. A vocabulary of 250,000 would reach 4 GiB in a full batch."""
@@ -83,11 +85,15 @@ class FillMask:
         places = [self._places(encoding, index) for index, encoding in enumerate(encodings)]
         if (masks := sum(map(len, places))) > MAX_MASKS:
             raise Refused("text_input", f"at most {MAX_MASKS} masks in all texts", masks)
+        written = count * sum(len(each) * len(encoding.ids) for each, encoding in zip(places, encodings, strict=True))
+        if RESULT in wanted and written > MAX_WRITTEN:
+            raise Refused("parameters.top_k", f"at most {MAX_WRITTEN} tokens in all filled texts together", written)
         found: list[list[tuple[list[int], list[float]]]] = [[] for _ in encodings]
         for batch in self._encoder.batches(encodings, most_tokens=_MOST_LOGITS // self._vocabulary):
             (logits,) = self._entry.session.run([self._output], batch.inputs)
             for row, index in enumerate(batch.indices):
-                chances = softmax(logits[row, : batch.mask.shape[1]][batch.mask[row] == 1][places[index]])
+                # Only the masks' rows are copied: all of a long text's may be gigabytes.
+                chances = softmax(logits[row, np.flatnonzero(batch.mask[row])[places[index]]])
                 found[index] = [_likeliest(one, targets, count) for one in chances]
         rows = [(index, *one) for index, item in enumerate(found) for one in item]
         answer: Arrays = {
