@@ -41,10 +41,10 @@ demo: setup
 	@$(BIN)/posthuman demo $(if $(MODEL),--model "$(MODEL)") $(if $(REVISION),--revision "$(REVISION)")
 
 test: setup-tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 live: setup-tests
-	$(BIN)/python -m pytest -m live
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m live
 
 check: setup
 	$(BIN)/ruff format --check .

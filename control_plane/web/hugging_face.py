@@ -152,4 +152,6 @@ def _similarities(given: TensorAnswer, count: int) -> bytes:
         sum(map(mul, rows[0], row)) / (lengths[0] * length) if lengths[0] * length else 0.0
         for row, length in zip(rows[1:], lengths[1:], strict=True)
     ]
+    if not all(map(math.isfinite, cosines)):
+        raise Unavailable("the inference server gave an embedding that is no number", code="strange_answer")
     return json.dumps(cosines).encode()

@@ -80,6 +80,11 @@ def labels_of(id2label: Mapping[Any, Any]) -> list[str]:
     labels = [str(id2label[key]) for key in sorted(id2label, key=int)]
     if not 0 < len(labels) <= _LABELS or any(len(label) > 256 for label in labels):
         raise ModelRefused(f"config.json: expected 1 to {_LABELS} labels of at most 256 characters, found {len(labels)}")
+    for label in labels:
+        try:
+            label.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ModelRefused(f"config.json: expected labels of plain characters, found {label!r}") from None
     return labels
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from converters.errors import ModelRefused, ParityFailed
-from converters.kinds.facts import entailment_of, mask_of, vocabulary_of
+from converters.kinds.facts import entailment_of, labels_of, mask_of, vocabulary_of
 from converters.parity.compare import BOUNDS, Worst
 from converters.parity.prompts import fitting, tokens_in
 from converters.parity.texts import batch_of
@@ -36,6 +36,11 @@ DETAILS = {"pad_token_id": 1, "vocabulary": 50, "padding_side": "right"}
 )
 def test_labels_say_what_follows_and_what_contradicts(labels: list[str], entailment: int, contradiction: int) -> None:
     assert entailment_of(dict(enumerate(labels))) == {"entailment": entailment, "contradiction": contradiction}
+
+
+def test_a_label_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(ModelRefused, match="plain characters"):
+        labels_of({0: "good", 1: "\ud800"})
 
 
 @pytest.mark.parametrize("labels", [["LABEL_0", "LABEL_1"], ["not_entailment", "neutral"], ["entailment"]])

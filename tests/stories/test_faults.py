@@ -20,6 +20,7 @@ from control_plane.did import TransactionHash, parse_did
 from control_plane.errors import PosthumanError, Unavailable
 from control_plane.receipts.receipt import Issued, SignedReceipt, receipt_id, response_hash
 from control_plane.serving.sessions import token_hash_of
+from converters.entry import triton_name
 from deploy.local.chain import local_accounts
 from deploy.market import Answered, Market, MarketRefused
 from tests.fixtures_outsider import Outsider, outsider
@@ -171,10 +172,12 @@ def test_a_model_whose_process_died_is_loaded_anew(bob: Bob) -> None:
     """Triton never restarts such a process: without the log keeper the model would stay silent for ever."""
     bob.call()
     triton = psutil.Process(pid_of(bob.stack, "triton"))
-    stubs = [one for one in triton.children(recursive=True) if "triton_python_backend_stub" in " ".join(one.cmdline())]
-    assert stubs
-    for stub in stubs:
-        stub.kill()
+    listed = bob.market.get_json("/v1/models", bob.token)["data"]
+    entry = triton_name(next(model["model_digest"] for model in listed if model["id"] == bob.did))
+    lines = {one: " ".join(one.cmdline()) for one in triton.children(recursive=True)}
+    stubs = [one for one, line in lines.items() if "triton_python_backend_stub" in line and entry in line]
+    assert len(stubs) == 1, lines
+    stubs[0].kill()
     with pytest.raises(MarketRefused) as caught:
         bob.call()
     assert caught.value.status == 503

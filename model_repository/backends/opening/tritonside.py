@@ -17,6 +17,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from opening.entry import OpenEntry, open_entry
+from opening.memory import ceiling, limit_memory
 from opening.providers import providers_for
 from opening.refusal import Refused
 
@@ -32,6 +33,9 @@ def open_from(args: Mapping[str, str]) -> OpenEntry:
     parameters = json.loads(args["model_config"]).get("parameters", {})
     threads = parameters.get("threads", {}).get("string_value")
     providers = providers_for(parameters)
+    # A GPU's driver maps more than the machine has; only where the CPU computes does this limit say what it means.
+    if providers == ["CPUExecutionProvider"]:
+        limit_memory(ceiling())
     return open_entry(Path(args["model_repository"]), threads=int(threads) if threads else None, providers=providers)
 
 

@@ -107,7 +107,7 @@ def test_tensors_go_through_as_json_and_as_bytes(triton_server: TritonServer, sm
     binary = client.infer(smoke, head + texts, len(head))
     assert binary.header_length is not None
     told = json.loads(binary.body[: binary.header_length])
-    assert [output["name"] for output in told["outputs"]] == ["embedding", "prompt_tokens"]
+    assert [output["name"] for output in told["outputs"]] == ["embedding", "prompt_tokens", "result"]
     sizes = [output["parameters"]["binary_data_size"] for output in told["outputs"]]
     assert binary.header_length + sum(sizes) == len(binary.body)
     embedding = np.frombuffer(binary.body[binary.header_length : binary.header_length + sizes[0]], "<f4")

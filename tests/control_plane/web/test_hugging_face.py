@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from huggingface_hub.errors import BadRequestError, HfHubHTTPError, OverloadedEr
 from control_plane.did import TransactionHash
 from control_plane.receipts.receipt import response_hash
 from control_plane.receipts.store import Issued
+from control_plane.serving.inference import TensorAnswer
 from control_plane.serving.listing import Listing
 from converters.tasks import TASKS
 from tests.fixtures_market import Market, events_of, open_market, receipt_of, record_of
@@ -363,6 +365,26 @@ def test_a_stream_that_breaks_ends_with_the_error_and_charges_nothing(market: Ma
     client = InferenceClient(model=f"{url}/models/{market.gpt.did}", token=token)
     with pytest.raises(OverloadedError):
         list(client.text_generation("hello", max_new_tokens=5, stream=True))
+
+
+def test_an_embedding_that_is_no_number_is_no_answer_and_no_charge(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = market.publish("feature-extraction", "no number")
+    order = market.order("bob", embedder)
+    token = market.sign_in("bob", embedder, order)
+    whole = market.server.infer
+
+    def broken(name: str, body: bytes, header_length: int | None) -> TensorAnswer:
+        given = whole(name, body, header_length)
+        assert given.header_length is not None
+        nothing = struct.pack("<f", float("nan"))
+        numbers = nothing * ((len(given.body) - given.header_length) // len(nothing))
+        return TensorAnswer(given.body[: given.header_length] + numbers, given.header_length)
+
+    monkeypatch.setattr(market.server, "infer", broken)
+    asked = {"inputs": {"source_sentence": "the model", "sentences": SENTENCES}}
+    answer = post(market, embedder, asked, token)
+    assert (answer.status_code, market.calls_used(order)) == (503, 0), answer.data
+    assert b"no number" in answer.data
 
 
 def test_a_model_without_a_shape_here_says_where_to_ask(market: Market) -> None:
