@@ -21,8 +21,9 @@ from PIL import Image
 from control_plane.receipts.store import Issued
 from tests.fixtures_families import Families, families
 from tests.fixtures_market import receipt_of
+from tests.fixtures_web import _online
 
-__all__ = ["families"]
+__all__ = ["_online", "families"]
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 

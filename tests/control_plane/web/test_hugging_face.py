@@ -20,10 +20,10 @@ from control_plane.serving.inference import TensorAnswer
 from control_plane.serving.listing import Listing
 from converters.tasks import TASKS
 from tests.fixtures_market import Market, events_of, open_market, receipt_of, record_of
-from tests.fixtures_web import serving, url
+from tests.fixtures_web import _online, serving, url
 from tests.simulators.answers import VOCABULARY
 
-__all__ = ["url"]
+__all__ = ["_online", "url"]
 
 FILE = b"\x89PNG not really: the simulator reads no file \xff\x00"
 SENTENCES = ["the model", "a receipt"]
