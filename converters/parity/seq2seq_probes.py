@@ -158,7 +158,12 @@ def _compare_with_generate(model: Any, asked: _Asked, tokens: list[int], details
         options |= {"max_new_tokens": len(tokens), "do_sample": False, "num_beams": 1}
     else:
         options["generation_config"] = settings
-    made = model.generate(**asked.fed, **options)
+    # In the model's place too: what a setting leaves at its default, `generate` takes from there, a forced last token among it.
+    stated, model.generation_config = model.generation_config, settings
+    try:
+        made = model.generate(**asked.fed, **options)
+    finally:
+        model.generation_config = stated
     found = [int(token) for token in (made if isinstance(made, torch.Tensor) else made.sequences)[0]]
     ends = set(details["eos_token_ids"]) | {int(details["pad_token_id"])}
     wanted = tokens[:-1] if tokens[-1] in ends else tokens

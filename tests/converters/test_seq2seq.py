@@ -237,3 +237,13 @@ def test_a_model_for_images_without_their_processor_is_refused(tmp_path: Path) -
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(ModelRefused, match="preprocessor_config"):
         convert(str(folder), tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore:Moving the following attributes")  # transformers says where it saves the setting
+def test_a_last_token_that_the_settings_force_stops_no_conversion(tmp_path: Path) -> None:
+    """Published BARTs state one; what `generate` is compared with leaves it out, and so must `generate`."""
+    from converters.coverage.shapes import build
+
+    folder = build("bart", tmp_path / "bart", "text2text-generation").folder
+    assert json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["forced_eos_token_id"] == 0
+    assert convert(str(folder), tmp_path / "out").entry.task == "text2text-generation"
