@@ -27,12 +27,11 @@ from typing import Any
 
 import numpy
 
+from bench.report import FIGURES, REPOSITORY, write_figures, write_table
 from converters.child import child_environment, conversion_command
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "benchmarks" / "convert_gptj.json"
-PAGE = ROOT / "docs" / "benchmarks.md"
-CORPUS = ROOT / "deploy" / "demo" / "corpus.txt"
+RESULTS = FIGURES / "convert_gptj.json"
+CORPUS = REPOSITORY / "deploy" / "demo" / "corpus.txt"
 
 SIZES = {
     "125m": {"n_embd": 768, "n_layer": 6, "n_head": 12},
@@ -214,10 +213,9 @@ def watch(child: subprocess.Popen[str], peaks: dict[str, int]) -> None:
 
 def keep(record: dict[str, Any]) -> None:
     """Put the record beside those of other sizes, and write the page's table from all of them."""
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     records = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     records[f"{record['size']} {record['precision']}"] = record
-    RESULTS.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_figures("convert_gptj", dict(sorted(records.items())))
     titles = ("model", "parameters", "weights, GB", "way", "peak GB: written to", "with mapped files", "seconds", "times a copy")
     lines = [f"| {' | '.join((*titles, 'export alone'))} |", "|---" * (len(titles) + 1) + "|"]
     for one in sorted(records.values(), key=lambda one: one["parameters"]):
@@ -234,21 +232,7 @@ def keep(record: dict[str, Any]) -> None:
             f"{export_s:.0f} s, {export_s / one['copy_s']:.1f} times a copy",
         )
         lines.append(f"| {' | '.join(cells)} |")
-    begin, end = "<!-- convert_gptj: begin -->", "<!-- convert_gptj: end -->"
-    page = PAGE.read_text(encoding="utf-8")
-    if begin not in page:
-        page += f"\n## Large models\n\n{INTRODUCTION}\n{begin}\n{end}\n"
-    head, rest = page.split(begin)
-    PAGE.write_text(head + begin + "\n" + "\n".join(lines) + "\n" + end + rest.split(end)[1], encoding="utf-8")
-
-
-INTRODUCTION = """\
-GPT-J's architecture with random fp16 weights, converted by `python -m bench.convert_gptj` to an entry. "streamed": the weights are
-read one by one, since the model would not fit into memory whole. Peak memory is the child process's: what it wrote to, and that
-with the mapped files, which the system takes back when it needs them. "times a copy" divides by the seconds to copy the weights'
-files and have them on disk. Most of the time is comparing: PyTorch in float32 reads every layer's weights for each question, and
-ONNX Runtime on a CPU widens every fp16 weight for each token.
-"""
+    write_table("convert_gptj", "\n".join(lines))
 
 
 def say(text: str) -> None:

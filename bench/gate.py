@@ -27,6 +27,7 @@ import tritonclient.http as triton_http
 
 from bench.encoders import encoder_folder
 from bench.load import Crowd, Target, median, one_after_another, percentile, side_by_side
+from bench.report import REPOSITORY, write_figures, write_table
 from control_plane.settings import read_settings
 from converters.entry import ModelDigest, triton_name
 from deploy.buyer import BuyerFiles
@@ -34,10 +35,8 @@ from deploy.local.chain import local_accounts
 from deploy.market import Market
 from deploy.trading import session_for
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 TEXT = "The market stands by the harbour, and every stall keeps its own book of what was sold."
 SHAPES = {"small": {"layers": 1, "width": 32, "heads": 2}, "MiniLM's shape": {"layers": 6, "width": 384, "heads": 12}}
-BEGIN, END = "<!-- gate: begin -->", "<!-- gate: end -->"
 
 
 def posthuman(home: Path, *arguments: str) -> dict[str, Any]:
@@ -133,16 +132,6 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_report(report: dict[str, Any]) -> None:
-    (REPOSITORY / "docs" / "benchmarks").mkdir(parents=True, exist_ok=True)
-    (REPOSITORY / "docs" / "benchmarks" / "gate.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    page = REPOSITORY / "docs" / "benchmarks.md"
-    text = page.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n{table(report)}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--blocks", type=int, default=20, help="blocks of calls by one client, each side")
@@ -172,7 +161,8 @@ def main() -> int:
         }
         print(table(report))
         if not chosen.dry:
-            write_report(report)
+            write_figures("gate", report)
+            write_table("gate", table(report))
     finally:
         posthuman(home, "down")
         shutil.rmtree(home)

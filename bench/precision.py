@@ -8,7 +8,6 @@ precisions, and what is told is the median over rounds of (this precision's rate
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -22,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "model_repository" / "backends")]
 
 import numpy as np  # noqa: E402  # after the path of our own packages
 
+from bench.report import write_figures, write_table  # noqa: E402  # likewise
 from converters.pipeline import convert  # noqa: E402  # likewise
 from converters.precision.passage import PASSAGE, SENTENCES  # noqa: E402  # likewise
 from generate.call import Call  # noqa: E402  # likewise
@@ -31,7 +31,6 @@ from opening.entry import OpenEntry, open_entry  # noqa: E402  # likewise
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
 CPU_HAS_NO = ("bf16",)
 PROMPT, TOKENS = 64, 48
-MARKS = ("<!-- precision: begin -->", "<!-- precision: end -->")
 
 
 def main() -> None:
@@ -47,10 +46,8 @@ def main() -> None:
         "rounds": given.rounds,
         "models": found,
     }
-    (ROOT / "docs" / "benchmarks" / "precision.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
-    page = ROOT / "docs" / "precision.md"
-    before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
-    page.write_text(f"{before}{MARKS[0]}\n{table(run)}\n{MARKS[1]}{rest.split(MARKS[1])[1]}", encoding="utf-8")
+    write_figures("precision", run)
+    write_table("precision", table(run), ROOT / "docs" / "precision.md")
 
 
 def measure(model: Path, out: Path, rounds: int) -> dict[str, Any]:

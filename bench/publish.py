@@ -9,7 +9,6 @@ found finished, buys it, and calls it; the clock starts with the first command a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import re
@@ -24,12 +23,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.decoders import decoder_folder
-from bench.gate import REPOSITORY, posthuman
+from bench.gate import posthuman
 from bench.load import median
+from bench.report import REPOSITORY, write_figures, write_table
 
 SHAPES = {"GPT-2, 4 MB": {"layers": 2, "width": 64, "heads": 2}, "GPT-2, 81 MB": {"layers": 8, "width": 384, "heads": 6}}
 BUDGET_S = 30.0
-BEGIN, END = "<!-- publish: begin -->", "<!-- publish: end -->"
 _STAGE = re.compile(r"^\s*(.+?):?\s+([0-9.]+) s\s*$")
 
 
@@ -113,10 +112,8 @@ def main() -> int:
         }
         print(table(report))
         if not chosen.dry:
-            (REPOSITORY / "docs" / "benchmarks" / "publish.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-            page = REPOSITORY / "docs" / "benchmarks.md"
-            before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-            page.write_text(f"{before}{BEGIN}\n{table(report)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+            write_figures("publish", report)
+            write_table("publish", table(report))
     finally:
         posthuman(home, "down")
         shutil.rmtree(home)

@@ -29,7 +29,7 @@ KEYS_VALUE_BYTES = 52
 
 def create_receipt_key(path: Path) -> bytes:
     """Make the receipt key, readable by its owner alone. Again: returns the key that is there."""
-    _put_once(path, secrets.token_bytes(32).hex().encode() + b"\n")
+    put_once(path, secrets.token_bytes(32).hex().encode() + b"\n")
     return read_receipt_key(path)
 
 
@@ -48,7 +48,7 @@ def read_receipt_key(path: Path) -> bytes:
 
 def create_checkpoint_key(path: Path) -> Ed25519PrivateKey:
     """Make the checkpoint key (PKCS#8 PEM), readable by its owner alone. Again: returns the key that is there."""
-    _put_once(path, Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    put_once(path, Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return read_checkpoint_key(path)
 
 
@@ -75,7 +75,7 @@ def parse_keys_value(value: bytes) -> tuple[Address, bytes]:
     return Address(to_checksum_address(value[:20])), value[20:]
 
 
-def _put_once(path: Path, content: bytes) -> None:
+def put_once(path: Path, content: bytes) -> None:
     """Put a new file in place unless there is one; of two processes at once, one wins and both go on with its key."""
     if path.exists():
         return

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
-import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from control_plane.errors import BadInput
+from control_plane.receipts.keys import put_once, read_private
 
 NONCE_TTL_S = 600.0
 KEY_BYTES = 32
@@ -59,30 +57,15 @@ def _mac(key: bytes, head: bytes) -> bytes:
     return hmac.new(key, _DOMAIN + head, hashlib.sha256).digest()[:_MAC_BYTES]
 
 
-def open_nonce_key(path: Path, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> bytes:
+def open_nonce_key(path: Path) -> bytes:
     """The key that the workers of a market share; made at the first start, readable by its owner alone.
 
     Of several processes at once one makes it, and all go on with that one. Losing it ends nothing but the nonces of the last ten
     minutes. Raises BadInput when others may read the file or it holds something else. Again: the key that is there.
     """
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as stream:
-            stream.write(random_bytes(KEY_BYTES).hex() + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        try:
-            os.link(scratch, path)
-        except FileExistsError:
-            pass
-        finally:
-            scratch.unlink()
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        raise BadInput(str(path), "a file that only its owner may read (chmod 600)", oct(mode))
+    put_once(path, secrets.token_bytes(KEY_BYTES).hex().encode() + b"\n")
     try:
-        key = bytes.fromhex(path.read_text(encoding="ascii"))
+        key = bytes.fromhex(read_private(path).decode("ascii"))
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:

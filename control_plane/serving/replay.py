@@ -21,8 +21,7 @@ from control_plane.serving.inference import InferenceServer
 from converters.entry import Entry, read_entry
 from converters.errors import EntryBroken
 from converters.probes import Difference, Probe, ProbeTensor, differences, infer_answer, infer_request, read_probes
-
-_FILES = ("audio", "image")
+from converters.tasks.task import FILES
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _fields(entry: Entry, probe: Probe) -> dict[str, Any]:
     for tensor in probe.inputs:
         raw = oip.RawTensor(tensor.dtype, tensor.shape, tensor.raw)
         elements: tuple[Any, ...] = oip.items(raw) if tensor.dtype == "BYTES" else oip.numbers(raw)
-        if tensor.dtype == "BYTES" and tensor.name not in _FILES:
+        if tensor.dtype == "BYTES" and tensor.name not in FILES:
             elements = tuple(item.decode("utf-8") for item in elements)
         fields[tensor.name] = elements[0] if lengths.get(tensor.name) == (1,) else list(elements)
     fields.pop("stream", None)

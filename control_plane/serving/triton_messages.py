@@ -16,6 +16,7 @@ from typing import Any
 
 from control_plane.errors import BadInput, NotFound, PosthumanError, Unavailable
 from control_plane.serving.inference import Generated
+from converters.tasks.task import FILES
 
 _CALLERS_FAULTS = (
     "failed to parse the request JSON",
@@ -57,8 +58,6 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
 }
 """The inputs of the `generate` backend, as `converters/tasks/generation.py` has them."""
 
-_ASKED = ("text_input", "audio", "image")
-
 
 def generate_body(fields: Mapping[str, Any], *, is_streamed: bool) -> bytes:
     """The JSON for Triton's generate extension. Raises BadInput for a field that is unknown, missing, or not of its type.
@@ -73,7 +72,7 @@ def generate_body(fields: Mapping[str, Any], *, is_streamed: bool) -> bytes:
         if not is_right(value):
             # A text may be a prompt, which no message may show.
             raise BadInput(name, expected, value if isinstance(value, int | float) else type(value).__name__)
-    if not any(name in fields for name in _ASKED):
+    if not any(name in fields for name in ("text_input", *FILES)):
         raise BadInput("text_input", "a text", "nothing")
     written = {name: data_url(value) if isinstance(value, bytes) else value for name, value in fields.items()}
     try:

@@ -13,12 +13,12 @@ from control_plane.errors import BadInput
 from control_plane.serving.listing import Listing
 from control_plane.web.fields import INT64, Field, Kind, Table, flag, is_text, listed, number, text, texts, whole
 from converters.tasks import TASKS
-from converters.tasks.task import Task
+from converters.tasks.task import FILES, Task
 
 TEXT_TO_TEXT = ("text-generation", "text2text-generation")
 EMBEDDING = ("feature-extraction",)
-FILES = ("audio", "image")
-"""Inputs that hold a file: bytes in a binary tensor, a data URL in JSON."""
+DRAWING = ("temperature", "top_p", "top_k")
+"""Parameters of how a token is drawn."""
 MOST_STOPS = 4
 _LONGEST_URL = 1 << 27
 
@@ -63,12 +63,9 @@ def sampling(max_new_tokens: int) -> Table:
 
 
 def backend_fields(asked: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of the generate backend, by tensor name. asked: what `prompt` lists; null is left out."""
-    inputs: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    for name in ("max_tokens", "temperature", "top_p", "top_k"):
-        inputs[name] = fields[name]
-    if fields["seed"] is not None:
-        inputs["seed"] = fields["seed"]
+    """The inputs of the generate backend, by tensor name. asked: what `prompt` lists. fields: of `sampling`. Null is left out."""
+    given = {**asked, **{name: fields[name] for name in ("max_tokens", *DRAWING, "seed")}}
+    inputs: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if stops := listed(fields["stop"]):
         inputs["stop"] = stops
     return inputs

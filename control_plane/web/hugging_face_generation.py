@@ -18,8 +18,8 @@ from control_plane.flows.call import Piece
 from control_plane.receipts.store import Issued
 from control_plane.serving.inference import Generated
 from control_plane.web.answers import event
-from control_plane.web.fields import Field, Kind, Table, flag, listed, only, parse_fields
-from control_plane.web.generation import sampling
+from control_plane.web.fields import Field, Kind, Table, flag, only, parse_fields
+from control_plane.web.generation import DRAWING, backend_fields, sampling
 from control_plane.web.hugging_face_inputs import merged_parameters
 from converters.tasks.task import Task
 
@@ -27,13 +27,11 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _NESTED = ("generate_parameters", "generation_parameters", "generate_kwargs")
 """Objects that hold parameters of generation, by the task's own habit."""
 
-_DRAWING = ("temperature", "top_k", "top_p")
-
 
 def parameter_table(task: Task, max_new_tokens: int) -> Table:
     """No defaults: what a call does not say, the entry's own defaults say."""
     ours = sampling(max_new_tokens)
-    drawn = {name: replace(ours[name], default=None) for name in (*_DRAWING, "seed", "stop")}
+    drawn = {name: replace(ours[name], default=None) for name in (*DRAWING, "seed", "stop")}
     table: dict[str, Field] = {
         "max_new_tokens": replace(ours["max_tokens"], default=None),
         **drawn,
@@ -76,7 +74,7 @@ def read_parameters(parameters: Mapping[str, Any], table: Table) -> dict[str, An
         field = error.field if error.field.startswith("parameters") else f"parameters.{error.field}"
         raise BadInput(field, error.expected, Kind(error.found.strip("'\"")), code=error.code) from error
     if fields["do_sample"] is False:
-        for name in _DRAWING:
+        for name in DRAWING:
             if fields[name] is not None:
                 raise BadInput(f"parameters.{name}", "nothing where do_sample is false", fields[name])
     return fields
@@ -88,16 +86,9 @@ def generation_fields(asked: Mapping[str, Any], fields: Mapping[str, Any]) -> di
     Tokens are drawn where `do_sample`, `temperature`, `top_k` or `top_p` asks for it, else the likeliest is taken, as
     text-generation-inference does.
     """
-    inputs = dict(asked)
-    if fields["max_new_tokens"] is not None:
-        inputs["max_tokens"] = fields["max_new_tokens"]
-    for name in (*_DRAWING, "seed"):
-        if fields[name] is not None:
-            inputs[name] = fields[name]
-    if not fields["do_sample"] and all(fields[name] is None for name in _DRAWING):
+    inputs = backend_fields(asked, {**fields, "max_tokens": fields["max_new_tokens"]})
+    if not fields["do_sample"] and all(fields[name] is None for name in DRAWING):
         inputs["temperature"] = 0
-    if stops := listed(fields["stop"]):
-        inputs["stop"] = stops
     return inputs
 
 
@@ -107,7 +98,7 @@ def answer(task: Task, prompt: str, made: Generated, fields: Mapping[str, Any], 
         record: dict[str, Any] = {"generated_text": prompt + made.text if fields["return_full_text"] else made.text}
         if fields["details"]:
             tokens = [{"id": token, "text": None, "logprob": None, "special": token in ends} for token in made.token_ids]
-            record["details"] = _details(made, made.token_ids, ends, fields) | {"prefill": [], "tokens": tokens}
+            record["details"] = _details(made, ends, fields) | {"prefill": [], "tokens": tokens}
         return _dump([record])
     if task.name == "text2text-generation":
         # The path names a model and not a task: each task of the client finds the text under its own name.
@@ -122,7 +113,7 @@ def pieces(stream: Iterator[Generated], prompt: str, fields: Mapping[str, Any], 
         text += made.text
         record = _event(index, made.token_ids[-1] if made.token_ids else None, made.text)
         if made.finish_reason is not None:
-            details = _details(made, made.token_ids, ends, fields) | {"input_length": made.prompt_tokens}
+            details = _details(made, ends, fields) | {"input_length": made.prompt_tokens}
             record |= {"generated_text": text, "details": details}
         yield Piece(event(_encode(record)), made.prompt_tokens, made.completion_tokens)
     if made is None:
@@ -140,8 +131,8 @@ def _event(index: int, token: int | None, text: str) -> dict[str, Any]:
     return {"index": index, "token": one, "generated_text": None, "details": None}
 
 
-def _details(made: Generated, token_ids: tuple[int, ...], ends: Collection[int], fields: Mapping[str, Any]) -> dict[str, Any]:
-    ended = "eos_token" if token_ids and token_ids[-1] in ends else "stop_sequence"
+def _details(made: Generated, ends: Collection[int], fields: Mapping[str, Any]) -> dict[str, Any]:
+    ended = "eos_token" if made.token_ids and made.token_ids[-1] in ends else "stop_sequence"
     reason = "length" if made.finish_reason == "length" else ended
     return {"finish_reason": reason, "generated_tokens": made.completion_tokens, "seed": fields["seed"]}
 

@@ -1,7 +1,8 @@
 """What a Hugging Face client sends, as the tensors of the model's task.
 
 In: a request's bytes and content type, a task. Out: tensors by name, and parameters. This module must never know one task from
-another beyond the tensors it takes, and never show a text in an error.
+another beyond the tensors it takes (but for feature extraction, whose clients have shapes of their own), and never show a text in
+an error.
 
 Source: `huggingface_hub` 0.36.2, provider `hf-inference`: `inputs` and `parameters` in JSON; files as the whole body, or in base64
 where there are parameters beside them; the parameters of feature extraction stand beside `inputs`.
@@ -19,8 +20,7 @@ from control_plane.errors import BadInput
 from control_plane.serving import oip
 from control_plane.web.body import parse_object
 from control_plane.web.fields import Kind, Table, flag, is_text, kind_of, only, parse_fields, safe_name
-from control_plane.web.generation import FILES
-from converters.tasks.task import Task
+from converters.tasks.task import FILES, Task
 
 _FILE_TYPES = ("image/", "audio/")
 _RAW = ("application/octet-stream", "")

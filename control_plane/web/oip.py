@@ -29,9 +29,10 @@ from control_plane.web.answers import LENGTH_HEADER, Answering, event
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import check_nesting, parse_object, read_body, read_object
 from control_plane.web.fields import Kind, Table, parse_fields, safe_name
-from control_plane.web.generation import FILES, backend_fields, generating_tasks, is_generating, must_serve, prompt, sampling
+from control_plane.web.generation import backend_fields, generating_tasks, is_generating, must_serve, prompt, sampling
 from control_plane.web.journal import Journal
 from converters.tasks import TASKS
+from converters.tasks.task import FILES
 from converters.tensors import Tensor
 
 INFER_TYPES = ("application/json", "application/octet-stream", "")

@@ -19,9 +19,9 @@ from urllib.parse import quote, urlsplit
 
 from converters.entry import Entry
 from converters.probes import Difference, Probe, ProbeTensor, differences, infer_answer, infer_request, read_probes
+from converters.tasks.task import FILES
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
-_FILES = ("audio", "image")
 _NUMBERS = {"INT32": "i", "INT64": "q", "FP32": "f", "BOOL": "?"}
 
 
@@ -133,7 +133,7 @@ def _values(tensor: ProbeTensor) -> list[Any]:
     while place < len(tensor.raw):
         (length,) = struct.unpack_from("<I", tensor.raw, place)
         item = tensor.raw[place + 4 : place + 4 + length]
-        is_file = tensor.name in _FILES
+        is_file = tensor.name in FILES
         items.append("data:;base64," + base64.b64encode(item).decode("ascii") if is_file else item.decode("utf-8"))
         place += 4 + length
     return items

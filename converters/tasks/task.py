@@ -16,6 +16,9 @@ A key the task does not have is refused by name."""
 RESULT = Tensor("result", "BYTES", (-1,))
 """Output of every `predict` task but `tensors`: one JSON text an item, as the Hugging Face inference API answers for that item."""
 
+FILES = ("audio", "image")
+"""Inputs that hold a file: bytes in a binary tensor, a data URL in JSON."""
+
 _TEXTS = frozenset({"text_input", "candidate_labels", "question", "context", "choices"})
 
 

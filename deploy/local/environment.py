@@ -113,7 +113,7 @@ def choose_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]
     key_id, secret = objects.new_keys()
     not_ours = elsewhere(home, environ)
     beside = {part: given for name in not_ours for part in _WITH[name] if (given := environ.get(f"POSTHUMAN_{part}"))}
-    stale = {"CHAIN_ID", "CONFIRMATIONS", "OPERATOR_KEY_FILE"} if "RPC_URL" not in not_ours else set()
+    stale = _WITH["RPC_URL"] if "RPC_URL" not in not_ours else ()
     chosen = {
         "S3_KEY_ID": key_id,
         "S3_SECRET": secret,

@@ -38,9 +38,9 @@ def upgrade() -> None:
     op.create_table(
         "nonces",
         sa.Column("nonce", sa.String(64), primary_key=True),
-        sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.Column("issued_at", sa.Float(), nullable=False),
+        sa.Column("used_at", sa.Float()),
     )
-    op.create_index("nonces_by_end", "nonces", ["expires_at"])
     op.create_table(
         "sessions",
         sa.Column("token_hash", sa.String(64), primary_key=True),

@@ -1,12 +1,13 @@
 """The key-value cache before its first token.
 
-In: a shape and a dtype as `entry.json` names it. Out: an empty value for ONNX Runtime. This module must never convert a cache:
+In: shapes and dtypes as `entry.json` names them. Out: empty values for ONNX Runtime. This module must never convert a cache:
 it goes from one step to the next as the graph made it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -27,3 +28,15 @@ def empty(shape: Sequence[int], dtype: str) -> onnxruntime.OrtValue:
     if dtype not in _DTYPES:
         raise EntryUnusable(f"entry.json: the dtype of a cache must be one of {[*_DTYPES, 'BF16']}, found {dtype!r}")
     return onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, _DTYPES[dtype]))
+
+
+def empty_cache(graph_inputs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, onnxruntime.OrtValue]:
+    """The tensors of `names`, of one call and no token.
+
+    graph_inputs: as in the entry's details; the axes of a cache are batch, heads, tokens, size.
+    """
+    inputs = {tensor["name"]: tensor for tensor in graph_inputs}
+    return {
+        name: empty((1, int(inputs[name]["axes"][1]), 0, int(inputs[name]["axes"][3])), str(inputs[name]["dtype"]))
+        for name in names
+    }

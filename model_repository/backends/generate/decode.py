@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime
 
-from generate.cache import empty
+from generate.cache import empty_cache
 from generate.call import Call
 from opening.entry import EntryUnusable, OpenEntry
 
@@ -34,11 +34,7 @@ class Decoder:
         given = {output.name for output in entry.session.get_outputs()}
         if missing := (set(self.past_names) - self.input_names) | (set(self.output_names) - given):
             raise EntryUnusable(f"1/model.onnx: entry.json names tensors that the graph lacks: {sorted(missing)}")
-        inputs = {tensor["name"]: tensor for tensor in entry.detail("graph_inputs")}
-        self._empty_cache = {
-            name: empty((1, int(inputs[name]["axes"][1]), 0, int(inputs[name]["axes"][3])), str(inputs[name]["dtype"]))
-            for name in self.past_names
-        }
+        self._empty_cache = empty_cache(entry.detail("graph_inputs"), self.past_names)
 
     def begin(self, call: Call) -> tuple[Reading, np.ndarray]:
         """Read the prompt; return also the logits after it."""

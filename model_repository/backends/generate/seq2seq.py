@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime
 
-from generate.cache import empty
+from generate.cache import empty_cache
 from generate.call import Call
 from opening.entry import EntryUnusable, OpenEntry
 
@@ -37,11 +37,7 @@ class EncoderDecoder:
         encoded = {tensor.name for tensor in self.encoder.get_outputs()}
         if missing := ({*self.past_names} - takes) | ({*self.output_names} - gives) | ({*self.carried} - encoded):
             raise EntryUnusable(f"entry.json names tensors that its graphs lack: {sorted(missing)}")
-        inputs = {tensor["name"]: tensor for tensor in entry.detail("graph_inputs")}
-        self.empty_cache = {
-            name: empty((1, int(inputs[name]["axes"][1]), 0, int(inputs[name]["axes"][3])), str(inputs[name]["dtype"]))
-            for name in self.past_names
-        }
+        self.empty_cache = empty_cache(entry.detail("graph_inputs"), self.past_names)
         self._start: list[int | list[int]] = list(entry.detail("start_tokens"))
         self._replaces = bool(entry.detail("does_prompt_replace_start"))
         self._forced = entry.detail("forced_first_token")

@@ -92,19 +92,19 @@ def open_entry(folder: Path, *, threads: int | None = None, providers: Sequence[
 
 def _session(folder: Path, name: str, threads: int | None, providers: Sequence[Provider]) -> onnxruntime.InferenceSession:
     options = _session_options(threads or default_threads())
-    session = onnxruntime.InferenceSession(str(_inside(folder, name)), options, providers=list(providers))
+    session = onnxruntime.InferenceSession(str(inside(folder, name)), options, providers=list(providers))
     check_taken(providers, session.get_providers())
     return session
 
 
 def _tokenizer(folder: Path, name: str) -> tokenizers.Tokenizer:
-    tokenizer = tokenizers.Tokenizer.from_file(str(_inside(folder, name)))
+    tokenizer = tokenizers.Tokenizer.from_file(str(inside(folder, name)))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def _inside(folder: Path, name: str) -> Path:
+def inside(folder: Path, name: str) -> Path:
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise EntryUnusable(f"{folder.name}: expected files inside the entry, found {name!r}")

@@ -17,7 +17,7 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 def ceiling(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
     """Bytes: nine tenths of the machine's memory, or of the container's where that is less.
 
-    Raises OSError when the machine does not say what it has, ValueError when it says it in another way than Linux does.
+    Raises OSError, KeyError or ValueError when the machine does not say what it has as Linux does.
     """
     lines = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines() if ":" in line)
     whole = int(lines["MemTotal"].split()[0]) * 1024

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from opening.entry import EntryUnusable
+from opening.entry import EntryUnusable, inside
 
 _MAX_BYTES = 16 << 20
 
@@ -48,9 +48,7 @@ def _opened(document: dict[str, Any], key: str, known: set[str], name: str) -> A
 
 
 def _document(folder: Path, name: str) -> dict[str, Any]:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise EntryUnusable(f"{folder.name}: expected files inside the entry, found {name!r}")
+    path = inside(folder, name)
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise EntryUnusable(f"{name}: expected at most {_MAX_BYTES} bytes, found {path.stat().st_size}")

@@ -12,19 +12,17 @@ from types import MappingProxyType
 import numpy as np
 import tokenizers
 
-from opening.entry import EntryUnusable, OpenEntry
+from opening.entry import OpenEntry
 from opening.images import read_images
 from opening.refusal import Refused
 from opening.texts import read_texts
 from predict.encode import FED, Encoder
+from predict.labels import Labels, activation_of, hypotheses
 from predict.parameters import Parameters
 from predict.pixels import Feeds, Pixels
 from predict.scores import ACTIVATIONS, ranked
 from predict.task import RESULT, Arrays, Task, items_of, results_of
 
-DEFAULT_TOP = 5
-MAX_TEMPLATE = 1000
-"""Characters."""
 MAX_LABELS = 256
 """Candidate labels in one call."""
 
@@ -32,24 +30,15 @@ MAX_LABELS = 256
 class ImageClassification:
     def __init__(self, entry: OpenEntry) -> None:
         self._entry, self._pixels = entry, Pixels(entry)
-        self._output, self._labels, self._activation = (entry.detail(key) for key in ("output", "labels", "activation"))
-        if self._activation not in ACTIVATIONS:
-            raise EntryUnusable(f"entry.json: activation must be one of {sorted(ACTIVATIONS)}, found {self._activation!r}")
+        self._labels = Labels(entry)
 
     def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
-        parameters = Parameters(tensors, ("function_to_apply", "top_k"))
-        activate = ACTIVATIONS[parameters.choice("function_to_apply", self._activation, sorted(ACTIVATIONS))]
-        top = parameters.count("top_k", min(DEFAULT_TOP, len(self._labels)), most=10_000)
+        asked = self._labels.asked(tensors)
         images = read_images(items_of(tensors, "image"))
         logits: np.ndarray = np.empty((len(images), len(self._labels)), np.float32)
         for indices, feeds in self._pixels.batches(images):
-            (logits[indices],) = self._entry.session.run([self._output], feeds)
-        scores: np.ndarray = activate(logits).astype(np.float32)
-        labels = np.array([self._labels[place].encode() for place in logits.argmax(axis=1)], object)
-        answer: Arrays = {"scores": scores, "label": labels}
-        if RESULT in wanted:
-            answer[RESULT] = results_of(ranked(row, self._labels, top) for row in scores)
-        return answer
+            (logits[indices],) = self._entry.session.run([self._labels.output], feeds)
+        return self._labels.answer(logits, asked, wanted)
 
 
 class ImageFeatureExtraction:
@@ -91,22 +80,17 @@ class ZeroShotImageClassification:
     def __init__(self, entry: OpenEntry) -> None:
         self._entry, self._pixels = entry, Pixels(entry, FED)
         self._encoder = Encoder(entry, frozenset(str(tensor["name"]) for tensor in entry.detail("graph_inputs")) - FED)
-        self._output, self._activation, self._template, self._text_length = (
-            entry.detail(key) for key in ("output", "activation", "hypothesis_template", "text_length")
+        self._output, self._template, self._text_length = (
+            entry.detail(key) for key in ("output", "hypothesis_template", "text_length")
         )
         self._pad_token, self._pads_left = int(entry.detail("pad_token_id")), entry.detail("padding_side") == "left"
         self._text_inputs = [str(tensor["name"]) for tensor in entry.detail("graph_inputs") if tensor["name"] in FED]
-        if self._activation not in ACTIVATIONS:
-            raise EntryUnusable(f"entry.json: activation must be one of {sorted(ACTIVATIONS)}, found {self._activation!r}")
+        self._activation = activation_of(entry)
 
     def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
         parameters = Parameters(tensors, ("hypothesis_template",))
-        template = parameters.text("hypothesis_template", self._template, MAX_TEMPLATE)
-        # Not `format`: a template from outside could reach into Python's objects with it.
-        if template.count("{}") != 1:
-            raise Refused("parameters.hypothesis_template", "a text with {} once, where the label goes", template.count("{}"))
         labels = read_texts(items_of(tensors, "candidate_labels"), "candidate_labels", most=MAX_LABELS)
-        texts = self._texts(self._encoder.encode([template.replace("{}", label) for label in labels], "candidate_labels"))
+        texts = self._texts(self._encoder.encode(hypotheses(parameters, self._template, labels), "candidate_labels"))
         images = read_images(items_of(tensors, "image"))
         logits: np.ndarray = np.empty((len(images), len(labels)), np.float32)
         for indices, feeds in self._pixels.batches(images):

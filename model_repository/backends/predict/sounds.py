@@ -15,34 +15,24 @@ from types import MappingProxyType
 
 import numpy as np
 
-from opening.entry import EntryUnusable, OpenEntry
+from opening.entry import OpenEntry
 from opening.listening import Listener
+from predict.labels import Labels
 from predict.parameters import Parameters
-from predict.scores import ACTIVATIONS, ranked, softmax
+from predict.scores import softmax
 from predict.task import RESULT, Arrays, Task, items_of, results_of
-
-DEFAULT_TOP = 5
 
 
 class AudioClassification:
     def __init__(self, entry: OpenEntry) -> None:
         self._entry, self._listener = entry, Listener(entry)
-        self._output, self._labels, self._activation = (entry.detail(key) for key in ("output", "labels", "activation"))
-        if self._activation not in ACTIVATIONS:
-            raise EntryUnusable(f"entry.json: activation must be one of {sorted(ACTIVATIONS)}, found {self._activation!r}")
+        self._labels = Labels(entry)
 
     def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
-        parameters = Parameters(tensors, ("function_to_apply", "top_k"))
-        activate = ACTIVATIONS[parameters.choice("function_to_apply", self._activation, sorted(ACTIVATIONS))]
-        top = parameters.count("top_k", min(DEFAULT_TOP, len(self._labels)), most=10_000)
+        asked = self._labels.asked(tensors)
         heard = self._listener.hear(items_of(tensors, "audio"))
-        logits = np.concatenate([self._entry.session.run([self._output], feeds)[0] for feeds in heard])
-        scores: np.ndarray = activate(logits).astype(np.float32)
-        labels = np.array([self._labels[place].encode() for place in logits.argmax(axis=1)], object)
-        answer: Arrays = {"scores": scores, "label": labels}
-        if RESULT in wanted:
-            answer[RESULT] = results_of(ranked(row, self._labels, top) for row in scores)
-        return answer
+        logits = np.concatenate([self._entry.session.run([self._labels.output], feeds)[0] for feeds in heard])
+        return self._labels.answer(logits, asked, wanted)
 
 
 class SpeechRecognition:

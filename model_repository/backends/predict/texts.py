@@ -18,16 +18,14 @@ from opening.entry import EntryUnusable, OpenEntry
 from opening.refusal import Refused
 from opening.texts import read_texts
 from predict.encode import MAX_ITEMS, Encoder, prompt_tokens
+from predict.labels import Labels, hypotheses
 from predict.parameters import Parameters
-from predict.scores import ACTIVATIONS, best, normalised, pool, ranked, softmax
+from predict.scores import best, normalised, pool, softmax
 from predict.task import RESULT, Arrays, Task, items_of, results_of
 
-DEFAULT_TOP = 5
 MAX_LABELS = 64
 """Candidate labels in one call; each is a forward pass for each text."""
 MAX_PAIRS = 1024
-MAX_TEMPLATE = 1000
-"""Characters."""
 
 
 class FeatureExtraction:
@@ -55,24 +53,15 @@ class FeatureExtraction:
 class TextClassification:
     def __init__(self, entry: OpenEntry) -> None:
         self._entry, self._encoder = entry, Encoder(entry)
-        self._output, self._labels, self._activation = (entry.detail(key) for key in ("output", "labels", "activation"))
-        if self._activation not in ACTIVATIONS:
-            raise EntryUnusable(f"entry.json: activation must be one of {sorted(ACTIVATIONS)}, found {self._activation!r}")
+        self._labels = Labels(entry)
 
     def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
-        parameters = Parameters(tensors, ("function_to_apply", "top_k"))
-        activate = ACTIVATIONS[parameters.choice("function_to_apply", self._activation, sorted(ACTIVATIONS))]
-        top = parameters.count("top_k", min(DEFAULT_TOP, len(self._labels)), most=10_000)
+        asked = self._labels.asked(tensors)
         encodings = self._encoder.encode(read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS), "text_input")
         logits: np.ndarray = np.empty((len(encodings), len(self._labels)), np.float32)
         for rows in self._encoder.batches(encodings):
-            (logits[rows.indices],) = self._entry.session.run([self._output], rows.inputs)
-        scores: np.ndarray = activate(logits).astype(np.float32)
-        labels = np.array([self._labels[place].encode() for place in logits.argmax(axis=1)], object)
-        answer: Arrays = {"scores": scores, "label": labels, "prompt_tokens": prompt_tokens(encodings)}
-        if RESULT in wanted:
-            answer[RESULT] = results_of(ranked(row, self._labels, top) for row in scores)
-        return answer
+            (logits[rows.indices],) = self._entry.session.run([self._labels.output], rows.inputs)
+        return {**self._labels.answer(logits, asked, wanted), "prompt_tokens": prompt_tokens(encodings)}
 
 
 class ZeroShotClassification:
@@ -89,16 +78,12 @@ class ZeroShotClassification:
 
     def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
         parameters = Parameters(tensors, ("hypothesis_template", "multi_label"))
-        template = parameters.text("hypothesis_template", self._template, MAX_TEMPLATE)
-        # Not `format`: a template from outside could reach into Python's objects with it.
-        if template.count("{}") != 1:
-            raise Refused("parameters.hypothesis_template", "a text with {} once, where the label goes", template.count("{}"))
         texts = read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS)
         labels = read_texts(items_of(tensors, "candidate_labels"), "candidate_labels", most=MAX_LABELS)
         if len(texts) * len(labels) > MAX_PAIRS:
             raise Refused("candidate_labels", f"at most {MAX_PAIRS} pairs of a text and a label", len(texts) * len(labels))
-        hypotheses = [template.replace("{}", label) for label in labels]
-        encodings = self._encoder.encode([(text, hypothesis) for text in texts for hypothesis in hypotheses], "text_input")
+        sentences = hypotheses(parameters, self._template, labels)
+        encodings = self._encoder.encode([(text, hypothesis) for text in texts for hypothesis in sentences], "text_input")
         logits: np.ndarray = np.empty((len(encodings), 2), np.float32)
         for rows in self._encoder.batches(encodings):
             (given,) = self._entry.session.run([self._output], rows.inputs)

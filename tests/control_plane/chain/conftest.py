@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.control_plane.chain.fixtures_outbox import node, outbox
 from tests.fixtures_chain import BOTH, Chain, anvil, either_chain
 
-__all__ = ["anvil", "chain"]
+__all__ = ["anvil", "chain", "node", "outbox"]
 
 
 @pytest.fixture(params=BOTH)

@@ -18,6 +18,7 @@ from control_plane.serving import oip
 from control_plane.serving.catalogue import write_config
 from control_plane.serving.inference import InferenceServer
 from converters.entry import model_digest, triton_name
+from tests.control_plane.serving.asking_triton import infer_body
 from tests.fixtures_market import make_entry
 from tests.fixtures_triton import SMOKE, tiny_gpt2, triton_server
 from tests.simulators.inference import SimulatedServer
@@ -65,11 +66,6 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Served:
     triton = request.getfixturevalue("triton_server")
     generator = triton.install(request.getfixturevalue("tiny_gpt2").entry)
     return Served(triton.client, triton.install(SMOKE), generator)
-
-
-def infer_body(*texts: str, **more: Any) -> bytes:
-    tensor = {"name": "text_input", "shape": [len(texts)], "datatype": "BYTES", "data": list(texts)}
-    return json.dumps({"inputs": [tensor], **more}).encode()
 
 
 def asks(served: Served, predictor: str, generator: str) -> tuple[Callable[[], object], ...]:
