@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy
 
-from bench.report import FIGURES, REPOSITORY, write_figures, write_table
+from bench.report import FIGURES, REPOSITORY, write_report
 from converters.child import child_environment, conversion_command
 
 RESULTS = FIGURES / "convert_gptj.json"
@@ -215,7 +215,6 @@ def keep(record: dict[str, Any]) -> None:
     """Put the record beside those of other sizes, and write the page's table from all of them."""
     records = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     records[f"{record['size']} {record['precision']}"] = record
-    write_figures("convert_gptj", dict(sorted(records.items())))
     titles = ("model", "parameters", "weights, GB", "way", "peak GB: written to", "with mapped files", "seconds", "times a copy")
     lines = [f"| {' | '.join((*titles, 'export alone'))} |", "|---" * (len(titles) + 1) + "|"]
     for one in sorted(records.values(), key=lambda one: one["parameters"]):
@@ -232,7 +231,7 @@ def keep(record: dict[str, Any]) -> None:
             f"{export_s:.0f} s, {export_s / one['copy_s']:.1f} times a copy",
         )
         lines.append(f"| {' | '.join(cells)} |")
-    write_table("convert_gptj", "\n".join(lines))
+    write_report("convert_gptj", dict(sorted(records.items())), "\n".join(lines))
 
 
 def say(text: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,7 @@ import tritonclient.http as triton_http
 
 from bench.encoders import encoder_folder
 from bench.load import Crowd, Target, median, one_after_another, percentile, side_by_side
-from bench.report import REPOSITORY, write_figures, write_table
+from bench.report import REPOSITORY, machine, write_report
 from control_plane.settings import read_settings
 from converters.entry import ModelDigest, triton_name
 from deploy.buyer import BuyerFiles
@@ -154,15 +153,14 @@ def main() -> int:
             )
         report = {
             "when": time.strftime("%Y-%m-%d", time.gmtime()),
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, clients on the same",
+            "machine": f"{machine()}, clients on the same",
             "settings": f"{chosen.blocks} alternating blocks of {chosen.calls} calls by one client, {chosen.rounds} alternating "
             f"rounds of {chosen.seconds:g} s by 16 clients, one text of {len(TEXT)} letters, binary tensors",
             "models": found,
         }
         print(table(report))
         if not chosen.dry:
-            write_figures("gate", report)
-            write_table("gate", table(report))
+            write_report("gate", report, table(report))
     finally:
         posthuman(home, "down")
         shutil.rmtree(home)

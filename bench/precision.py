@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import sys
 import time
@@ -21,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "model_repository" / "backends")]
 
 import numpy as np  # noqa: E402  # after the path of our own packages
 
-from bench.report import write_figures, write_table  # noqa: E402  # likewise
+from bench.report import machine, write_report  # noqa: E402  # likewise
 from converters.pipeline import convert  # noqa: E402  # likewise
 from converters.precision.passage import PASSAGE, SENTENCES  # noqa: E402  # likewise
 from generate.call import Call  # noqa: E402  # likewise
@@ -41,13 +40,12 @@ def main() -> None:
     given = parser.parse_args()
     found = [measure(model, given.out, given.rounds) for model in given.models]
     run = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "machine": machine(),
         "load": round(os.getloadavg()[1], 1),
         "rounds": given.rounds,
         "models": found,
     }
-    write_figures("precision", run)
-    write_table("precision", table(run), ROOT / "docs" / "precision.md")
+    write_report("precision", run, table(run), ROOT / "docs" / "precision.md")
 
 
 def measure(model: Path, out: Path, rounds: int) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -25,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.decoders import decoder_folder
 from bench.gate import posthuman
 from bench.load import median
-from bench.report import REPOSITORY, write_figures, write_table
+from bench.report import REPOSITORY, machine, write_report
 
 SHAPES = {"GPT-2, 4 MB": {"layers": 2, "width": 64, "heads": 2}, "GPT-2, 81 MB": {"layers": 8, "width": 384, "heads": 6}}
 BUDGET_S = 30.0
@@ -105,15 +104,14 @@ def main() -> int:
                 print(f"{name}: {found[name][-1]['all_s']:.1f} s", flush=True)
         report = {
             "when": time.strftime("%Y-%m-%d", time.gmtime()),
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+            "machine": machine(),
             "rounds": chosen.rounds,
             "load": [*load, os.getloadavg()[0]],
             "models": found,
         }
         print(table(report))
         if not chosen.dry:
-            write_figures("publish", report)
-            write_table("publish", table(report))
+            write_report("publish", report, table(report))
     finally:
         posthuman(home, "down")
         shutil.rmtree(home)

@@ -81,13 +81,16 @@ class Families:
         return self._sold[model_type]
 
     def token(self, model_type: str) -> str:
+        return self.token_for(self.sold(model_type).did)
+
+    def token_for(self, did: str) -> str:
         """Bob buys, and signs in."""
-        sold, settings = self.sold(model_type), self.stack.settings
-        bought = self.stack.run("buy", sold.did, "--as", "bob", "--json")
+        settings = self.stack.settings
+        bought = self.stack.run("buy", did, "--as", "bob", "--json")
         assert bought.code == 0, bought.out + bought.err
         order = TransactionHash(bought.json["order"])
         market = Market(settings.public_url)
-        return market.sign_in(local_accounts()["bob"], parse_did(sold.did), order, settings.chain_id).token
+        return market.sign_in(local_accounts()["bob"], parse_did(did), order, settings.chain_id).token
 
     def client(self, model_type: str) -> InferenceClient:
         """The stock client, told nothing but the model's URL and Bob's token."""

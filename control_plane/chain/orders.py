@@ -48,19 +48,15 @@ def paid(network: Network, mined: Mined, exchange: Bytes32) -> TokenWei:
     raise Refused(f"{mined.transaction}: expected a purchase at {exchange}, found none")
 
 
+def fee_argument(fee: ProviderFee) -> tuple[object, ...]:
+    """A signed provider fee as the contracts take it."""
+    r, s = bytes.fromhex(fee.r[2:]), bytes.fromhex(fee.s[2:])
+    return (fee.provider, fee.token, fee.amount, fee.v, r, s, fee.valid_until, fee.data)
+
+
 def order_action(datatoken: Address, consumer: Address, service_index: int, fee: ProviderFee) -> Action:
-    signed = (
-        fee.provider,
-        fee.token,
-        fee.amount,
-        fee.v,
-        bytes.fromhex(fee.r[2:]),
-        bytes.fromhex(fee.s[2:]),
-        fee.valid_until,
-        fee.data,
-    )
     no_consume_fee = (ZERO_ADDRESS, ZERO_ADDRESS, 0)
-    return Action(datatoken, call_data(_DATATOKEN, "startOrder", [consumer, service_index, signed, no_consume_fee]))
+    return Action(datatoken, call_data(_DATATOKEN, "startOrder", [consumer, service_index, fee_argument(fee), no_consume_fee]))
 
 
 def order_facts(rpc: Rpc, network: Network, transaction: TransactionHash, datatoken: Address | None) -> OrderFacts:

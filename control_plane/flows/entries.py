@@ -18,6 +18,7 @@ from typing import Any
 
 from control_plane.did import Bytes32
 from control_plane.errors import IntegrityBroken, Refused
+from control_plane.receipts.tiles import replace_durably
 from converters.entry import Entry, ModelDigest, entry_files, file_sha256, manifest, model_digest, read_entry, triton_name
 from converters.errors import EntryBroken
 
@@ -64,7 +65,12 @@ def obtain(
         if known.is_dir():
             return Obtained(known, is_ours=False, remembered_as=note)
     scratch.mkdir(parents=True, exist_ok=True)
-    made = convert(Path(tempfile.mkdtemp(prefix="conversion.", dir=scratch)))
+    out = Path(tempfile.mkdtemp(prefix="conversion.", dir=scratch))
+    try:
+        made = convert(out)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)  # half a model's weights, of no use to the next try
+        raise
     return Obtained(made, is_ours=True, remembered_as=note)
 
 
@@ -89,7 +95,7 @@ def install(found: Obtained, models: Path) -> Installed:
     if part != target:
         _place(part, target, digest)
     if found.remembered_as is not None:
-        found.remembered_as.write_text(json.dumps({"model_digest": digest}), encoding="utf-8")
+        replace_durably(found.remembered_as, json.dumps({"model_digest": digest}).encode())
     if found.is_ours:
         shutil.rmtree(found.folder.parent, ignore_errors=True)  # what the conversion left beside its entry
     return Installed(target, entry, Bytes32(digest))

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Mapping
 from operator import mul
 from typing import Any
 
@@ -30,12 +29,13 @@ from control_plane.web.generation import generating_tasks, renamed
 from control_plane.web.hugging_face_generation import (
     answer,
     generation_fields,
+    generation_names,
     last_event,
     parameter_table,
     pieces,
     read_parameters,
 )
-from control_plane.web.hugging_face_inputs import Question, read_inputs, read_question
+from control_plane.web.hugging_face_inputs import Question, callers_names, read_inputs, read_question
 from control_plane.web.journal import Journal
 from converters.tasks import TASKS
 from converters.tasks.task import RESULT, Task
@@ -48,6 +48,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
     pages = Blueprint("hugging_face", __name__)
     answering = Answering(services, journal, "hugging_face")
     tables = {name: parameter_table(TASKS[name], services.settings.max_new_tokens) for name in generating_tasks()}
+    names = {name: generation_names(task) if name in tables else callers_names(task) for name, task in TASKS.items()}
 
     @pages.post("/models/<did>")
     def model(did: str) -> Response:
@@ -73,13 +74,13 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         count = len(next(iter(asked.tensors.values())))
 
         def ask(_call_id: str) -> Answer:
-            with _in_callers_words():
+            with renamed(names[task.name]):
                 given = services.server.infer(admitted.listing.entry_name, written, length)
             if asked.is_similarity:
                 return Answer(_similarities(given, count), count, count - 1)
             results = oip.items(_output(given, output))
             is_list = asked.is_list or task.name in _LISTED_ALWAYS
-            if not results or (not asked.is_list and len(results) != 1):
+            if len(results) != count:
                 raise Unavailable("the inference server gave another number of results than was asked", code="strange_answer")
             return Answer(b"[" + b",".join(results) + b"]" if is_list else results[0], count, len(results))
 
@@ -100,11 +101,15 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
                 return last_event(issued)
 
             return answering.stream(
-                admitted, body, lambda _id: _stream(services, entry, inputs, prompt, fields, ends), last, request.path
+                admitted,
+                body,
+                lambda _id: _in_callers_words(names[task.name], _stream(services, entry, inputs, prompt, fields, ends)),
+                last,
+                request.path,
             )
 
         def ask(_call_id: str) -> Answer:
-            with _in_callers_words():
+            with renamed(names[task.name]):
                 made = services.server.generate(entry, inputs)
             return Answer(answer(task, prompt, made, fields, ends), made.prompt_tokens, made.completion_tokens)
 
@@ -117,20 +122,18 @@ def _stream(
     services: Services, entry: str, inputs: dict[str, Any], prompt: str, fields: dict[str, Any], ends: frozenset[int]
 ) -> Iterator[Piece]:
     """Closing this closes the server's stream, which stops the computation."""
-    with _in_callers_words():
-        stream = services.server.generate_stream(entry, inputs)
+    stream = services.server.generate_stream(entry, inputs)
     try:
-        with _in_callers_words():
-            yield from pieces(stream, prompt, fields, ends)
+        yield from pieces(stream, prompt, fields, ends)
     finally:
         close = getattr(stream, "close", None)
         if close is not None:
             close()
 
 
-_in_callers_words = partial(
-    renamed, {"text_input": "inputs", "audio": "inputs", "image": "inputs", "max_tokens": "parameters.max_new_tokens"}
-)
+def _in_callers_words(theirs: Mapping[str, str], found: Iterator[Piece]) -> Iterator[Piece]:
+    with renamed(theirs):
+        yield from found
 
 
 def _output(given: TensorAnswer, name: str) -> oip.RawTensor:
@@ -143,7 +146,8 @@ def _output(given: TensorAnswer, name: str) -> oip.RawTensor:
 def _similarities(given: TensorAnswer, count: int) -> bytes:
     """Cosines of the first embedding with each other one, as a JSON list; 0 for an embedding of length 0."""
     embedding = _output(given, "embedding")
-    if len(embedding.shape) != 2 or embedding.shape[0] != count:
+    is_matrix = embedding.dtype == "FP32" and len(embedding.shape) == 2 and embedding.shape[0] == count and embedding.shape[1] > 0
+    if not is_matrix or len(embedding.raw) != 4 * count * embedding.shape[1]:
         raise Unavailable("the inference server gave an answer that is not one embedding a text", code="strange_answer")
     numbers, width = oip.numbers(embedding), embedding.shape[1]
     rows = [numbers[start : start + width] for start in range(0, len(numbers), width)]

@@ -20,7 +20,7 @@ from control_plane.serving.inference import Generated
 from control_plane.web.answers import event
 from control_plane.web.fields import Field, Kind, Table, flag, only, parse_fields
 from control_plane.web.generation import DRAWING, backend_fields, sampling
-from control_plane.web.hugging_face_inputs import merged_parameters
+from control_plane.web.hugging_face_inputs import callers_names, merged_parameters
 from converters.tasks.task import Task
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -64,6 +64,12 @@ def parameter_table(task: Task, max_new_tokens: int) -> Table:
     if task.name == "speech-to-text":
         table |= {"return_timestamps": only((False,), "timestamps")}
     return table
+
+
+def generation_names(task: Task) -> dict[str, str]:
+    """As `callers_names`, with the parameters of generation."""
+    beside = {name: f"parameters.{name}" for name in (*DRAWING, "seed", "stop")}
+    return {**callers_names(task), "max_tokens": "parameters.max_new_tokens", **beside}
 
 
 def read_parameters(parameters: Mapping[str, Any], table: Table) -> dict[str, Any]:

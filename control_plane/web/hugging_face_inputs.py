@@ -26,6 +26,7 @@ _FILE_TYPES = ("image/", "audio/")
 _RAW = ("application/octet-stream", "")
 _KNOWN = ("inputs", "parameters", "options", "stream")
 _SIMILARITY = {"source_sentence", "sentences"}
+_LABELS = "candidate_labels"
 _BESIDE = ("feature-extraction",)
 """Tasks whose parameters may stand beside `inputs`."""
 
@@ -92,7 +93,7 @@ def read_inputs(task: Task, question: Question) -> tuple[Asked, dict[str, Any]]:
     parameters = dict(question.parameters)
     inputs = question.inputs
     named = {tensor.name: tensor for tensor in task.inputs if not tensor.is_optional}
-    beside = {"candidate_labels": _labels(parameters)} if "candidate_labels" in named else {}
+    beside = {_LABELS: _labels(parameters)} if _LABELS in named else {}
     main = [name for name in named if name not in beside]
     if task.name == "feature-extraction" and isinstance(inputs, dict) and set(inputs) == _SIMILARITY:
         source, others = inputs["source_sentence"], inputs["sentences"]
@@ -109,17 +110,23 @@ def read_inputs(task: Task, question: Question) -> tuple[Asked, dict[str, Any]]:
         return Asked({main[0]: items, **beside}, is_list), parameters
     is_list = isinstance(inputs, list)
     records = inputs if isinstance(inputs, list) else [inputs]
+    is_one = any(named[name].shape == (1,) for name in main)  # then another tensor may hold several texts for it
     tensors: dict[str, list[str | bytes]] = {name: [] for name in main}
     for record in records:
         if not isinstance(record, dict) or set(record) != set(main):
             raise BadInput("inputs", f"an object with {' and '.join(main)}, or a list of them", kind_of(record))
         for name in main:
-            given = record[name]
-            takes_many = named[name].shape == (-1,) and isinstance(given, list) and not is_list
-            tensors[name] += [_text(f"inputs.{name}", each) for each in (given if takes_many else [given])]
-    if not records or (len(records) > 1 and any(named[name].shape == (1,) for name in main)):
+            tensors[name] += _texts(f"inputs.{name}", record[name], takes_many=is_one and named[name].shape == (-1,))
+    if not records or (len(records) > 1 and is_one):
         raise BadInput("inputs", "one object" if records else "at least one object", Kind(f"a list of {len(records)}"))
     return Asked({**tensors, **beside}, is_list), parameters
+
+
+def callers_names(task: Task) -> dict[str, str]:
+    """How a caller writes each input of the task, by tensor name: the backend's refusals name tensors."""
+    main = [tensor.name for tensor in task.inputs if not tensor.is_optional and tensor.name != _LABELS]
+    names = {main[0]: "inputs"} if len(main) == 1 else {name: f"inputs.{name}" for name in main}
+    return {**names, _LABELS: f"parameters.{_LABELS}"}
 
 
 def _file_of(task: Task) -> bool:
@@ -152,11 +159,19 @@ def merged_parameters(parameters: Mapping[str, Any], nested: tuple[str, ...]) ->
 
 def _labels(parameters: dict[str, Any]) -> list[str | bytes]:
     """Taken out of the parameters: for Triton they are an input of their own. One text is a list with commas."""
-    value = parameters.pop("candidate_labels", None)
+    value = parameters.pop(_LABELS, None)
     listed = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
     if not isinstance(listed, list) or not listed:
-        raise BadInput("parameters.candidate_labels", "a list of texts, none empty", kind_of(value))
-    return [_text("parameters.candidate_labels", each) for each in listed]
+        raise BadInput(f"parameters.{_LABELS}", "a list of texts, none empty", kind_of(value))
+    return [_text(f"parameters.{_LABELS}", each) for each in listed]
+
+
+def _texts(field: str, value: object, *, takes_many: bool) -> list[str | bytes]:
+    if not takes_many or not isinstance(value, list):
+        return [_text(field, value)]
+    if not value:
+        raise BadInput(field, "at least one text", Kind("an empty list"))
+    return [_text(field, each) for each in value]
 
 
 def _text(field: str, value: object) -> str | bytes:
@@ -173,7 +188,8 @@ def _file(field: str, value: object) -> str | bytes:
     expected = "a file in base64"
     if not isinstance(value, str) or not value:
         raise BadInput(field, expected, kind_of(value))
-    encoded = value.partition(";base64,")[2] if value.startswith("data:") else value
+    _, mark, rest = value.partition(";base64,")
+    encoded = rest if value.startswith("data:") and mark else value
     try:
         file = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:

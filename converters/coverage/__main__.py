@@ -63,10 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     table.add_argument("--docs", type=Path, default=Path("docs"), metavar="DIR")
     given = parser.parse_args(arguments)
     os.environ.update({**OFFLINE, **QUIET, "TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": "1"})
-    if unknown := sorted(set(getattr(given, "types", [])) | set(getattr(given, "only", [])) - set(model_types())):
-        unknown = [name for name in unknown if name not in model_types()]
-        if unknown:
-            parser.error(f"transformers knows no type {', '.join(unknown)}")
+    asked = {*getattr(given, "types", ()), *getattr(given, "only", ())}
+    if unknown := sorted(asked - set(model_types())):
+        parser.error(f"transformers knows no type {', '.join(unknown)}")
     return {"shapes": _shapes, "sweep": _sweep, "table": _table}[given.command](given)
 
 

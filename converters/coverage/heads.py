@@ -38,7 +38,7 @@ _ORDER = (
 )
 _FIRST: Mapping[str, tuple[str, ...]] = {
     # The class of another task is in the mapping, and needs more than the task gives.
-    **dict.fromkeys(("bert-generation", "blenderbot-small", "xlm", "xlm-prophetnet", "reformer"), ("text-generation",)),
+    **dict.fromkeys(("bert-generation", "xlm", "reformer"), ("text-generation",)),
     **dict.fromkeys(("granite_speech", "qwen2_audio", "voxtral", "seamless_m4t", "seamless_m4t_v2"), ("tensors",)),
     **dict.fromkeys(("layoutlmv2", "layoutlmv3", "lxmert", "tapas", "udop", "bros"), ("tensors",)),
     **dict.fromkeys(("aria", "emu3", "fuyu", "gemma3n", "llama4", "mllama", "moshi", "musicgen", "musicgen_melody"), ("tensors",)),

@@ -17,7 +17,7 @@ from converters.coverage.attempts import Attempt
 
 _MESSAGE = 1000
 _UNSTEADY = (
-    (re.compile(r"(?:/[\w.+@-]+){2,}/"), ""),  # folders of whoever ran it
+    (re.compile(r"(?<!\w)(?<!:/)(?:/[\w.+@-]+){2,}/"), ""),  # folders of whoever ran it; a web address stays whole
     (re.compile(r"\b0x[0-9a-fA-F]{6,}\b"), "0x..."),
     (re.compile(r"m-[0-9a-f]{16}"), "the entry"),
 )

@@ -6,6 +6,7 @@ In: a folder. Out: `tokenizer.json` and `tokenizer_config.json` in it. This modu
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 WORDS = (
@@ -43,22 +44,7 @@ def write_letters(folder: Path) -> None:
 
 def write_tokenizer(folder: Path, longest: int) -> None:
     """A byte-level BPE of 320 tokens. longest: the model's context in tokens. Again: the same bytes."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=SIZE,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([WORDS], trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    described = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": longest,
+    named = {
         "bos_token": SPECIAL[END],
         "eos_token": SPECIAL[END],
         "pad_token": SPECIAL[PAD],
@@ -67,4 +53,23 @@ def write_tokenizer(folder: Path, longest: int) -> None:
         "cls_token": SPECIAL[FIRST],
         "sep_token": SPECIAL[SEPARATOR],
     }
+    write_byte_pairs(folder, SPECIAL, named, longest)
+
+
+def write_byte_pairs(folder: Path, special: Sequence[str], named: Mapping[str, str], longest: int) -> None:
+    """A byte-level BPE of `SIZE` tokens at most. special: of the first ids. named: what tokenizer_config.json calls them."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=SIZE,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([WORDS], trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    described = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest, **named}
     (folder / "tokenizer_config.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")

@@ -78,15 +78,15 @@ def measured_cache(model: Any) -> Cache:
 
 
 def _cache_after(model: Any, tokens: int) -> list[Any]:
-    ids = torch.arange(tokens)[None] % model.get_input_embeddings().num_embeddings
     try:
+        ids = torch.arange(tokens)[None] % model.get_input_embeddings().num_embeddings
         with torch.no_grad(), quiet():
             kept = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, return_dict=True).past_key_values
             layers = list(kept.to_legacy_cache() if hasattr(kept, "to_legacy_cache") else kept)
             if not layers or not all(isinstance(tensor, torch.Tensor) for layer in layers for tensor in layer[:2]):
                 raise TypeError(f"the layers hold {[type(layer).__name__ for layer in layers][:3]}")
             return layers
-    # A model without a cache has no such output, and each keeps its state in a class of its own.
+    # A model without a cache has no such output, each keeps its state in a class of its own, and some have a table of their own.
     except Exception as error:
         raise ConversionFailed(f"cache: expected keys and values of each layer, found {type(error).__name__}: {error}") from error
 

@@ -125,18 +125,7 @@ def _with_dynamo(outputs: _Outputs, sample: Sample, path: Path) -> None:
     )
     size = sum(weight.numel() * weight.element_size() for weight in outputs.parameters())
     with masks(), pools_apart_from_pads(), traceable_experts(outputs):
-        torch.onnx.export(
-            outputs,
-            tuple(sample.feeds.values()),
-            str(path),
-            input_names=list(sample.feeds),
-            output_names=list(outputs.names),
-            dynamic_shapes=(shapes,),
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=size > _INLINE_BYTES,
-            verbose=False,
-        )
+        _write(outputs, sample, path, dynamo=True, dynamic_shapes=(shapes,), external_data=size > _INLINE_BYTES, verbose=False)
 
 
 def _with_torchscript(outputs: _Outputs, sample: Sample, path: Path) -> None:
@@ -151,16 +140,20 @@ def _with_torchscript(outputs: _Outputs, sample: Sample, path: Path) -> None:
         traceable_experts(outputs),
         traceable_recurrences(outputs),
     ):
-        torch.onnx.export(
-            outputs,
-            tuple(sample.feeds.values()),
-            str(path),
-            input_names=list(sample.feeds),
-            output_names=list(outputs.names),
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            dynamo=False,
-        )
+        _write(outputs, sample, path, dynamo=False, dynamic_axes=axes)
+
+
+def _write(outputs: _Outputs, sample: Sample, path: Path, **how: Any) -> None:
+    """how: what `torch.onnx.export` takes for one of its exporters alone."""
+    torch.onnx.export(
+        outputs,
+        tuple(sample.feeds.values()),
+        str(path),
+        input_names=list(sample.feeds),
+        output_names=list(outputs.names),
+        opset_version=OPSET,
+        **how,
+    )
 
 
 def _tidy(path: Path, sample: Sample) -> None:

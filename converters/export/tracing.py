@@ -13,6 +13,8 @@ from unittest.mock import patch
 import torch
 from transformers.models.bit.modeling_bit import BitMaxPool2d
 
+from converters.errors import ConversionFailed
+
 
 @contextlib.contextmanager
 def traceable() -> Iterator[None]:
@@ -113,7 +115,7 @@ def _repeat_interleave(value: Any, repeats: Any = None, dim: int | None = None, 
 def _index_add(self: torch.Tensor, dim: int, index: torch.Tensor, source: torch.Tensor, **given: Any) -> torch.Tensor:
     """torch's own loses all but one of the rows that go to the same place; only its warning says so."""
     if given:
-        raise NotImplementedError(f"index_add with {sorted(given)}")
+        raise ConversionFailed(f"index_add: expected a place, rows and nothing else, found {sorted(given)} too")
     shape = [1] * source.dim()
     shape[dim] = -1
     return self.scatter_add(dim, index.view(shape).expand_as(source), source)

@@ -32,11 +32,20 @@ def tokenizer_facts(model: Any, tokenizer: Tokenizer, length_limit: int | None =
 
 
 def vocabulary_of(model: Any) -> int:
-    """Rows of the table of words; of a model whose table is no module of its own, what config.json says."""
-    table = model.get_input_embeddings()
+    """Rows of the table of words; of a model whose table is no module of its own, what config.json says.
+
+    Raises ModelRefused for a model that says neither, such as CANINE, which reads characters.
+    """
+    try:
+        table = model.get_input_embeddings()
+    except NotImplementedError:  # transformers' own word for a model without one
+        table = None
     weight = getattr(table, "weight", None)
     counts = (getattr(table, "num_embeddings", None), None if weight is None else weight.shape[0])
-    return int(next((count for count in counts if isinstance(count, int)), None) or model.config.vocab_size)
+    found = next((count for count in counts if isinstance(count, int)), None) or getattr(model.config, "vocab_size", None)
+    if not isinstance(found, int):
+        raise ModelRefused(f"config.json: expected a table of words or a vocab_size, found neither in {type(model).__name__}")
+    return found
 
 
 def generation_ends(model: Any, vocabulary: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 
 from converters.parity.arrays import numbers
 from converters.parity.audio import fitting
+from converters.parity.compare import scale_of
 from converters.parity.sounds import heard, melody, processed, reference, wav
 from converters.probes import Probe, ProbeTensor, texts
 
@@ -38,7 +39,7 @@ def audio_probes(
                 for index, (seconds, channels) in enumerate(call)
             ]
             logits = [reference(model, processed(extractor, [heard(sound)], names))[0] for sound in sounds]
-            if is_clear := all(_lead(each) > _CLEAR * bound * max(0.1, float(numpy.abs(each).max())) for each in logits):
+            if is_clear := all(_lead(each) > _CLEAR * bound * scale_of(each) for each in logits):
                 break
         answers = _recognised(logits, decode) if decode is not None else _classified(logits, details["labels"])
         outputs = tuple(answer for answer in answers if is_clear or answer.dtype != "BYTES")

@@ -98,7 +98,7 @@ def _check_greedy(
         expected = reference(model, {"input_ids": whole, "attention_mask": ones, "position_ids": positions_of(ones)}, details)
         steps = expected["logits"][0, kept.sum() - 1 : -1]
         regrets = steps.max(axis=-1) - steps[numpy.arange(len(steps)), chosen[row]]
-        greedy.regret(float(regrets.max()), float(numpy.abs(steps).max()), (size[0], size[1] + chosen.shape[1]))
+        greedy.regret(float(regrets.max()), steps, (size[0], size[1] + chosen.shape[1]))
 
 
 def _stands_padding(model: Any, feeds: Mapping[str, Any], details: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ import numpy
 import torch
 
 from converters.parity.arrays import numbers
+from converters.parity.compare import scale_of
 from converters.parity.prompts import fitting
 from converters.parity.texts import positions_of, reference
 from converters.probes import Probe, ProbeTensor, texts
@@ -135,7 +136,7 @@ def _logits(model: Any, sequence: list[int], details: Mapping[str, Any]) -> Any:
 def _certain(logits: Any, bound: float) -> int | None:
     """The best token, if the second best is far enough below it."""
     second, first = numpy.partition(logits, -2)[-2:]
-    is_clear = first - second > _CLEAR * bound * max(0.1, float(numpy.abs(logits).max()))
+    is_clear = first - second > _CLEAR * bound * scale_of(logits)
     return int(logits.argmax()) if is_clear else None
 
 

@@ -1,7 +1,7 @@
 """The worst difference between two computations of one output, and the bound it must keep.
 
-In: arrays that should be equal. Out: a line for `entry.json`, or ParityFailed. This module must never widen a bound because a model
-missed it.
+In: arrays that should be equal, and answers that should not. Out: a line for `entry.json`, or ParityFailed. This module must never
+widen a bound because a model missed it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 
 from converters.errors import ParityFailed
+from converters.probes import SMALLEST_SCALE
 
 BOUNDS = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1.6e-1, "int8": 1.6e-1, "int4": 6e-1}
 """Largest difference from PyTorch in float32, as a part of the largest reference value of that output.
@@ -33,8 +34,15 @@ exchanged give 0.99 and more with 4 bits as with 8. One broken matrix of many ca
 for that.
 """
 
-_SMALLEST_SCALE = 0.1
-"""Outputs that cancel out to almost nothing keep the rounding of the large numbers they came from."""
+LEAST_SPREAD = 1e-3
+"""How far apart PyTorch's answers to different inputs must lie, as a part of the largest: ten times float32's bound. A model that
+says the same of all, as an untrained one with dead activations does, agrees with any graph: a tiny EfficientNet did, to the last
+bit. In a lower precision it is the same model, and float32 has been compared before."""
+
+
+def scale_of(values: Any) -> float:
+    """What differences of these values are a part of: the largest of them."""
+    return max(SMALLEST_SCALE, float(numpy.abs(values).max()))
 
 
 class Worst:
@@ -56,13 +64,12 @@ class Worst:
             return
         is_same_infinity = numpy.isinf(expected) & (found == expected)
         expected, found = (numpy.where(is_same_infinity, 0, each) for each in (expected, found))
-        scale = max(_SMALLEST_SCALE, float(numpy.abs(expected).max()))
         difference = float(numpy.abs(found - expected).max())
-        self._note(difference, difference / scale, size)
+        self._note(difference, difference / scale_of(expected), size)
 
-    def regret(self, regret: float, scale: float, size: tuple[int, ...]) -> None:
-        """How far below PyTorch's best logit the chosen token's lies."""
-        self._note(regret, regret / max(_SMALLEST_SCALE, scale), size)
+    def regret(self, regret: float, logits: Any, size: tuple[int, ...]) -> None:
+        """How far below PyTorch's best of these logits the chosen token's lies."""
+        self._note(regret, regret / scale_of(logits), size)
 
     def _note(self, absolute: float, relative: float, size: tuple[int, ...]) -> None:
         if not relative <= self.bound:  # also refuses NaN
@@ -82,6 +89,26 @@ class Worst:
             "bound": self.bound,
             "sizes": self.sizes,
         }
+
+
+class Spread:
+    """How far apart PyTorch's answers to different inputs lie, of one output so far."""
+
+    def __init__(self, output: str) -> None:
+        self.output, self.widest = output, 0.0
+
+    def note(self, answers: Any) -> None:
+        """answers: [inputs, ...], to different inputs of one size; an infinity, which a mask leaves behind, tells nothing."""
+        told = numpy.where(numpy.isfinite(answers), answers, 0)
+        self.widest = max(self.widest, float(numpy.abs(told - told[:1]).max()) / scale_of(told))
+
+    def refuse_alike(self, inputs: str) -> None:
+        """inputs: what they are, such as "images". Raises ParityFailed when all answers were as good as one."""
+        if self.widest <= LEAST_SPREAD:
+            raise ParityFailed(
+                f"PyTorch gives {self.output!r} within {self.widest:.1e} alike for different {inputs}: expected them to lie"
+                f" {LEAST_SPREAD:.1e} apart at least, or the comparison proves nothing"
+            )
 
 
 def _shown(size: tuple[int, ...]) -> str:

@@ -55,7 +55,7 @@ def check_large(
             steps = reference(model, given, details)["logits"][0, kept.sum() - 1 : -1]
             regrets = steps.max(axis=-1) - steps[numpy.arange(len(steps)), chosen[row]]
             size = (_GREEDY_SIZE[0], _GREEDY_SIZE[1] + chosen.shape[1])
-            greedy.regret(float(regrets.max()), float(numpy.abs(steps).max()), size)
+            greedy.regret(float(regrets.max()), steps, size)
     return logits.line(), greedy.line()
 
 

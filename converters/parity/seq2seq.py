@@ -117,7 +117,7 @@ def _check_greedy(
             0, :, : int(details["vocabulary"])
         ]
         regrets = logits.max(axis=-1) - logits[numpy.arange(len(logits)), chosen[row, 1:]]
-        greedy.regret(float(regrets.max()), float(numpy.abs(logits).max()), _size(encoded, chosen.shape[1] - 1))
+        greedy.regret(float(regrets.max()), logits, _size(encoded, chosen.shape[1] - 1))
 
 
 def _encoded(parts: Parts, given: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -17,6 +17,7 @@ import transformers
 from converters.errors import ParityFailed
 from converters.export.seq2seq_modules import Parts, parts_of
 from converters.parity.arrays import numbers
+from converters.parity.compare import scale_of
 from converters.parity.generation_settings import plain_settings
 from converters.parity.images import SIZES, picture, png
 from converters.parity.prompts import fitting, tokens_in
@@ -145,7 +146,7 @@ def _last(parts: Parts, sequence: list[int], hidden: torch.Tensor, seen: torch.T
 
 
 def _is_clear(logits: Any, first: float, second: float, bound: float) -> bool:
-    return bool(first - second > _CLEAR * bound * max(0.1, float(numpy.abs(logits).max())))
+    return bool(first - second > _CLEAR * bound * scale_of(logits))
 
 
 def _compare_with_generate(model: Any, asked: _Asked, tokens: list[int], details: Mapping[str, Any]) -> None:

@@ -13,20 +13,37 @@ from typing import Any
 import numpy
 import torch
 
-from converters.parity.compare import Worst
+from converters.parity.compare import Spread, Worst
 from converters.parity.session import Session
 from converters.parity.texts import PER_TOKEN, PyTorchRefuses, batch_of, outputs_of, reference, sizes_for
 from converters.pooling import Pooling, pool
 from converters.tasks.task import Task
 
+_TOLD_APART = 19
+"""Tokens of texts that a model must tell apart: a length that it has been compared at."""
+
 
 def check_text(model: Any, path: Path, task: Task, details: Mapping[str, Any], bound: float) -> tuple[Mapping[str, Any], ...]:
     """Compare the graph at `path` with the model; the lines state what was found, rounded up to 1, 2 or 5.
 
-    Raises ParityFailed naming output, difference and bound.
+    Raises ParityFailed naming output, difference and bound, or when the model says the same of all texts of one length.
     """
+    chances = numpy.random.default_rng(0)
     with torch.inference_mode():
-        return _check_prediction(model, Session(path), task, details, bound, numpy.random.default_rng(0))
+        lines = _check_prediction(model, Session(path), task, details, bound, chances)
+        _refuse_alike(model, task, details, chances)
+    return lines
+
+
+def _refuse_alike(model: Any, task: Task, details: Mapping[str, Any], chances: numpy.random.Generator) -> None:
+    """Of one length and padded alike, so that only their tokens differ."""
+    size = (1, min(_TOLD_APART, int(details["context_length"])))
+    texts = [_feeds(model, task, details, size, 2, chances) for _ in range(4)]
+    answers = reference(model, {name: numpy.concatenate([text[name] for text in texts]) for name in texts[0]}, details)
+    for name in outputs_of(details):
+        spread = Spread(name)
+        spread.note(answers[name][:, : size[1]] if task.name in PER_TOKEN else answers[name])
+        spread.refuse_alike("texts")
 
 
 def _check_prediction(

@@ -16,6 +16,7 @@ import torch
 from transformers.pipelines.question_answering import select_starts_ends
 
 from converters.parity.arrays import numbers
+from converters.parity.compare import scale_of
 from converters.parity.prompts import fitting, tokens_in
 from converters.parity.texts import PER_TOKEN, outputs_of, positions_of, reference
 from converters.pooling import Pooling, pool
@@ -94,8 +95,7 @@ class _Asking:
         """Is the order of the first `places` of these numbers certain?"""
         ordered = -numpy.sort(-values.reshape(-1).astype(numpy.float64))[: places + 1]
         gaps = ordered[:-1] - ordered[1:]
-        scale = max(0.1, float(numpy.abs(ordered).max()))
-        return bool(len(gaps) == 0 or gaps.min() > _CLEAR * self.bound * scale)
+        return bool(len(gaps) == 0 or gaps.min() > _CLEAR * self.bound * scale_of(ordered))
 
 
 def text_probes(model: Any, loaded: Any, task: Task, details: Mapping[str, Any], bound: float) -> tuple[Probe, ...]:
@@ -247,7 +247,7 @@ def _span(asking: _Asking, question: str, context: str, found: Mapping[str, Any]
     begin, finish = offsets[int(firsts[kept[0]])][0], offsets[int(lasts[kept[0]])][1]
     text = context[begin:finish]
     begin += len(text) - len(text.lstrip())
-    is_clear = len(chances) < 2 or chances[0] - chances[1] > _CLEAR * asking.bound * max(0.1, float(chances[0]))
+    is_clear = len(chances) < 2 or chances[0] - chances[1] > _CLEAR * asking.bound * scale_of(chances[0])
     return begin, begin + len(text.strip()), float(chances[0]), bool(is_clear)
 
 

@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 
-from converters.errors import ModelRefused
+from converters.coverage.vocabulary import LETTERS
+from converters.errors import ConversionFailed, ModelRefused
 from converters.kinds.audio import Audio, longest, shortest
 from converters.kinds.ctc import load_letters, write_letters
 from converters.locate import Located
 from converters.parity.sounds import heard, melody, wav
+from converters.pipeline import convert
 from converters.source import Source, stage
 from converters.tasks import TASKS, task_of
-from tests.converters.tiny_sounds import FAMILIES, LETTERS, tiny_listener
+from tests.converters.tiny_sounds import FAMILIES, tiny_listener
 
 TASK = TASKS["automatic-speech-recognition"]
 
@@ -100,6 +103,18 @@ def test_a_spectrogram_model_takes_just_what_its_frames_hold() -> None:
 
     assert np.array_equal(frames(most + 1)[:64], frames(most)[:64]), "one sample more is one that is cut"
     assert not np.array_equal(frames(most - 159)[63], frames(most - 160)[63]), "the last frame is heard at the limit"
+
+
+@pytest.mark.slow
+def test_a_model_that_says_the_same_of_every_sound_is_refused(tmp_path: Path) -> None:
+    """It would agree with any graph and any extractor."""
+    folder = tiny_listener(tmp_path / "model", "wav2vec2", "ForSequenceClassification")
+    model = transformers.Wav2Vec2ForSequenceClassification.from_pretrained(folder)
+    torch.nn.init.zeros_(model.classifier.weight)
+    torch.nn.init.normal_(model.classifier.bias)
+    model.save_pretrained(folder)
+    with pytest.raises(ConversionFailed, match="alike for different sounds"):
+        convert(str(folder), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

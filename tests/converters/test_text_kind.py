@@ -10,10 +10,11 @@ from typing import Any
 import numpy
 import pytest
 import torch
+import transformers
 
-from converters.errors import ModelRefused, ParityFailed
+from converters.errors import ConversionFailed, ModelRefused, ParityFailed
 from converters.kinds.facts import entailment_of, labels_of, mask_of, vocabulary_of
-from converters.parity.compare import BOUNDS, Worst
+from converters.parity.compare import BOUNDS, LEAST_SPREAD, Spread, Worst
 from converters.parity.prompts import fitting, tokens_in
 from converters.parity.texts import batch_of
 from converters.pipeline import convert
@@ -60,6 +61,14 @@ def test_the_vocabulary_is_the_tables_and_config_jsons_where_there_is_none(table
     assert vocabulary_of(SimpleNamespace(get_input_embeddings=lambda: table, config=SimpleNamespace(vocab_size=7))) == 7
 
 
+def test_a_model_without_a_table_of_words_or_a_count_of_them_is_refused() -> None:
+    letters = transformers.CanineModel(
+        transformers.CanineConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    )
+    with pytest.raises(ModelRefused, match="expected a table of words or a vocab_size, found neither in CanineModel"):
+        vocabulary_of(letters)
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_batch_has_full_shorter_and_shortest_rows_and_padding_only_outside_them(side: str) -> None:
     feeds = batch_of({**DETAILS, "padding_side": side}, (7, 12), numpy.random.default_rng(0))
@@ -92,6 +101,28 @@ def test_the_same_infinity_is_no_difference_and_another_is() -> None:
             worst.compare(numpy.array(found, numpy.float32), expected, (1, 2))
 
 
+@pytest.mark.parametrize("apart", [0.0, 0.9 * LEAST_SPREAD])
+def test_answers_that_lie_as_good_as_together_prove_nothing(apart: float) -> None:
+    spread = Spread("scores")
+    spread.note(numpy.array([[2.0, -numpy.inf], [2.0 - 2 * apart, -numpy.inf]]))
+    with pytest.raises(ParityFailed, match=r"'scores' within .* alike for different texts: expected them to lie 1\.0e-03 apart"):
+        spread.refuse_alike("texts")
+    spread.note(numpy.array([[2.0, -numpy.inf], [2.0 - 2.2 * LEAST_SPREAD, -numpy.inf]]))
+    spread.refuse_alike("texts")
+
+
+@pytest.mark.slow
+def test_a_model_that_says_the_same_of_every_text_is_refused(tmp_path: Path) -> None:
+    """It would agree with any graph and any tokenizer."""
+    folder = tiny_model(tmp_path / "model", "bert", "ForSequenceClassification")
+    model = transformers.BertForSequenceClassification.from_pretrained(folder)
+    torch.nn.init.zeros_(model.classifier.weight)
+    torch.nn.init.normal_(model.classifier.bias)
+    model.save_pretrained(folder)
+    with pytest.raises(ConversionFailed, match="alike for different texts"):
+        convert(str(folder), tmp_path / "out")
+
+
 @pytest.mark.slow
 def test_zero_shot_needs_a_model_that_was_trained_on_entailment(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model", "bert", "ForSequenceClassification", words=True, pad_token_id=0)
@@ -113,7 +144,7 @@ def test_probes_are_the_same_again_and_leave_out_what_is_not_certain(tmp_path: P
     found = read_probes(convert(str(clear), tmp_path / "out").folder)
     assert found == read_probes(convert(str(clear), tmp_path / "again").folder)
     assert all("token_ids" in {tensor.name for tensor in probe.outputs} for probe in found)
-    even = tiny_model(tmp_path / "even", "bert", "ForMaskedLM", initializer_range=0.0, **spread)
+    even = tiny_model(tmp_path / "even", "bert", "ForMaskedLM", initializer_range=2e-5, **spread)
     for probe in read_probes(convert(str(even), tmp_path / "out").folder):
         assert {tensor.name for tensor in probe.outputs} == {"item", "scores", "prompt_tokens"}
 

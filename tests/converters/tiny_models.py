@@ -7,11 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-WORDS = (
-    "The market sells what a model says. A buyer pays, calls, and keeps the receipt. "
-    "An owner publishes once; the log remembers every call, and anyone may check it. "
-    "Numbers like 1, 23 and 456 appear, as do commas; semicolons: and (parentheses)."
-)
+from converters.coverage.vocabulary import WORDS, write_byte_pairs
+
 _SHAPE = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 _GPT2 = {"vocab_size": 320, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0}
 _ENDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
@@ -88,27 +85,8 @@ def tiny_model(folder: Path, family: str, head: str, *, seed: int = 0, words: bo
 
 def write_tokenizer(folder: Path) -> None:
     """A byte-level BPE of 320 tokens at most, `<end>` is 0 and `<pad>` is 1."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<end>", "<pad>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([WORDS], trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    described = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": 64,
-        "bos_token": "<end>",
-        "eos_token": "<end>",
-        "pad_token": "<pad>",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(described), encoding="utf-8")
+    named = {"bos_token": "<end>", "eos_token": "<end>", "pad_token": "<pad>"}
+    write_byte_pairs(folder, ("<end>", "<pad>"), named, longest=64)
 
 
 def write_wordpiece(folder: Path) -> None:

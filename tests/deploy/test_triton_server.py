@@ -88,7 +88,7 @@ def test_only_our_own_leftovers_are_removed() -> None:
     ours, neighbours = TritonPorts(1, 2, 3), TritonPorts(12, 13, 14)
     shared = Path("/dev/shm")
     if not shared.is_dir():
-        pytest.skip("no /dev/shm on this system")
+        pytest.skip("no /dev/shm: run `pytest tests/deploy/test_triton_server.py` on Linux")
     made = [shared / f"{shared_memory_prefix(ports)}test" for ports in (ours, neighbours)]
     try:
         for path in made:

@@ -7,24 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from generate.call import Call
 from generate.decode import Decoder
 from opening.entry import open_entry
-
-
-def _call(prompt: list[int]) -> Call:
-    return Call(
-        prompt=tuple(prompt),
-        prompt_tokens=len(prompt),
-        feeds={},
-        max_tokens=1,
-        temperature=0.0,
-        top_p=1.0,
-        top_k=0,
-        seed=None,
-        stops=(),
-        is_streamed=False,
-    )
+from tests.model_repository.calls import call_of
 
 
 @pytest.mark.slow
@@ -55,8 +40,8 @@ def test_a_text_read_in_steps_gives_what_it_gives_at_once(tmp_path: Path) -> Non
     tokens = [7, 9, 40, 300, 12]
     with torch.inference_mode():
         expected = model(torch.tensor([tokens])).logits[0].numpy()
-    reading, first = decoder.begin(_call(tokens[:2]))
-    decoder.begin(_call(tokens[1:]))  # another sequence, which the first must not see
+    reading, first = decoder.begin(call_of(tokens[:2]))
+    decoder.begin(call_of(tokens[1:]))  # another sequence, which the first must not see
     found = [first, *(reading.read(tokens[place : place + 1]) for place in range(2, len(tokens)))]
     assert reading.length == len(tokens)
     assert np.allclose(np.stack(found), expected[1:], atol=1e-4)

@@ -16,7 +16,9 @@ from PIL import Image
 
 from generate.source import SourceImage
 from opening import images as opened
+from opening.feeds import Inputs
 from opening.images import MAX_IMAGES, MAX_PIXELS, read_images
+from opening.looking import Looker
 from opening.refusal import Refused
 from predict.detection import ObjectDetection, corners
 from predict.images import embedding_of
@@ -26,16 +28,7 @@ from predict.pixels import Pixels
 from predict.resize import resized
 from predict.scores import sigmoid, softmax
 from predict.segments import best_labels, segments
-
-
-def picture(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
-
-
-def file_of(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, format=kind, **options)
-    return stream.getvalue()
+from tests.pictures import file_of, picture
 
 
 def refusal(raws: list[bytes]) -> dict[str, str]:
@@ -223,9 +216,15 @@ class Same:
         return {"pixel_values": np.stack([image.transpose(2, 0, 1).astype(np.float32) for image in images])}
 
 
+def looker() -> Looker:
+    made = Looker.__new__(Looker)
+    made._processor, made._inputs, made._options = Same(), Inputs([{"name": "pixel_values", "dtype": "FP32"}]), {}
+    return made
+
+
 def same_size() -> Pixels:
     made = Pixels.__new__(Pixels)
-    made._processor, made._dtypes, made._options = Same(), {"pixel_values": "FP32"}, {}
+    made._looker = looker()
     return made
 
 
@@ -249,8 +248,7 @@ def test_an_image_that_keeps_its_size_may_not_be_a_whole_photo() -> None:
 
 def test_what_an_image_is_told_of_may_not_be_a_whole_photo_either() -> None:
     made = SourceImage.__new__(SourceImage)
-    made._entry = SimpleNamespace(detail=lambda _: [{"name": "pixel_values", "dtype": "FP32"}])  # type: ignore[assignment]  # all it asks of it
-    made._processor, made.context, made._replaced = Same(), 9, 0
+    made._looker, made.context, made._replaced = looker(), 9, 0
     assert made.read({"image": np.array([file_of(picture())], object)}).room == 9
     with pytest.raises(Refused, match=r"2000 x 1500"):
         made.read({"image": np.array([file_of(Image.new("RGB", (2000, 1500)))], object)})

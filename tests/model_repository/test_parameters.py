@@ -19,6 +19,7 @@ from predict.parameters import MAX_BYTES, Parameters
 from predict.scores import best, ranked
 from predict.task import Task
 from predict.tasks import task_of
+from predict.texts import ZeroShotClassification
 from tests.make_smoke_entry import FOLDER
 
 KNOWN = ("a", "b")
@@ -47,6 +48,19 @@ def test_what_is_no_small_json_object_is_refused(raw: bytes) -> None:
     with pytest.raises(Refused) as refused:
         read(raw)
     assert refused.value.field == "parameters"
+
+
+def test_parameters_that_are_too_long_are_told_how_long_they_are() -> None:
+    with pytest.raises(Refused) as refused:
+        read(b" " * (MAX_BYTES + 1))
+    assert (refused.value.expected, refused.value.found) == (f"at most {MAX_BYTES} bytes", f"{MAX_BYTES + 1} bytes")
+
+
+def test_a_wrong_parameter_is_refused_before_anything_is_computed() -> None:
+    made = ZeroShotClassification.__new__(ZeroShotClassification)  # without a graph: whoever asked it would fail otherwise
+    with pytest.raises(Refused) as refused:
+        made.answer({"parameters": np.array([b'{"multi_label": 1}'], object)}, set())
+    assert refused.value.field == "parameters.multi_label"
 
 
 def test_an_unknown_key_is_named_with_those_there_are() -> None:

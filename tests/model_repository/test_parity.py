@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converters.coverage.vocabulary import WORDS
 from generate.call import read_call
 from generate.decode import Decoder
 from generate.generation import Piece, generate
 from opening.entry import OpenEntry, open_entry
 from predict.tasks import task_of
-from tests.converters.tiny_models import WORDS
 from tests.fixtures_triton import (
     Converted,
     convert_model,

@@ -10,10 +10,10 @@ import pytest
 
 from control_plane.serving.replay import replay
 from generate.cache import empty
-from generate.call import Call
 from generate.decode import Decoder
 from opening.entry import EntryUnusable, open_entry
 from tests.fixtures_triton import TritonServer, convert_model, tiny_model, triton_server
+from tests.model_repository.calls import call_of
 
 __all__ = ["triton_server"]
 
@@ -50,21 +50,6 @@ def logits_of(model: Path, tokens: list[int]) -> Any:
     with torch.inference_mode():
         reference = transformers.AutoModelForCausalLM.from_pretrained(model).eval()
         return reference(torch.tensor([tokens])).logits[0].numpy()
-
-
-def call_of(prompt: list[int]) -> Call:
-    return Call(
-        prompt=tuple(prompt),
-        prompt_tokens=len(prompt),
-        feeds={},
-        max_tokens=1,
-        temperature=0.0,
-        top_p=1.0,
-        top_k=0,
-        seed=None,
-        stops=(),
-        is_streamed=False,
-    )
 
 
 @pytest.mark.slow

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from opening.entry import EntryUnusable, OpenEntry
+from opening.looking import Looker
 from opening.processor import open_feature_extractor, open_image_processor
 from opening.refusal import Refused
 from predict.maps import DepthEstimation
 from predict.pixels import Pixels
+from tests.pictures import file_of
 
 FILE = "preprocessor_config.json"
 DIVISIBLE = {"image_processor_type": "GLPNImageProcessor", "size_divisor": 8}
@@ -43,14 +45,8 @@ def entry_with(folder: Path, document: Any, **details: Any) -> OpenEntry:
     return OpenEntry("depth-estimation", {"processor": FILE, "graph_inputs": listed, **details}, folder, None, Mean())
 
 
-def picture(width: int, height: int, grey: int = 0) -> Image.Image:
+def grey_picture(width: int, height: int, grey: int = 0) -> Image.Image:
     return Image.new("RGB", (width, height), (grey, grey, grey))
-
-
-def file_of(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, format="PNG")
-    return stream.getvalue()
 
 
 @pytest.mark.slow
@@ -86,7 +82,7 @@ def test_a_file_outside_the_entry_is_not_opened(tmp_path: Path) -> None:
 
 def test_images_that_come_out_alike_go_through_together_and_keep_their_places(tmp_path: Path) -> None:
     entry = entry_with(tmp_path, DIVISIBLE)
-    images = [picture(16, 24, 10), picture(32, 16, 20), picture(17, 25, 30), picture(32, 16, 40)]
+    images = [grey_picture(16, 24, 10), grey_picture(32, 16, 20), grey_picture(17, 25, 30), grey_picture(32, 16, 40)]
     found = {
         index: (feeds["pixel_values"].shape, round(float(feeds["pixel_values"][row].mean()) * 255))
         for indices, feeds in Pixels(entry).batches(images)
@@ -98,7 +94,7 @@ def test_images_that_come_out_alike_go_through_together_and_keep_their_places(tm
 
 def test_a_batch_is_bounded_whatever_a_call_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("predict.pixels._BATCH_VALUES", 2 * 3 * 16 * 16)
-    batches = list(Pixels(entry_with(tmp_path, DIVISIBLE)).batches([picture(16, 16)] * 5))
+    batches = list(Pixels(entry_with(tmp_path, DIVISIBLE)).batches([grey_picture(16, 16)] * 5))
     assert [len(indices) for indices, _ in batches] == [2, 2, 1]
 
 
@@ -112,19 +108,28 @@ def test_an_image_of_few_rows_is_not_taken_for_one_with_its_colours_first(rows: 
 
 def test_an_image_that_the_processor_cannot_take_is_the_callers_to_change(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="4 x 4 in item 0"):
-        list(Pixels(entry_with(tmp_path, DIVISIBLE)).batches([picture(4, 4)]))
+        list(Pixels(entry_with(tmp_path, DIVISIBLE)).batches([grey_picture(4, 4)]))
+
+
+def test_a_dtype_that_numpy_lacks_is_refused_when_the_entry_is_opened(tmp_path: Path) -> None:
+    entry = entry_with(tmp_path, DIVISIBLE)
+    entry.detail("graph_inputs")[0]["dtype"] = "BF16"
+    for inputs in ("graph_inputs", "encoder_inputs"):
+        entry = replace(entry, details={**entry.details, inputs: entry.detail("graph_inputs")})
+        with pytest.raises(EntryUnusable, match=r"dtype of 'pixel_values' must be one of .*'FP32'.*, found 'BF16'"):
+            Looker(entry, inputs)
 
 
 def test_a_processor_that_does_not_give_what_the_graph_takes_is_the_operators_to_change(tmp_path: Path) -> None:
     entry = entry_with(tmp_path, DIVISIBLE)
     entry.detail("graph_inputs").append({"name": "pixel_mask", "dtype": "INT64", "axes": ["batch", "rows", "columns"]})
     with pytest.raises(EntryUnusable, match="pixel_mask"):
-        list(Pixels(entry).batches([picture(16, 16)]))
+        list(Pixels(entry).batches([grey_picture(16, 16)]))
 
 
 def test_maps_of_different_sizes_are_no_tensor_but_each_has_its_result(tmp_path: Path) -> None:
     task = DepthEstimation(entry_with(tmp_path, DIVISIBLE, output="predicted_depth"))
-    tensors = {"image": np.array([file_of(picture(16, 24)), file_of(picture(32, 16))], object)}
+    tensors = {"image": np.array([file_of(grey_picture(16, 24)), file_of(grey_picture(32, 16))], object)}
     results = [json.loads(text) for text in task.answer(tensors, {"result"})["result"]]
     assert [np.asarray(each["predicted_depth"]).shape for each in results] == [(24, 16), (16, 32)]
     with pytest.raises(Refused, match="one image a call"):
@@ -134,7 +139,7 @@ def test_maps_of_different_sizes_are_no_tensor_but_each_has_its_result(tmp_path:
 @pytest.mark.parametrize("stride", [0, -1, 1 << 20])
 def test_a_stride_that_is_no_step_is_refused(stride: int, tmp_path: Path) -> None:
     task = DepthEstimation(entry_with(tmp_path, DIVISIBLE, output="predicted_depth"))
-    tensors = {"image": np.array([file_of(picture(16, 16))], object)}
+    tensors = {"image": np.array([file_of(grey_picture(16, 16))], object)}
     whole = task.answer(tensors, {"depth"})["depth"]
     assert task.answer({**tensors, "stride": np.array([4], np.int32)}, {"depth"})["depth"].tolist() == whole[..., ::4, ::4].tolist()
     with pytest.raises(Refused, match="stride"):
@@ -143,6 +148,6 @@ def test_a_stride_that_is_no_step_is_refused(stride: int, tmp_path: Path) -> Non
 
 def test_a_parameter_that_a_task_does_not_have_is_refused_by_name(tmp_path: Path) -> None:
     task = DepthEstimation(entry_with(tmp_path, DIVISIBLE, output="predicted_depth"))
-    tensors = {"image": np.array([file_of(picture(16, 16))], object), "parameters": np.array([b'{"treshold": 1}'], object)}
+    tensors = {"image": np.array([file_of(grey_picture(16, 16))], object), "parameters": np.array([b'{"treshold": 1}'], object)}
     with pytest.raises(Refused, match="treshold"):
         task.answer(tensors, {"depth"})

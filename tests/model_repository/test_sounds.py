@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-import wave
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from predict.tasks import task_of
 from tests.converters.tiny_sounds import FAMILIES, tiny_listener
 from tests.fixtures_triton import Converted
 from tests.model_repository.replaying import replayed
+from tests.sounds import wave_file
 
 RATE = 16_000
 
@@ -80,6 +81,15 @@ def test_resampling_does_not_depend_on_how_it_is_cut() -> None:
     sound = np.random.default_rng(0).normal(size=90_000).astype(np.float32)
     whole = resample(sound, 44_100, RATE)
     assert np.array_equal(resample(sound[:60_000], 44_100, RATE)[:20_000], whole[:20_000])
+
+
+def test_a_short_sound_at_an_odd_rate_takes_neither_a_gigabyte_nor_seconds() -> None:
+    tracemalloc.start()
+    try:
+        assert len(resample(tone(440.0, 191_999, 0.1), 191_999, RATE)) == RATE // 10
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def damaged(kind: str) -> bytes:
@@ -267,11 +277,5 @@ def test_every_family_that_listens_answers_its_probes_as_pytorch_does(tmp_path: 
 
 def test_a_wave_file_of_the_standard_library_is_read_exactly() -> None:
     samples = np.random.default_rng(0).integers(-32768, 32768, 1000).astype("<i2")
-    written = io.BytesIO()
-    with wave.open(written, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(samples.tobytes())
-    (found,) = read_sounds([written.getvalue()], RATE)
+    (found,) = read_sounds([wave_file(samples, RATE)], RATE)
     assert np.array_equal(found, samples.astype(np.float32) / 32768)

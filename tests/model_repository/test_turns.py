@@ -145,3 +145,26 @@ def test_closing_fails_what_is_not_finished_and_takes_no_more() -> None:
     assert isinstance(waiting.error, TooBusy)
     with pytest.raises(TooBusy):
         turns.add(counting(1), Listener([], "late"))
+
+
+class Deaf(Listener):
+    """Its way back is gone: whatever it is told raises."""
+
+    def deliver(self, piece: Piece) -> None:
+        super().deliver(piece)
+        raise RuntimeError("the response sender has been closed")
+
+    def fail(self, error: BaseException) -> None:
+        super().fail(error)
+        raise RuntimeError("the response sender has been closed")
+
+
+def test_whoever_can_be_told_nothing_keeps_nobody_waiting(turns: Turns) -> None:
+    log: list[tuple[str, str]] = []
+    deaf, other = Deaf(log, "deaf"), Listener(log, "other")
+    turns.add(counting(3), deaf)
+    turns.add(counting(3), other)
+    assert deaf.is_over.wait(10) and other.is_over.wait(10)
+    assert isinstance(deaf.error, RuntimeError)
+    assert log.count(("deaf", "1")) == 1 and [text for name, text in log if name == "other"] == ["1", "2", "3"]
+    assert ("deaf", "2") not in log

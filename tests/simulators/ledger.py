@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from control_plane.chain.fees import is_signed, names
@@ -33,7 +32,6 @@ from control_plane.chain.ledger import (
     Sent,
     Terms,
     Wallet,
-    data_key,
 )
 from control_plane.did import (
     ZERO_ADDRESS,
@@ -47,45 +45,10 @@ from control_plane.did import (
     parse_address,
 )
 from control_plane.errors import BadInput, Conflict, NotFound, OutcomeUnknown, Refused, Unavailable
-
-ONE = 10**18
-COMMUNITY_ORDER_FEE = 3 * 10**16
-COMMUNITY_SWAP_FEE = 10**15
-COMMUNITY = Address("0x" + "C0" * 20)
+from tests.simulators.assets import COMMUNITY, COMMUNITY_ORDER_FEE, COMMUNITY_SWAP_FEE, ONE, Datatoken, Nft
+from tests.simulators.network import SIMULATED, address_of
 
 Result = TypeVar("Result")
-
-
-def _address(seed: str) -> Address:
-    return Address(to_checksum_address(keccak(text=seed)[12:]))
-
-
-SIMULATED = Network(
-    chain_id=8996,
-    name="simulated",
-    factory=_address("factory"),
-    router=_address("router"),
-    fixed_rate=_address("fixed rate"),
-    dispenser=_address("dispenser"),
-    ocean=_address("ocean"),
-    confirmations=1,
-)
-
-
-@dataclass
-class _Nft:
-    owner: Address
-    datatoken: Address | None = None
-    data: dict[Bytes32, list[DataRecord]] = field(default_factory=lambda: defaultdict(list))
-    documents: list[bytes] = field(default_factory=list)
-    state: int = 0
-
-
-@dataclass(frozen=True)
-class _Datatoken:
-    nft: Address
-    terms: Terms
-    exchange: Bytes32 | None
 
 
 class SimulatedLedger:
@@ -96,8 +59,8 @@ class SimulatedLedger:
         self.is_down = False
         self.balances: dict[tuple[Address, Address], int] = defaultdict(int)
         self._blocks = [Block(0, self._hash("block 0"), UnixSeconds(starts_at))]
-        self._nfts: dict[Address, _Nft] = {}
-        self._datatokens: dict[Address, _Datatoken] = {}
+        self._nfts: dict[Address, Nft] = {}
+        self._datatokens: dict[Address, Datatoken] = {}
         self._done: dict[str, tuple[Any, Any]] = {}
         self._orders: dict[TransactionHash, OrderFacts] = {}
         self._failures: dict[str, list[str]] = defaultdict(list)
@@ -163,8 +126,8 @@ class SimulatedLedger:
     def asset(self, nft: Address) -> AssetFacts:
         self._reach()
         found = self._nft(nft)
-        digest = self._newest(found, MODEL_LABEL)
-        log = self._newest(found, OPERATOR_LABEL)
+        digest = found.newest(MODEL_LABEL)
+        log = found.newest(OPERATOR_LABEL)
         return AssetFacts(
             did=did_of(nft, self._network.chain_id),
             nft=nft,
@@ -244,10 +207,10 @@ class SimulatedLedger:
     def create_asset(self, wallet: Wallet, key: str, name: str, symbol: str, terms: Terms) -> Created:
         def do() -> Created:
             sent = self._send(key, 1_548_399)
-            nft, datatoken = _address(f"{key} nft {sent.block}"), _address(f"{key} datatoken {sent.block}")
+            nft, datatoken = address_of(f"{key} nft {sent.block}"), address_of(f"{key} datatoken {sent.block}")
             exchange = self._hash(f"{key} exchange") if terms.rate else None
-            self._nfts[nft] = _Nft(wallet.address, datatoken)
-            self._datatokens[datatoken] = _Datatoken(nft, terms, exchange)
+            self._nfts[nft] = Nft(wallet.address, datatoken)
+            self._datatokens[datatoken] = Datatoken(nft, terms, exchange)
             return Created(sent, nft, datatoken, exchange)
 
         return self._write("create_asset", key, (wallet.address, name, symbol, terms), do)
@@ -255,8 +218,8 @@ class SimulatedLedger:
     def create_log_nft(self, wallet: Wallet, key: str, name: str, symbol: str) -> CreatedLog:
         def do() -> CreatedLog:
             sent = self._send(key, 568_208)
-            nft = _address(f"{key} nft {sent.block}")
-            self._nfts[nft] = _Nft(wallet.address)
+            nft = address_of(f"{key} nft {sent.block}")
+            self._nfts[nft] = Nft(wallet.address)
             return CreatedLog(sent, nft)
 
         return self._write("create_log_nft", key, (wallet.address, name, symbol), do)
@@ -342,7 +305,7 @@ class SimulatedLedger:
     def _order(
         self,
         sent: Sent,
-        found: _Datatoken,
+        found: Datatoken,
         datatoken: Address,
         payer: Address,
         consumer: Address,
@@ -410,20 +373,15 @@ class SimulatedLedger:
         if self.is_down:
             raise Unavailable("the node does not answer")
 
-    def _nft(self, nft: Address) -> _Nft:
+    def _nft(self, nft: Address) -> Nft:
         if nft not in self._nfts:
             raise NotFound(f"{nft}: no data NFT there")
         return self._nfts[nft]
 
-    def _datatoken(self, datatoken: Address) -> _Datatoken:
+    def _datatoken(self, datatoken: Address) -> Datatoken:
         if datatoken not in self._datatokens:
             raise NotFound(f"{datatoken}: no datatoken there")
         return self._datatokens[datatoken]
-
-    @staticmethod
-    def _newest(nft: _Nft, label: str) -> bytes:
-        records = nft.data[data_key(label)]
-        return records[-1].value if records else b""
 
     @staticmethod
     def _hash(text: str) -> Bytes32:

@@ -6,9 +6,7 @@ to the simulator's in `tests/control_plane/web/test_hugging_face.py`.
 
 from __future__ import annotations
 
-import io
 import json
-import wave
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,8 @@ from control_plane.receipts.store import Issued
 from tests.fixtures_families import Families, families
 from tests.fixtures_market import receipt_of
 from tests.fixtures_web import _online
+from tests.pictures import file_of, picture
+from tests.sounds import wave_file
 
 __all__ = ["_online", "families"]
 
@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 TEXT = "The market sells what a model says."
 OTHERS = ["A buyer pays, calls, and keeps the receipt.", "Numbers like 1, 23 and 456 appear."]
 RATE = 16_000
+PICTURE = file_of(picture(70, 50))
 
 
 def pipeline(task: str, folder: Path, **options: Any) -> Any:
@@ -38,22 +39,9 @@ def pipeline(task: str, folder: Path, **options: Any) -> Any:
     return transformers.pipeline(task, str(folder), device="cpu", **options)
 
 
-def picture() -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
-    written = io.BytesIO()
-    Image.fromarray(pixels).save(written, "PNG")
-    return written.getvalue()
-
-
 def sound() -> tuple[bytes, np.ndarray]:
     samples = np.random.default_rng(0).integers(-9000, 9000, RATE // 2).astype("<i2")
-    written = io.BytesIO()
-    with wave.open(written, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(samples.tobytes())
-    return written.getvalue(), samples.astype(np.float32) / 32768
+    return wave_file(samples, RATE), samples.astype(np.float32) / 32768
 
 
 def scored(answers: Any, *keys: str) -> list[tuple[Any, ...]]:
@@ -134,32 +122,32 @@ def test_feature_extraction_and_sentence_similarity(families: Families) -> None:
 def test_image_classification(families: Families, tmp_path: Path) -> None:
     client, classify = families.client("vit"), pipeline("image-classification", families.sold("vit").folder, use_fast=False)
     image = tmp_path / "image.png"
-    image.write_bytes(picture())
+    image.write_bytes(PICTURE)
     expected = scored(classify(Image.open(image), top_k=2), "label")
     assert scored(client.image_classification(image, top_k=2), "label") == expected
-    assert scored(client.image_classification(picture()), "label")[:2] == expected
+    assert scored(client.image_classification(PICTURE), "label")[:2] == expected
 
 
 def test_object_detection(families: Families) -> None:
-    found = families.client("yolos").object_detection(picture(), threshold=0.0)
+    found = families.client("yolos").object_detection(PICTURE, threshold=0.0)
     assert found
     assert all(each.box.xmin <= each.box.xmax and each.box.ymin <= each.box.ymax for each in found)
 
 
 def test_image_segmentation(families: Families) -> None:
-    found = families.client("segformer").image_segmentation(picture())
+    found = families.client("segformer").image_segmentation(PICTURE)
     assert found
     assert {each.mask.size for each in found} == {(70, 50)}
 
 
 def test_zero_shot_image_classification(families: Families) -> None:
-    found = families.client("clip").zero_shot_image_classification(picture(), ["a market", "a ship"])
+    found = families.client("clip").zero_shot_image_classification(PICTURE, ["a market", "a ship"])
     assert {each.label for each in found} == {"a market", "a ship"}
     assert sum(each.score for each in found) == pytest.approx(1, abs=1e-4)
 
 
 def test_image_to_text(families: Families) -> None:
-    assert isinstance(families.client("vision-encoder-decoder").image_to_text(picture()).generated_text, str)
+    assert isinstance(families.client("vision-encoder-decoder").image_to_text(PICTURE).generated_text, str)
 
 
 def test_speech_recognition_frame_by_frame(families: Families, tmp_path: Path) -> None:

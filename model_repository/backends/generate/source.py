@@ -12,16 +12,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from opening.entry import EntryUnusable, OpenEntry
-from opening.images import MAX_VALUES, read_images
-from opening.listening import extractor_of
-from opening.processor import open_image_processor
+from opening.entry import OpenEntry
+from opening.images import read_images
+from opening.listening import Listener
+from opening.looking import Looker
 from opening.refusal import Refused
-from opening.sound import MAX_SECONDS, read_sounds
 from opening.texts import read_text
 
 _NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
-_DTYPES = {"FP32": np.float32, "INT64": np.int64, "INT32": np.int32, "BOOL": np.bool_}
+_ENCODER = "encoder_inputs"
+"""The detail that lists what the encoder's graph takes."""
 
 
 @dataclass(frozen=True)
@@ -88,22 +88,12 @@ class SourceImage:
 
     def __init__(self, entry: OpenEntry) -> None:
         self._entry, self.context = entry, _room(entry)
-        self._processor = open_image_processor(entry.folder, str(entry.detail("processor")))
+        self._looker = Looker(entry, _ENCODER)
         self._replaced = len(entry.detail("start_tokens")) if entry.detail("does_prompt_replace_start") else 0
 
     def read(self, tensors: Mapping[str, np.ndarray]) -> Given:
         (image,) = read_images([bytes(one_of(tensors, "image", b""))], "image", most=1)
-        try:
-            made = self._processor(images=[np.asarray(image)], input_data_format="channels_last", return_tensors="np")
-        except MemoryError:
-            raise
-        # transformers' processors raise many kinds for an image that is too small or too long for them.
-        except Exception as error:
-            size = f"{image.width} x {image.height}"
-            raise Refused("image", "an image of a size that the model's processor takes", size) from error
-        feeds = _feeds(self._entry, made)
-        if sum(value.size for value in feeds.values()) > MAX_VALUES:
-            raise Refused("image", f"an image of at most {MAX_VALUES} numbers", f"{image.width} x {image.height}")
+        feeds = self._looker.look(image)
         if "text_input" not in tensors:
             return Given((), 0, feeds, self.context)
         prompt = _tokens(
@@ -116,16 +106,11 @@ class SourceSound:
     """A sound for an encoder."""
 
     def __init__(self, entry: OpenEntry) -> None:
-        self._entry, self.context = entry, _room(entry)
-        self._extract = extractor_of(entry)
-        self._rate, self._shortest, self._longest = (int(entry.detail(key)) for key in ("sampling_rate", "shortest", "longest"))
+        self._listener, self.context = Listener(entry, _ENCODER), _room(entry)
 
     def read(self, tensors: Mapping[str, np.ndarray]) -> Given:
-        seconds = self._longest / self._rate if self._longest else MAX_SECONDS
-        (sound,) = read_sounds([bytes(one_of(tensors, "audio", b""))], self._rate, "audio", most=1, seconds=seconds)
-        if len(sound) < self._shortest:
-            raise Refused("audio", f"at least {self._shortest / self._rate:.3f} seconds", f"{len(sound) / self._rate:.3f}")
-        return Given((), 0, _feeds(self._entry, self._extract(sound)), self.context)
+        (feeds,) = self._listener.hear([bytes(one_of(tensors, "audio", b""))], most=1)
+        return Given((), 0, feeds, self.context)
 
 
 def one_of(tensors: Mapping[str, np.ndarray], name: str, absent: Any) -> Any:
@@ -159,15 +144,4 @@ def _room(entry: OpenEntry) -> int:
 
 
 def _is_fed(entry: OpenEntry, name: str) -> bool:
-    return any(tensor["name"] == name for tensor in entry.detail("encoder_inputs"))
-
-
-def _feeds(entry: OpenEntry, made: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """What the encoder's graph takes of what a processor gives."""
-    feeds: dict[str, np.ndarray] = {}
-    for tensor in entry.detail("encoder_inputs"):
-        name, dtype = str(tensor["name"]), str(tensor["dtype"])
-        if name not in made or dtype not in _DTYPES:
-            raise EntryUnusable(f"entry.json: expected encoder inputs among {sorted(made)}, found {name!r} of {dtype}")
-        feeds[name] = np.ascontiguousarray(made[name], _DTYPES[dtype])
-    return feeds
+    return any(tensor["name"] == name for tensor in entry.detail(_ENCODER))

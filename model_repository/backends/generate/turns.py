@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol
 
 from generate.generation import Piece
@@ -21,7 +22,7 @@ class TooBusy(Exception):
 
 
 class Listener(Protocol):
-    """Whoever asked. `deliver` gets the pieces in order; after `fail` nothing follows. None of them may raise."""
+    """Whoever asked. `deliver` gets the pieces in order; after `fail` nothing follows. One that raises is heard no more."""
 
     def is_cancelled(self) -> bool: ...
 
@@ -78,7 +79,7 @@ class Turns:
             if self._take_turn(pieces, listener):
                 self._active.append((pieces, listener))
         for _, listener in unfinished:
-            listener.fail(TooBusy("the model is being unloaded"))
+            _fail(listener, TooBusy("the model is being unloaded"))
 
     def _take_turn(self, pieces: Iterator[Piece | None], listener: Listener) -> bool:
         """Compute one token; return whether more are to come."""
@@ -86,12 +87,16 @@ class Turns:
             if listener.is_cancelled():
                 raise Cancelled
             piece = next(pieces)
+            if piece is not None:
+                listener.deliver(piece)
         # Whatever it is, it ends this generation and no other. A panic in the tokenizer's Rust is no Exception, and would end the
         # thread: all later calls would wait for ever.
         except BaseException as error:
-            listener.fail(error)
+            _fail(listener, error)
             return False
-        if piece is None:
-            return True
-        listener.deliver(piece)
-        return not piece.finish_reason
+        return piece is None or not piece.finish_reason
+
+
+def _fail(listener: Listener, error: BaseException) -> None:
+    with suppress(Exception):  # whoever asked cannot even be told: its way back is gone, and the others' turns must go on
+        listener.fail(error)

@@ -11,43 +11,35 @@ from typing import Any
 
 import numpy as np
 
-from opening.entry import EntryUnusable, OpenEntry
+from opening.entry import OpenEntry
+from opening.feeds import Feeds, Inputs
 from opening.processor import open_feature_extractor
 from opening.refusal import Refused
-from opening.sound import MAX_SECONDS, read_sounds
-
-_TYPES = {"INT64": np.int64, "INT32": np.int32, "BOOL": np.bool_}
+from opening.sound import MAX_SECONDS, MAX_SOUNDS, read_sounds
 
 
 class Listener:
     """An entry's feature extractor together with its limits."""
 
-    def __init__(self, entry: OpenEntry) -> None:
+    def __init__(self, entry: OpenEntry, inputs: str = "graph_inputs") -> None:
+        """inputs: the detail that lists the graph's inputs."""
         self._extract = extractor_of(entry)
         self._rate, self._shortest, self._longest = (int(entry.detail(key)) for key in ("sampling_rate", "shortest", "longest"))
-        self._inputs = {str(tensor["name"]): str(tensor["dtype"]) for tensor in entry.detail("graph_inputs")}
+        self._inputs = Inputs(entry.detail(inputs))
 
-    def hear(self, raws: Sequence[bytes], field: str = "audio") -> Iterator[dict[str, np.ndarray]]:
-        """The graph's inputs for each sound, each with a batch axis of 1.
+    def hear(self, raws: Sequence[bytes], *, most: int = MAX_SOUNDS) -> Iterator[Feeds]:
+        """The graph's inputs for each sound of the input `audio`, each with a batch axis of 1.
 
-        Raises Refused, before the first, when one is no sound, or shorter or longer than the model takes.
+        Raises Refused, before the first, for none or more than `most`, for one that is no sound, and for one that is shorter or
+        longer than the model takes.
         """
         seconds = self._longest / self._rate if self._longest else MAX_SECONDS
-        sounds = read_sounds(raws, self._rate, field, seconds=seconds)
+        sounds = read_sounds(raws, self._rate, "audio", most=most, seconds=seconds)
         for index, sound in enumerate(sounds):
             if len(sound) < self._shortest:
                 expected = f"at least {self._shortest / self._rate:.3f} seconds"
-                raise Refused(field, expected, f"{len(sound) / self._rate:.3f} in item {index}")
-        return (self._feeds(sound) for sound in sounds)
-
-    def _feeds(self, sound: np.ndarray) -> dict[str, np.ndarray]:
-        given = self._extract(sound)
-        feeds: dict[str, np.ndarray] = {}
-        for name, dtype in self._inputs.items():
-            if name not in given:
-                raise EntryUnusable(f"entry.json: expected graph inputs among {sorted(given)}, found {name!r}")
-            feeds[name] = np.ascontiguousarray(given[name], _TYPES.get(dtype, np.float32))
-        return feeds
+                raise Refused("audio", expected, f"{len(sound) / self._rate:.3f} in item {index}")
+        return (self._inputs.of(self._extract(sound)) for sound in sounds)
 
 
 def extractor_of(entry: OpenEntry) -> Any:

@@ -101,15 +101,16 @@ def answers_in(starts: np.ndarray, ends: np.ndarray, encoding: tokenizers.Encodi
     is_counted = is_context.copy()
     is_counted[0] |= encoding.special_tokens_mask[0] == 1  # a tokenizer without special tokens has no such position
     start_chance, end_chance = _chances(starts, is_counted), _chances(ends, is_counted)
-    is_allowed = np.tril(np.triu(np.outer(is_context, is_context)), asked.longest - 1)
-    spans = np.where(is_allowed, np.outer(start_chance, end_chance), -1.0)
+    # Only spans that may be an answer are multiplied and sorted: of 512 tokens these are 1 in 35.
+    firsts, lasts = np.nonzero(np.tril(np.triu(np.outer(is_context, is_context)), asked.longest - 1))
+    chances = start_chance[firsts] * end_chance[lasts]
     looked_at = asked.top * 2 + 10 if asked.to_words else asked.top
     found: dict[str, Answer] = {}
-    for place in best(spans.reshape(-1), min(looked_at, int(is_allowed.sum()))):
-        first, last = divmod(place, len(spans))
+    for place in best(chances, looked_at):
+        first, last = int(firsts[place]), int(lasts[place])
         start, end = _characters(encoding, first, last, asked.to_words)
         text, start = _stripped(context[start:end], start)
-        one = Answer(text, float(spans[first, last]), start, start + len(text))
+        one = Answer(text, float(chances[place]), start, start + len(text))
         before = found.get(text.lower())
         found[text.lower()] = one if before is None else replace(before, score=before.score + one.score)
     answers = list(found.values())

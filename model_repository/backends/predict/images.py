@@ -13,13 +13,14 @@ import numpy as np
 import tokenizers
 
 from opening.entry import OpenEntry
+from opening.feeds import Feeds
 from opening.images import read_images
 from opening.refusal import Refused
 from opening.texts import read_texts
 from predict.encode import FED, Encoder
 from predict.labels import Labels, activation_of, hypotheses
 from predict.parameters import Parameters
-from predict.pixels import Feeds, Pixels
+from predict.pixels import Pixels
 from predict.scores import ACTIVATIONS, ranked
 from predict.task import RESULT, Arrays, Task, items_of, results_of
 

@@ -75,8 +75,10 @@ def _read(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if "parameters" not in tensors:
         return {}
     values = tensors["parameters"].reshape(-1)
-    if len(values) != 1 or len(values[0]) > MAX_BYTES:
-        raise Refused("parameters", f"one JSON object of at most {MAX_BYTES} bytes", f"{len(values)} values")
+    if len(values) != 1:
+        raise Refused("parameters", "one JSON object", f"{len(values)} values")
+    if len(values[0]) > MAX_BYTES:
+        raise Refused("parameters", f"at most {MAX_BYTES} bytes", f"{len(values[0])} bytes")
     try:
         record = json.loads(bytes(values[0]))
     except (ValueError, RecursionError):

@@ -12,20 +12,11 @@ from types import MappingProxyType
 import numpy as np
 import onnxruntime
 
-from opening.entry import EntryUnusable, OpenEntry
+from opening.entry import OpenEntry
+from opening.feeds import DTYPES, check_dtype
 from opening.refusal import Refused
 from predict.task import Arrays, Task
 
-_DTYPES: Mapping[str, type[np.generic]] = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "INT8": np.int8,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-}
 MAX_ELEMENTS = 1 << 26
 """Of one input."""
 
@@ -37,10 +28,7 @@ class Tensors:
         self._inputs = {str(tensor["name"]): tensor for tensor in entry.detail("graph_inputs")}
         self._outputs = [str(tensor["name"]) for tensor in entry.detail("graph_outputs")]
         for tensor in (*entry.detail("graph_inputs"), *entry.detail("graph_outputs")):
-            if tensor["dtype"] not in _DTYPES:
-                raise EntryUnusable(
-                    f"entry.json: dtype of {tensor['name']!r} must be one of {sorted(_DTYPES)}, found {tensor['dtype']!r}"
-                )
+            check_dtype(tensor)
         entry.graph_input_names(frozenset(self._inputs))
 
     def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
@@ -64,7 +52,7 @@ class Tensors:
         if name not in tensors:
             raise Refused(name, f"a tensor of {described['dtype']} {described['axes']}", "none")
         value = tensors[name]
-        if value.dtype != _DTYPES[described["dtype"]]:
+        if value.dtype != DTYPES[described["dtype"]]:
             raise Refused(name, f"a tensor of {described['dtype']}", value.dtype.name)
         axes = described["axes"]
         if not axes:

@@ -78,6 +78,7 @@ class ZeroShotClassification:
 
     def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
         parameters = Parameters(tensors, ("hypothesis_template", "multi_label"))
+        is_multiple = parameters.flag("multi_label", False)
         texts = read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS)
         labels = read_texts(items_of(tensors, "candidate_labels"), "candidate_labels", most=MAX_LABELS)
         if len(texts) * len(labels) > MAX_PAIRS:
@@ -89,7 +90,7 @@ class ZeroShotClassification:
             (given,) = self._entry.session.run([self._output], rows.inputs)
             logits[rows.indices] = given[:, [self._contradiction, self._entailment]]
         pairs = logits.reshape(len(texts), len(labels), 2)
-        is_each_alone = parameters.flag("multi_label", False) or len(labels) == 1
+        is_each_alone = is_multiple or len(labels) == 1
         scores = softmax(pairs)[:, :, 1] if is_each_alone else softmax(pairs[:, :, 1])
         tokens = prompt_tokens(encodings).reshape(len(texts), len(labels)).sum(axis=1, dtype=np.int32)
         answer: Arrays = {"scores": scores.astype(np.float32), "prompt_tokens": tokens}

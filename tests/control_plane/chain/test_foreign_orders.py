@@ -89,17 +89,7 @@ def test_a_clone_of_an_nft_outside_the_factory_does_not_count(bench: Bench) -> N
 
 def test_a_strangers_reuse_of_an_order_is_no_order(bench: Bench) -> None:
     ordered, mallory = bench.order(), bench.chain.wallets["mallory"]
-    fee = bench.fee(bench.asset.datatoken)
-    signed = (
-        fee.provider,
-        fee.token,
-        fee.amount,
-        fee.v,
-        bytes.fromhex(fee.r[2:]),
-        bytes.fromhex(fee.s[2:]),
-        fee.valid_until,
-        fee.data,
-    )
+    signed = orders.fee_argument(bench.fee(bench.asset.datatoken))
     reuse = call_data("ERC20Template", "reuseOrder", [bytes.fromhex(ordered[2:]), signed])
     mined = bench.outbox.send(mallory, "reuse", Action(bench.asset.datatoken, reuse))
     facts = bench.ledger.order_facts(mined.transaction, bench.asset.datatoken)
@@ -196,18 +186,7 @@ def test_a_transaction_with_two_orders_says_so(bench: Bench) -> None:
     for token in (datatoken, bench.chain.ocean):
         approval = call_data("ERC20Template", "approve", [LOCAL.factory, 10 * ONE])
         bench.outbox.send(bob, f"approve {token}", Action(token, approval))
-    fee = bench.fee(datatoken)
-    signed = (
-        fee.provider,
-        fee.token,
-        fee.amount,
-        fee.v,
-        bytes.fromhex(fee.r[2:]),
-        bytes.fromhex(fee.s[2:]),
-        fee.valid_until,
-        fee.data,
-    )
-    order = (datatoken, bob.address, 0, signed, (ZERO_ADDRESS, ZERO_ADDRESS, 0))
+    order = (datatoken, bob.address, 0, orders.fee_argument(bench.fee(datatoken)), (ZERO_ADDRESS, ZERO_ADDRESS, 0))
     twice = Action(LOCAL.factory, call_data("ERC721Factory", "startMultipleTokenOrder", [[order, order]]))
     mined = bench.outbox.send(bob, "twice", twice)
     assert bench.ledger.order_facts(mined.transaction, datatoken).orders == 2

@@ -18,7 +18,8 @@ from control_plane.receipts.verification import Verification
 from control_plane.receipts.verify import verify
 from tests.control_plane.receipts.verifying import REQUIRED, ForgedLog, anchored, assert_fails, verdicts
 from tests.fixtures_log import DIGEST, REQUEST, RESPONSE, LogMarket
-from tests.simulators.ledger import SIMULATED, SimulatedLedger
+from tests.simulators.ledger import SimulatedLedger
+from tests.simulators.network import SIMULATED
 
 
 def test_an_anchored_receipt_passes_every_check(market: LogMarket) -> None:

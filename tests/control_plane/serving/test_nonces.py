@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,19 +20,6 @@ from tests.fixtures_market import Clock, Market, market
 __all__ = ["market"]
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    opened = open_database(f"sqlite:///{tmp_path / 'nonces.db'}")
-    migrate(opened)
-    yield opened
-    opened.dispose()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock(1_700_000_000.0)
 
 
 def rows(engine: Engine) -> int:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, select
 
-from control_plane.database import open_database, sessions
+from control_plane.database import sessions
 from control_plane.did import Address, Bytes32, Did, TransactionHash
 from control_plane.errors import Unauthenticated
-from control_plane.migrations.migrate import migrate
 from control_plane.serving.nonces import NONCE_TTL_S
 from control_plane.serving.sessions import Session, Sessions
 from tests.fixtures_market import Clock
@@ -21,19 +19,6 @@ WALLET, DID = Address("0x" + "a" * 40), Did("did:op:" + "b" * 64)
 ORDER, OTHER_ORDER = TransactionHash("0x" + "c" * 64), TransactionHash("0x" + "d" * 64)
 BLOCK = Bytes32("0x" + "e" * 64)
 KEY = b"k" * 32
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    opened = open_database(f"sqlite:///{tmp_path / 'sessions.db'}")
-    migrate(opened)
-    yield opened
-    opened.dispose()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock(1_700_000_000.0)
 
 
 def opened(store: Sessions, order: TransactionHash = ORDER) -> tuple[str, Session]:

@@ -1,32 +1,23 @@
-"""`/models/<did>`: the stock `InferenceClient`, task by task, and what it must not be told."""
+"""`/models/<did>`: the stock `InferenceClient`, task by task."""
 
 from __future__ import annotations
 
 import json
-import struct
 from base64 import b64encode
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from huggingface_hub import InferenceClient
-from huggingface_hub.errors import BadRequestError, HfHubHTTPError, OverloadedError, ValidationError
 
-from control_plane.did import TransactionHash
 from control_plane.receipts.receipt import response_hash
 from control_plane.receipts.store import Issued
-from control_plane.serving.inference import TensorAnswer
-from control_plane.serving.listing import Listing
-from converters.tasks import TASKS
-from tests.fixtures_market import Market, events_of, open_market, receipt_of, record_of
-from tests.fixtures_web import _online, serving, url
+from tests.control_plane.web.asking_hugging_face import FILE, SENTENCES, Shared, client_of, post, shared
+from tests.fixtures_market import Market, receipt_of
+from tests.fixtures_web import _online, url
 from tests.simulators.answers import VOCABULARY
 
-__all__ = ["_online", "url"]
-
-FILE = b"\x89PNG not really: the simulator reads no file \xff\x00"
-SENTENCES = ["the model", "a receipt"]
+__all__ = ["_online", "shared", "url"]
 
 Ask = Callable[[InferenceClient], Any]
 CALLS: dict[str, tuple[str, Ask, Callable[[Any], bool]]] = {
@@ -129,40 +120,10 @@ CALLS: dict[str, tuple[str, Ask, Callable[[Any], bool]]] = {
 }
 
 
-@dataclass
-class Shared:
-    """One market for all questions that change nothing: a model of each task, and Bob's token and order for it."""
-
-    market: Market
-    url: str
-    listings: dict[str, Listing]
-    orders: dict[str, TransactionHash]
-    tokens: dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    market = open_market(tmp_path_factory.mktemp("market") / "home")
-    listings = {task: market.publish(task, f"for {task}") for task in TASKS}
-    orders = {task: market.order("bob", listing) for task, listing in listings.items()}
-    tokens = {task: market.sign_in("bob", listing, orders[task]) for task, listing in listings.items()}
-    with serving(market) as url:
-        yield Shared(market, url, listings, orders, tokens)
-    market.engine.dispose()
-
-
-def client_of(market: Market, url: str, listing: Listing) -> InferenceClient:
-    return InferenceClient(model=f"{url}/models/{listing.did}", token=market.sign_in("bob", listing))
-
-
 @pytest.mark.parametrize(("task", "ask", "is_right"), CALLS.values(), ids=list(CALLS))
 def test_the_stock_client_reads_what_it_asked_for(shared: Shared, task: str, ask: Ask, is_right: Callable[[Any], bool]) -> None:
     found = ask(InferenceClient(model=f"{shared.url}/models/{shared.listings[task].did}", token=shared.tokens[task]))
     assert is_right(found), found
-
-
-def post(market: Market, listing: Listing, record: object, token: str | None = None) -> Any:
-    return market.post(f"/models/{listing.did}", token or market.sign_in("bob", listing), json.dumps(record).encode())
 
 
 def test_an_answer_has_the_receipt_of_its_bytes(market: Market) -> None:
@@ -267,135 +228,16 @@ def test_text_to_text_models_complete_and_others_do_not(market: Market) -> None:
     assert (refused.status_code, refused.get_json()["error"]["code"]) == (400, "wrong_task")
 
 
-GENERATION: tuple[tuple[dict[str, Any], str], ...] = (
-    ({}, "inputs"),
-    ({"inputs": 5}, "inputs"),
-    ({"inputs": ""}, "inputs"),
-    ({"inputs": ["a", "b"]}, "inputs"),
-    ({"inputs": "a " * 99}, "inputs"),
-    ({"inputs": "a", "parameters": []}, "parameters"),
-    ({"inputs": "a", "parameters": {"beam": 1}}, "parameters.beam"),
-    ({"inputs": "a", "parameters": {"max_new_tokens": 0}}, "parameters.max_new_tokens"),
-    ({"inputs": "a", "parameters": {"max_new_tokens": 99}}, "parameters.max_new_tokens"),
-    ({"inputs": "a", "parameters": {"temperature": -1}}, "parameters.temperature"),
-    ({"inputs": "a", "parameters": {"temperature": 1, "do_sample": False}}, "parameters.temperature"),
-    ({"inputs": "a", "parameters": {"top_p": 0}}, "parameters.top_p"),
-    ({"inputs": "a", "parameters": {"num_beams": 4}}, "parameters.num_beams"),
-    ({"inputs": "a", "parameters": {"watermark": True}}, "parameters.watermark"),
-    ({"inputs": "a", "parameters": {"seed": 1, "generate_kwargs": {"seed": 2}}}, "parameters.generate_kwargs"),
-    ({"inputs": "a", "stream": "yes"}, "stream"),
-    ({"inputs": "a", "beside": 1}, "beside"),
-    ({"inputs": "a", "options": {"wait_for_model": True}}, "wait_for_model"),
-    ({"inputs": "a", "options": {"unknown": 1}}, "unknown"),
-)
-
-
-@pytest.mark.parametrize(("record", "field"), GENERATION, ids=[f"{field} {index}" for index, (_, field) in enumerate(GENERATION)])
-def test_a_generation_that_cannot_be_is_refused_by_the_callers_own_name(shared: Shared, record: dict[str, Any], field: str) -> None:
-    assert_refused(shared, "text-generation", record, field)
-
-
-PREDICTION: tuple[tuple[str, dict[str, Any], str], ...] = (
-    ("text-classification", {"inputs": 5}, "inputs"),
-    ("text-classification", {"inputs": []}, "inputs"),
-    ("text-classification", {"inputs": ["a", ""]}, "inputs"),
-    ("text-classification", {"inputs": "a", "stream": True}, "stream"),
-    ("text-classification", {"inputs": "a", "parameters": {"unknown": 1}}, "parameters.unknown"),
-    ("text-classification", {"inputs": "a", "top_k": 1}, "top_k"),
-    ("feature-extraction", {"inputs": "a", "truncate": True}, "parameters.truncate"),
-    ("feature-extraction", {"inputs": {"source_sentence": "a", "sentences": []}}, "inputs.sentences"),
-    ("feature-extraction", {"inputs": {"source_sentence": 5, "sentences": ["a"]}}, "inputs.source_sentence"),
-    ("question-answering", {"inputs": "a"}, "inputs"),
-    ("question-answering", {"inputs": {"question": "a"}}, "inputs"),
-    ("question-answering", {"inputs": {"question": "a", "context": ""}}, "inputs.context"),
-    ("zero-shot-classification", {"inputs": "a"}, "parameters.candidate_labels"),
-    ("zero-shot-classification", {"inputs": "a", "parameters": {"candidate_labels": []}}, "parameters.candidate_labels"),
-    ("image-classification", {"inputs": "not base64!"}, "inputs"),
-    ("image-classification", {"inputs": ""}, "inputs"),
-    ("image-classification", {"inputs": "data:image/png;base64,"}, "inputs"),
-)
-
-
-@pytest.mark.parametrize(("task", "record", "field"), PREDICTION, ids=[f"{task} {field}" for task, _, field in PREDICTION])
-def test_a_prediction_that_cannot_be_is_refused_by_the_callers_own_name(
-    shared: Shared, task: str, record: dict[str, Any], field: str
-) -> None:
-    assert_refused(shared, task, record, field)
-
-
-def assert_refused(shared: Shared, task: str, record: dict[str, Any], field: str) -> None:
-    used = shared.market.calls_used(shared.orders[task])
-    answer = post(shared.market, shared.listings[task], record, shared.tokens[task])
-    assert (answer.status_code, answer.get_json()["param"]) == (400, field), answer.get_json()
-    assert answer.get_json()["error_type"] == "validation"
-    assert shared.market.calls_used(shared.orders[task]) == used
-
-
-@pytest.mark.parametrize(("task", "kind"), [("text-generation", "image/png"), ("image-classification", "text/plain")])
-def test_a_body_that_the_task_does_not_take_is_refused(shared: Shared, task: str, kind: str) -> None:
-    path, headers = f"/models/{shared.listings[task].did}", shared.market.bearer(shared.tokens[task])
-    answer = shared.market.client.post(path, data=FILE, content_type=kind, headers=headers)
-    assert (answer.status_code, answer.get_json()["param"]) == (415, "Content-Type")
-
-
-def test_the_client_raises_what_its_users_know(market: Market, url: str) -> None:
-    client = client_of(market, url, market.gpt)
-    with pytest.raises(ValidationError, match=r"parameters\.temperature: expected a number from 0"):
-        client.text_generation("hello", temperature=9.0)
-    with pytest.raises(BadRequestError, match="inputs"):
-        client.fill_mask("")
-    stranger = InferenceClient(model=f"{url}/models/{market.gpt.did}", token="nobody")
-    with pytest.raises(HfHubHTTPError, match="401"):
-        stranger.text_generation("hello")
-    market.server.is_down = True
-    with pytest.raises(OverloadedError):
-        client.text_generation("hello")
-
-
-def test_a_stream_that_breaks_ends_with_the_error_and_charges_nothing(market: Market, url: str) -> None:
-    order = market.order("bob", market.gpt)
-    token = market.sign_in("bob", market.gpt, order)
-    market.server.break_after = 2
-    answer = post(market, market.gpt, {"inputs": "hello", "parameters": {"max_new_tokens": 5}, "stream": True}, token)
-    events = [record_of(each) for each in events_of(answer.data)]
-    assert [event["token"]["id"] is None for event in events[:2]] == [False, False]
-    assert events[2]["error_type"] == "overloaded"
-    assert len(events) == 3
-    assert market.calls_used(order) == 0
-    client = InferenceClient(model=f"{url}/models/{market.gpt.did}", token=token)
-    with pytest.raises(OverloadedError):
-        list(client.text_generation("hello", max_new_tokens=5, stream=True))
-
-
-def test_an_embedding_that_is_no_number_is_no_answer_and_no_charge(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
-    embedder = market.publish("feature-extraction", "no number")
-    order = market.order("bob", embedder)
-    token = market.sign_in("bob", embedder, order)
-    whole = market.server.infer
-
-    def broken(name: str, body: bytes, header_length: int | None) -> TensorAnswer:
-        given = whole(name, body, header_length)
-        assert given.header_length is not None
-        nothing = struct.pack("<f", float("nan"))
-        numbers = nothing * ((len(given.body) - given.header_length) // len(nothing))
-        return TensorAnswer(given.body[: given.header_length] + numbers, given.header_length)
-
-    monkeypatch.setattr(market.server, "infer", broken)
-    asked = {"inputs": {"source_sentence": "the model", "sentences": SENTENCES}}
-    answer = post(market, embedder, asked, token)
-    assert (answer.status_code, market.calls_used(order)) == (503, 0), answer.data
-    assert b"no number" in answer.data
-
-
-def test_a_model_without_a_shape_here_says_where_to_ask(market: Market) -> None:
-    listing = market.publish("tensors", "raw")
-    answer = post(market, listing, {"inputs": "a"})
-    assert (answer.status_code, answer.get_json()["code"]) == (400, "wrong_task")
-    assert "/v2" in answer.get_json()["error"]
-
-
 def test_a_buyer_reads_what_the_entry_states(market: Market) -> None:
     record = market.client.get(f"/v1/models/{market.embedder.did}/entry").get_json()
     assert (record["task"], record["precision"]) == ("feature-extraction", "fp32")
     market.services.catalogue.withdraw(market.embedder.did, "for a while")
     assert market.client.get(f"/v1/models/{market.embedder.did}/entry").status_code == 503
+
+
+def test_the_choices_of_a_text_are_ranked_also_where_the_text_stands_in_a_list(market: Market) -> None:
+    listing = market.publish("multiple-choice", "chooses")
+    token, asked = market.sign_in("bob", listing), {"text_input": "the market", "choices": ["sells", "a ship", "buys"]}
+    alone, listed = (post(market, listing, {"inputs": inputs}, token) for inputs in (asked, [asked]))
+    assert (alone.status_code, listed.status_code) == (200, 200), (alone.data, listed.data)
+    assert listed.get_json() == [alone.get_json()]

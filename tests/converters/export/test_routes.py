@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 
 from converters.errors import ConversionFailed, ParityFailed
@@ -77,6 +78,15 @@ def test_a_state_that_does_not_grow_is_no_key_value_cache() -> None:
     config = transformers.RwkvConfig(vocab_size=64, hidden_size=16, attention_hidden_size=16, num_hidden_layers=2)
     with pytest.raises(ConversionFailed, match="cache: expected"):
         measured_cache(transformers.RwkvForCausalLM(config).eval())
+
+
+def test_a_table_of_words_of_its_own_kind_ends_the_route_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transformer-XL's is several tables, and says no size."""
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=1)).eval()
+    assert len(measured_cache(model).layers) == 1
+    monkeypatch.setattr(model, "get_input_embeddings", torch.nn.Module)
+    with pytest.raises(ConversionFailed, match="cache: expected keys and values of each layer, found AttributeError"):
+        measured_cache(model)
 
 
 def test_axes_that_pytorch_fixes_are_told_as_lengths() -> None:

@@ -1,0 +1,40 @@
+"""What the simulated contracts keep of an asset, and what Ocean's community takes of each order and purchase.
+
+In: nothing. Out: records that `SimulatedLedger` fills. This module must never decide whether a transaction is allowed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from control_plane.chain.ledger import DataRecord, Terms, data_key
+from control_plane.did import Address, Bytes32
+
+ONE = 10**18
+COMMUNITY_ORDER_FEE = 3 * 10**16
+"""Datatoken wei of each order."""
+COMMUNITY_SWAP_FEE = 10**15
+"""Share of a purchase, in 10**-18."""
+COMMUNITY = Address("0x" + "C0" * 20)
+
+
+@dataclass
+class Nft:
+    owner: Address
+    datatoken: Address | None = None
+    data: dict[Bytes32, list[DataRecord]] = field(default_factory=lambda: defaultdict(list))
+    documents: list[bytes] = field(default_factory=list)
+    state: int = 0
+
+    def newest(self, label: str) -> bytes:
+        """What was recorded last under `label`; nothing when nothing was."""
+        records = self.data[data_key(label)]
+        return records[-1].value if records else b""
+
+
+@dataclass(frozen=True)
+class Datatoken:
+    nft: Address
+    terms: Terms
+    exchange: Bytes32 | None
