@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from converters.confine import confine, has_network_lock
-from converters.entry import PRECISIONS
+from converters.entry import KV_CACHES, PRECISIONS
 from converters.errors import ConversionFailed, ConverterError
 from converters.limits import GIB, available_memory, files_bytes, impose, limits_for
 from converters.locate import Located
@@ -47,6 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--revision", metavar="SHA", help="the hub commit, 40 hex digits")
     parser.add_argument("--name", help="what people call the entry (default: the model's own name)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of weights and arithmetic (default: fp32)")
+    of_cache = (
+        "keys and values: one buffer for all calls, or a copy that grows, as TensorRT needs it (default: shared, where it can be)"
+    )
+    parser.add_argument("--kv-cache", choices=KV_CACHES, default=KV_CACHES[0], help=of_cache)
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where fetched files are kept (default: within --out)")
     parser.add_argument("--json", action="store_true", help="JSON lines on stdout")
     memory, seconds = "most memory it may write to (default: by size)", "most seconds of the clock (default: by size)"
@@ -64,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
             revision=given.revision,
             name=given.name,
             precision=given.precision,
+            kv_cache=given.kv_cache,
             cache=given.cache,
             on_stage=show.stage,
             before_opening=lambda located: _confine(located, given, show.note),

@@ -33,6 +33,8 @@ DIGEST_PREFIX = b"posthuman/model/v1\0"
 DERIVED = "config.pbtxt"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
 """What `Entry.precision` may be: arithmetic in float32; in half precision, for GPUs; weights of 8 or 4 bits, for CPUs."""
+KV_CACHES = ("shared", "grown")
+"""Where a causal model's graph keeps keys and values: in one buffer that each step writes in place, or in copies that grow."""
 _READ_BYTES = 1 << 20
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from converters.entry import PRECISIONS, Entry, ModelDigest, model_digest, triton_name, write_entry
+from converters.entry import KV_CACHES, PRECISIONS, Entry, ModelDigest, model_digest, triton_name, write_entry
 from converters.errors import EntryBroken, ModelRefused
 from converters.limits import files_bytes
 from converters.locate import Located, locate
@@ -58,6 +58,7 @@ def convert(
     revision: str | None = None,
     name: str | None = None,
     precision: str = "fp32",
+    kv_cache: str = KV_CACHES[0],
     parents: tuple[str, ...] = (),
     cache: Path | None = None,
     on_stage: OnStage | None = None,
@@ -67,8 +68,9 @@ def convert(
     """Convert a model into `out/<triton name>/`; the same files and the same tools give the same digest.
 
     model: a local folder, or a hub id as `org/name@revision`. name: what people call the entry; the folder's or the id's own name
-    otherwise. precision: one of PRECISIONS; the float32 graph is made and compared first in any case. parents: model digests it was
-    trained from. cache: where fetched files are kept; within `out` otherwise.
+    otherwise. precision: one of PRECISIONS; the float32 graph is made and compared first in any case. kv_cache: one of
+    KV_CACHES, of a causal language model; the first where its graph allows it. parents: model digests it was trained from.
+    cache: where fetched files are kept; within `out` otherwise.
     on_stage: told each stage and its seconds as it ends. before_opening: called when the files are here and none has been opened:
     the moment for a process of its own to give up the network and to limit itself.
 
@@ -82,6 +84,8 @@ def convert(
         raise ModelRefused(f"name: expected 1 to 96 letters, digits, '.', '_' or '-', found {name!r}")
     if precision not in PRECISIONS:
         raise ModelRefused(f"precision: expected one of {', '.join(PRECISIONS)}, found {precision!r}")
+    if kv_cache not in KV_CACHES:
+        raise ModelRefused(f"kv_cache: expected one of {', '.join(KV_CACHES)}, found {kv_cache!r}")
     out.mkdir(parents=True, exist_ok=True)
     with _scratch(out) as scratch:
         with stages("fetch"):
@@ -102,7 +106,10 @@ def convert(
         way = way_for(source, chosen, precision, out)
         folder = scratch / "entry"
         (folder / "1").mkdir(parents=True)
-        made = (make_large if way is Way.STREAMED else make)(source, chosen, precision, folder, scratch, stages)
+        if way is Way.STREAMED:
+            made = make_large(source, chosen, precision, folder, scratch, stages)
+        else:
+            made = make(source, chosen, precision, kv_cache, folder, scratch, stages)
         with stages("entry"):
             entry = Entry(
                 name=name or _name_of(source),

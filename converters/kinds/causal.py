@@ -12,16 +12,18 @@ from typing import Any
 
 from converters.errors import ModelRefused
 from converters.export.graphs import Exported, Graph
+from converters.export.shared_cache import is_shared
 from converters.kinds.facts import generation_ends, graph_facts, length_of, output_of, refuse_inputs_beyond, tokenizer_facts
 from converters.parity.causal import check_causal
 from converters.parity.causal_probes import causal_probes
+from converters.parity.shared import check_shared
 from converters.probes import Probe
 from converters.source import Source
-from converters.tasks.generation import GENERATION_DEFAULTS
+from converters.tasks.generation import GENERATION_DEFAULTS, KEPT, LENGTHS, TOTAL
 from converters.tasks.task import Task
 from converters.tokenizer import load_tokenizer, write_tokenizer
 
-_FED = {"input_ids", "attention_mask", "position_ids"}
+_FED = {"input_ids", "attention_mask", "position_ids", LENGTHS, TOTAL, KEPT}
 
 
 class Causal:
@@ -46,7 +48,9 @@ class Causal:
         return {**facts, **graph_facts(graph), "precision": "FP32", **_generation(model, graph, facts["vocabulary"])}
 
     def check(self, model: Any, exported: Exported, details: Mapping[str, Any], bound: float) -> tuple[Mapping[str, Any], ...]:
-        return check_causal(model, exported.graphs["model"].path, details, bound)
+        graph = exported.graphs["model"]
+        check = check_shared if is_shared(graph) else check_causal
+        return check(model, graph.path, details, bound)
 
     def probes(self, model: Any, details: Mapping[str, Any], bound: float) -> tuple[Probe, ...]:
         return causal_probes(model, self._loaded, details, bound)

@@ -6,7 +6,7 @@ This module must never widen a bound because a model missed it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,7 @@ def _check_greedy(
     greedy: Worst,
     chances: numpy.random.Generator,
 ) -> None:
-    """Decode greedily with the cache in a left-padded batch; then ask PyTorch, per row and without padding, for its own choice.
-
-    Each token is PyTorch's best after the same prefix, so by induction PyTorch's greedy text is the same. Where two tokens are as
-    good as equal either may be chosen; `regret` is then above 0, and within the bound.
-    """
+    """Decode greedily with the cache in a left-padded batch; then ask PyTorch for its own choices."""
     feeds = batch_of(details, size, chances)
     if not _stands_padding(model, feeds, details):
         feeds = {**feeds, "attention_mask": numpy.ones_like(feeds["attention_mask"])}
@@ -91,14 +87,30 @@ def _check_greedy(
         cache, mask = _next_cache(details, given), numpy.concatenate([mask, numpy.ones_like(best)], axis=1)
     if not tokens:
         return
-    chosen = numpy.concatenate(tokens, axis=1)
-    for row, kept in enumerate(feeds["attention_mask"].astype(bool)):
-        whole = numpy.concatenate([prompt[row][kept], chosen[row]])[None, :]
-        ones = numpy.ones_like(whole)
-        expected = reference(model, {"input_ids": whole, "attention_mask": ones, "position_ids": positions_of(ones)}, details)
-        steps = expected["logits"][0, kept.sum() - 1 : -1]
-        regrets = steps.max(axis=-1) - steps[numpy.arange(len(steps)), chosen[row]]
-        greedy.regret(float(regrets.max()), steps, (size[0], size[1] + chosen.shape[1]))
+    rows = [ids[kept] for ids, kept in zip(prompt, feeds["attention_mask"].astype(bool), strict=True)]
+    compare_choices(model, rows, numpy.concatenate(tokens, axis=1), details, greedy)
+
+
+def compare_choices(model: Any, rows: Sequence[Any], chosen: Any, details: Mapping[str, Any], greedy: Worst) -> None:
+    """Ask PyTorch, per row and without padding, for its own choice after each token.
+
+    rows: prompts. chosen: int64 [rows, steps], by the graph. Each token is PyTorch's best after the same prefix, so by induction
+    PyTorch's greedy text is the same. Where two tokens are as good as equal either may be chosen; `regret` is then above 0, and
+    within the bound.
+    """
+    size = (len(rows), max(map(len, rows)) + chosen.shape[1])
+    for row, made in zip(rows, chosen, strict=True):
+        expected = alone(model, numpy.concatenate([row, made]), details)
+        steps = expected[len(row) - 1 : -1]
+        regrets = steps.max(axis=-1) - steps[numpy.arange(len(steps)), made]
+        greedy.regret(float(regrets.max()), steps, size)
+
+
+def alone(model: Any, tokens: Any, details: Mapping[str, Any]) -> Any:
+    """PyTorch's logits of each of one row's tokens: [tokens, vocabulary]."""
+    ids = numpy.array([tokens], numpy.int64)
+    ones = numpy.ones_like(ids)
+    return reference(model, {"input_ids": ids, "attention_mask": ones, "position_ids": positions_of(ones)}, details)["logits"][0]
 
 
 def _stands_padding(model: Any, feeds: Mapping[str, Any], details: Mapping[str, Any]) -> bool:
@@ -108,10 +120,7 @@ def _stands_padding(model: Any, feeds: Mapping[str, Any], details: Mapping[str, 
     """
     padded = reference(model, feeds, details)["logits"]
     for row, kept in enumerate(feeds["attention_mask"].astype(bool)):
-        ids = feeds["input_ids"][row][kept][None, :]
-        ones = numpy.ones_like(ids)
-        alone = reference(model, {"input_ids": ids, "attention_mask": ones, "position_ids": positions_of(ones)}, details)["logits"]
-        if not numpy.allclose(padded[row][kept], alone[0], rtol=1e-3, atol=1e-4):
+        if not numpy.allclose(padded[row][kept], alone(model, feeds["input_ids"][row][kept], details), rtol=1e-3, atol=1e-4):
             return False
     return True
 

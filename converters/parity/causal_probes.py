@@ -26,7 +26,9 @@ _CLEAR = 10
 """A token is certain when the second best logit is more than so many bounds below the best."""
 _TRIES = 12
 _LONGEST_WORK = 2e12
-"""Parameters times tokens of one decoding: some forty seconds on two cores. A larger model is asked for fewer tokens."""
+"""Parameters times tokens of one decoding: some forty seconds on two cores. A larger model is asked for fewer tokens, but once."""
+_STEP = 30
+"""A step with a cache reads every weight for one token, which takes as long as so many tokens at once."""
 _TRIED_WORK = 3e11
 """The same of all tries after the first: some six seconds."""
 
@@ -54,11 +56,12 @@ def causal_probes(model: Any, loaded: Any, details: Mapping[str, Any], bound: fl
 def _probe(model: Any, loaded: Any, details: Mapping[str, Any], bound: float, words: int, chances: numpy.random.Generator) -> Probe:
     context = int(details["context_length"])
     room = max(1, context - GREEDY_TOKENS) if context > GREEDY_TOKENS + 8 else max(1, context // 2)
-    best = _decoded(model, loaded, fitting(loaded, chances, words, room), details, bound)
+    least = GREEDY_TOKENS if words == _WORDS[0] and details["layers"] else 1
+    best = _decoded(model, loaded, fitting(loaded, chances, words, room), details, bound, least)
     for _ in range(min(_TRIES, int(_TRIED_WORK / _work(model, details, best.length, GREEDY_TOKENS)))):
-        if len(best.tokens) >= min(_affordable(model, details, best.length), context - best.length):
+        if len(best.tokens) >= min(_affordable(model, details, best.length, least), context - best.length):
             break
-        found = _decoded(model, loaded, fitting(loaded, chances, words, room), details, bound)
+        found = _decoded(model, loaded, fitting(loaded, chances, words, room), details, bound, least)
         best = max(best, found, key=lambda one: len(one.tokens))
     wanted = max(1, len(best.tokens))
     inputs = (
@@ -73,10 +76,10 @@ def _probe(model: Any, loaded: Any, details: Mapping[str, Any], bound: float, wo
     return Probe(inputs, tuple(outputs), bound)
 
 
-def _decoded(model: Any, loaded: Any, prompt: str, details: Mapping[str, Any], bound: float) -> _Greedy:
-    """The greedy tokens after a prompt, as long as they are certain."""
+def _decoded(model: Any, loaded: Any, prompt: str, details: Mapping[str, Any], bound: float, least: int) -> _Greedy:
+    """The greedy tokens after a prompt, as long as they are certain. least: as many are tried whatever they cost."""
     ids = [int(token) for token in loaded(prompt, verbose=False)["input_ids"]]
-    most = max(0, min(_affordable(model, details, len(ids)), int(details["context_length"]) - len(ids)))
+    most = max(0, min(_affordable(model, details, len(ids), least), int(details["context_length"]) - len(ids)))
     ends = frozenset(int(end) for end in details["eos_token_ids"])
     proposed = _proposed(model, ids, most, int(details["pad_token_id"])) if details["layers"] and most > 1 else []
     tokens = _certain_among(model, ids, proposed, details, bound, ends)
@@ -140,12 +143,13 @@ def _certain(logits: Any, bound: float) -> int | None:
     return int(logits.argmax()) if is_clear else None
 
 
-def _affordable(model: Any, details: Mapping[str, Any], length: int) -> int:
-    """Steps after a prompt of so many tokens, at least one."""
-    return max((steps for steps in range(2, GREEDY_TOKENS + 1) if _work(model, details, length, steps) <= _LONGEST_WORK), default=1)
+def _affordable(model: Any, details: Mapping[str, Any], length: int, least: int) -> int:
+    """Steps after a prompt of so many tokens."""
+    affordable = (steps for steps in range(2, GREEDY_TOKENS + 1) if _work(model, details, length, steps) <= _LONGEST_WORK)
+    return max(affordable, default=1) if least == 1 else least
 
 
 def _work(model: Any, details: Mapping[str, Any], length: int, steps: int) -> float:
-    """Parameters times tokens read: twice the whole where a cache proposes, the sequence anew at each step where there is none."""
+    """Parameters times tokens read: twice the whole and each step where a cache proposes, else the sequence anew at each step."""
     parameters = max(1, sum(weight.numel() for weight in model.parameters()))
-    return float(parameters) * (2 * (length + steps) if details["layers"] else (length + steps / 2) * steps)
+    return float(parameters) * (2 * (length + steps) + _STEP * steps if details["layers"] else (length + steps / 2) * steps)

@@ -87,7 +87,7 @@ def reduce(
     quality = measure(task, details, folder, full, compared) or worst_of(parity)
     for path in set(compared.values()) - set(graphs.values()):
         path.unlink()
-    sizes = {"bytes": _bytes(graphs), "full_precision_bytes": _bytes(full)}
+    sizes = {"bytes": graph_bytes(graphs), "full_precision_bytes": graph_bytes(full)}
     worst = max(line["worst_relative"] for line in parity if line["output"] != "greedy")
     probe_bound = 0.3 * worst if task.backend == "generate" else BOUNDS[precision]
     return Reduced(stated, parity, quality, {"precision": precision, **facts, **sizes}, probe_bound)
@@ -128,7 +128,7 @@ def _move(graphs: Mapping[str, Graph], aside: Path) -> dict[str, Path]:
     return {role: path.rename(aside / path.name) for role, path in paths.items()}
 
 
-def _bytes(graphs: Mapping[str, Path]) -> int:
+def graph_bytes(graphs: Mapping[str, Path]) -> int:
     """Of the graphs and the files with their weights, each once."""
     beside = {path.with_name(name) for path in graphs.values() for name in refuse_external_data(path, path.parent)}
     return sum(path.stat().st_size for path in {*graphs.values(), *beside})

@@ -24,12 +24,16 @@ In: nothing. Out: `Task` rows. This module must never import anything heavy.
     graph_outputs         list   dtype in the protocol's names ("INT64", "FP32"); an axis is its length, or its name where it
                                  varies. What the graph does not list (`position_ids`) must not be fed
     layers                list   per layer, from the first: {"past_key", "past_value", "present_key", "present_value"}: names of
-                                 graph tensors, each [batch, kv_heads, length, head_size]; length 0 at the first step.
-                                 Empty for a model without such a cache: then every step reads the whole sequence again
+                                 graph tensors, each [batch, kv_heads, length, head_size]; length 0 at the first step of a
+                                 cache that grows. Empty for a model without a cache: then every step reads the whole
+                                 sequence again
     kv_heads, head_size   int    of the first layer's key; 0 where `layers` is empty. A value, or another layer, may have others:
                                  `graph_inputs` has the shape of each
 
   `attention_mask` is [batch, past + new]; `input_ids` and `position_ids` are [batch, new]; `logits` is [batch, new, vocabulary].
+  A graph whose cache is shared takes the three inputs below instead of `attention_mask`: past and present are then the same
+  memory, [batch, kv_heads, buffer_length, head_size], each row holds tokens from its first place on, and `logits` is [batch, kept,
+  vocabulary].
 
 `text2text-generation`, `speech-to-text`, `image-to-text` (kind seq2seq): see `converters/kinds/seq2seq.py`'s docstring.
 
@@ -44,6 +48,10 @@ from types import MappingProxyType
 
 from converters.tasks.task import Task
 from converters.tensors import Tensor
+
+LENGTHS, TOTAL, KEPT = "seqlens_k", "total_sequence_length", "logits_to_keep"
+"""Inputs of a graph whose cache is shared. LENGTHS: INT32 [batch], tokens that each row holds after the step, less one. TOTAL:
+INT32 [1], those of the longest row. KEPT: INT64 [1], logits of so many last tokens are given."""
 
 GENERATION_DEFAULTS: Mapping[str, int | float] = MappingProxyType({"max_tokens": 16, "temperature": 1.0, "top_p": 1.0, "top_k": 0})
 """OpenAI's defaults for completions, so that the stock client gets what its documentation says."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converters.errors import ConversionFailed
+from converters.tasks.generation import LENGTHS
 
 USUAL_TOKENS = 128
 """What a profile is tuned for where calls may be of any length: a prompt of a paragraph."""
@@ -75,6 +76,11 @@ def profiles_of(details: Mapping[str, Any], most_batch: int, lengths: Mapping[st
     """
     if "encoder" in details:
         raise ConversionFailed("plan: expected an entry of one graph, found an encoder and a decoder")
+    if any(tensor["name"] == LENGTHS for tensor in details["graph_inputs"]):
+        raise ConversionFailed(
+            "plan: expected a cache that grows, found one buffer, which ONNX Runtime's own attention writes and TensorRT cannot;"
+            " convert the model with --kv-cache grown"
+        )
     batch = Span(1, max(1, most_batch // 2), most_batch)
     known = {"batch_size": batch, "batch": batch, **(lengths or {})}
     context = details.get("context_length")

@@ -69,6 +69,10 @@ def greedy(converted: Converted, text: str, count: int) -> list[int]:
             "input_ids": numpy.array(ids, numpy.int64),
             "attention_mask": numpy.ones((1, total), numpy.int64),
             "position_ids": numpy.arange(seen, total, dtype=numpy.int64)[None],
+            # Of a graph whose cache may be shared; here each step gives another.
+            "seqlens_k": numpy.array([total - 1], numpy.int32),
+            "total_sequence_length": numpy.array([total], numpy.int32),
+            "logits_to_keep": numpy.array([1], numpy.int64),
         }
         given = dict(zip(outputs, session.run(None, {**{n: v for n, v in feeds.items() if n in names}, **cache}), strict=True))
         tokens.append(int(given["logits"][0, -1].argmax()))

@@ -83,7 +83,7 @@ def test_it_becomes_an_entry_with_the_same_contract(family: str, precision: str,
     _uses_only_its_data(made)
     with pytest.MonkeyPatch.context() as whole:
         whole.setattr("converters.pipeline.way_for", lambda *_given: Way.ORDINARY)
-        other = convert(str(folder), tmp_path / "whole", precision=precision).entry
+        other = convert(str(folder), tmp_path / "whole", precision=precision, kv_cache="grown").entry
     for key in ("layers", "kv_heads", "head_size", "vocabulary", "context_length", "eos_token_ids", "precision"):
         assert entry.details[key] == other.details[key], key
     assert [one["name"] for one in entry.details["graph_inputs"]] == [one["name"] for one in other.details["graph_inputs"]]

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from converters.errors import ParityFailed
 from converters.parity.causal import check_causal
 from converters.parity.compare import BOUNDS, round_up
+from converters.parity.shared import check_shared
 from converters.parity.text import check_text
 from converters.parity.texts import sizes_for
-from converters.pipeline import Converted
+from converters.pipeline import Converted, convert
 from converters.pooling import Pooling, pool
 from converters.tasks import TASKS
+from converters.tasks.generation import LENGTHS
 from tests.converters.tiny_models import tiny_model
 
 pytestmark = pytest.mark.slow
@@ -29,8 +31,16 @@ def check(converted: Converted, model: Any, **changed: Any) -> Any:
     details = {**converted.entry.details, **changed}
     path, task = converted.folder / "1" / "model.onnx", TASKS[converted.entry.task]
     if task.kind == "causal":
-        return check_causal(model.eval(), path, details, BOUNDS["fp32"])
+        is_shared = any(tensor["name"] == LENGTHS for tensor in details["graph_inputs"])
+        return (check_shared if is_shared else check_causal)(model.eval(), path, details, BOUNDS["fp32"])
     return check_text(model.eval(), path, task, details, BOUNDS["fp32"])
+
+
+@pytest.fixture(scope="module", params=["shared", "grown"])
+def decoder(request: pytest.FixtureRequest, tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    made = convert(str(tiny_gpt2), tmp_path_factory.mktemp("decoder"), kv_cache=request.param)
+    assert made.entry.export.get("kv_cache", "grown").startswith(request.param)
+    return made
 
 
 def quantise(weight: Any) -> None:
@@ -53,12 +63,12 @@ def test_sizes_are_not_the_traced_ones_and_reach_the_whole_context(gpt2_entry: C
     assert all(length <= 64 for _, length in sizes)
 
 
-def test_weights_in_8_bits_fail_and_the_failure_names_output_difference_and_bound(gpt2_entry: Converted, tiny_gpt2: Path) -> None:
+def test_weights_in_8_bits_fail_and_the_failure_names_output_difference_and_bound(decoder: Converted, tiny_gpt2: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_gpt2)
     for layer in model.transformer.h:
         quantise(layer.mlp.c_fc.weight)
     with pytest.raises(ParityFailed, match=r"by \d\.\de-\d\d .* output 'logits', batch 1, sequence 1; bound is 1\.0e-04"):
-        check(gpt2_entry, model)
+        check(decoder, model)
 
 
 def test_one_changed_weight_fails(bert_entry: Converted, tiny_bert: Path) -> None:
@@ -75,13 +85,13 @@ def test_a_model_that_gives_nan_fails(bert_entry: Converted, tiny_bert: Path) ->
         check(bert_entry, model)
 
 
-def test_keys_and_values_that_are_mixed_up_fail(gpt2_entry: Converted, tiny_gpt2: Path) -> None:
+def test_keys_and_values_that_are_mixed_up_fail(decoder: Converted, tiny_gpt2: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_gpt2)
     layers = [
-        {**layer, "past_key": layer["past_value"], "past_value": layer["past_key"]} for layer in gpt2_entry.entry.details["layers"]
+        {**layer, "past_key": layer["past_value"], "past_value": layer["past_key"]} for layer in decoder.entry.details["layers"]
     ]
     with pytest.raises(ParityFailed, match="sequence 7"):
-        check(gpt2_entry, model, layers=layers)
+        check(decoder, model, layers=layers)
 
 
 def test_layers_in_another_order_fail(gpt2_entry: Converted, tiny_gpt2: Path) -> None:

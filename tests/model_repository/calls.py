@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from generate.call import Call
+from generate.generation import Generation, Piece
+from generate.model_rows import rows_of
+from opening.entry import OpenEntry
+
+CACHE_BYTES = 1 << 28
 
 
 def call_of(prompt: Sequence[int]) -> Call:
@@ -21,3 +26,18 @@ def call_of(prompt: Sequence[int]) -> Call:
         stops=(),
         is_streamed=False,
     )
+
+
+def pieces_of(entry: OpenEntry, call: Call) -> list[Piece]:
+    """All that the call gets, alone in its model."""
+    rows = rows_of(entry, CACHE_BYTES)
+    generation = Generation(call, entry.tokenizer.decode, frozenset(entry.detail("eos_token_ids")), seed=0)
+    place = rows.enter(call)
+    while (logits := rows.begin(place)) is None:
+        pass
+    pieces = [generation.take(logits)]
+    while not generation.is_finished:
+        (logits,) = rows.step([place], [generation.token])
+        pieces.append(generation.take(logits))
+    rows.leave(place)
+    return [piece for piece in pieces if piece is not None]

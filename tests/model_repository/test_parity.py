@@ -10,8 +10,7 @@ import pytest
 
 from converters.coverage.vocabulary import WORDS
 from generate.call import read_call
-from generate.decode import Decoder
-from generate.generation import Piece, generate
+from generate.generation import Piece
 from opening.entry import OpenEntry, open_entry
 from predict.tasks import task_of
 from tests.fixtures_triton import (
@@ -23,6 +22,7 @@ from tests.fixtures_triton import (
     tiny_gpt2,
     tiny_model,
 )
+from tests.model_repository.calls import pieces_of
 
 __all__ = ["tiny_answerer", "tiny_classifier", "tiny_embedder", "tiny_gpt2"]
 
@@ -41,8 +41,7 @@ def run(entry: OpenEntry, prompt: str, max_tokens: int, **settings: Any) -> list
     kinds = {"temperature": np.float32, "top_p": np.float32, "seed": np.int64}
     tensors = {name: np.array([value], kinds.get(name, np.int32)) for name, value in {"temperature": 0, **settings}.items()}
     call = read_call({"text_input": np.array([prompt.encode()], object), "max_tokens": np.array([max_tokens]), **tensors}, entry)
-    ends = frozenset(entry.detail("eos_token_ids"))
-    return [piece for piece in generate(call, Decoder(entry), entry.tokenizer.decode, ends, seed=0) if piece]
+    return pieces_of(entry, call)
 
 
 def check_greedy(model: Path, entry: OpenEntry, prompts: list[str], wanted: int) -> None:

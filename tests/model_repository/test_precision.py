@@ -29,7 +29,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def entries(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("entries")
-    return {precision: convert_model(model, out, "--precision", precision) for precision in ("fp16", "bf16", "int8", "int4")}
+    grown = ("--kv-cache", "grown")
+    return {
+        precision: convert_model(model, out, "--precision", precision, *grown) for precision in ("fp16", "bf16", "int8", "int4")
+    }
 
 
 @pytest.mark.parametrize(("dtype", "told"), [("FP32", "tensor(float)"), ("FP16", "tensor(float16)"), ("BF16", "tensor(bfloat16)")])

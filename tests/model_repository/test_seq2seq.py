@@ -16,13 +16,12 @@ from converters.parity.images import picture, png
 from converters.parity.sounds import heard, melody, wav
 from converters.probes import read_probes
 from generate.call import read_call
-from generate.generation import generate
-from generate.seq2seq import EncoderDecoder
 from generate.source import source_of
 from opening.entry import OpenEntry, open_entry
 from opening.refusal import Refused
 from tests.converters.seq2seq_models import tiny_seq2seq
 from tests.fixtures_triton import Converted, TritonServer, convert_model, triton_server
+from tests.model_repository.calls import pieces_of
 from tests.model_repository.replaying import array_of
 
 __all__ = ["triton_server"]
@@ -83,8 +82,7 @@ def run(entry: OpenEntry, tensors: dict[str, Any], count: int) -> tuple[str, lis
     given = {name: np.array([value], object) for name, value in tensors.items()}
     settings = {"max_tokens": np.array([count], np.int32), "temperature": np.array([0], np.float32)}
     call = read_call({**given, **settings}, entry, source_of(entry))
-    ends = frozenset(entry.detail("eos_token_ids"))
-    pieces = [piece for piece in generate(call, EncoderDecoder(entry), entry.tokenizer.decode, ends, seed=0) if piece]
+    pieces = pieces_of(entry, call)
     tokens = [token for piece in pieces for token in piece.token_ids]
     return "".join(piece.text for piece in pieces), tokens, pieces[-1].finish_reason
 

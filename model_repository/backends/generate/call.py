@@ -45,7 +45,7 @@ def read_call(tensors: Mapping[str, np.ndarray], entry: OpenEntry, source: Sourc
     source = source or Prompt(entry)
     defaults, context = entry.detail("defaults"), source.context
     given = source.read(tensors)
-    max_tokens = int(one_of(tensors, "max_tokens", defaults["max_tokens"]))
+    max_tokens = int(one_of(tensors, "max_tokens", min(int(defaults["max_tokens"]), context)))
     if not 1 <= max_tokens <= context:
         raise Refused("max_tokens", f"a number from 1 to {context}, the context of this model", max_tokens)
     temperature = float(one_of(tensors, "temperature", defaults["temperature"]))

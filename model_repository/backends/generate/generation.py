@@ -1,32 +1,19 @@
-"""One generation: from a call to its pieces of text.
+"""One generation: from scores to tokens, and from tokens to pieces of text.
 
-In: a checked `Call`, a `Model`, a tokenizer. Out: pieces, one model step at a time, so that whoever holds the iterator decides
-when the next token is computed, and whether. This module must never look at a clock or at other calls.
+In: a checked `Call`, a tokenizer's decode, the scores of each next token. Out: pieces. This module must never run a model, look at
+a clock or at other calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from generate.call import Call
 from generate.detokenise import StopFinder, TextStream
 from generate.sampling import Sampler
-
-
-class Reading(Protocol):
-    """One call's tokens so far, as the model keeps them."""
-
-    def read(self, tokens: Sequence[int]) -> np.ndarray:
-        """Read at least one more token; return the logits of what comes after the last: float32 [vocabulary]."""
-
-
-class Model(Protocol):
-    def begin(self, call: Call) -> tuple[Reading, np.ndarray]:
-        """Read all that the call gives; return the reading, and the logits of its first token."""
 
 
 @dataclass(frozen=True)
@@ -43,35 +30,39 @@ class Piece:
     finish_reason: str
 
 
-def generate(
-    call: Call, model: Model, decode: Callable[[list[int]], str], end_tokens: frozenset[int], seed: int
-) -> Iterator[Piece | None]:
-    """Compute one token each time the iterator is asked; None when it gave no text yet. The last piece has a finish_reason.
+class Generation:
+    """token: the last that was chosen, which the model reads next. is_finished: nothing is to be read any more."""
 
-    decode: token ids -> text. seed: used when the call names none.
-    """
-    sampler = Sampler(
-        temperature=call.temperature, top_p=call.top_p, top_k=call.top_k, seed=seed if call.seed is None else call.seed
-    )
-    text_stream, stop_finder = TextStream(decode, call.prompt), StopFinder(call.stops)
-    reading, logits = model.begin(call)
-    untold: list[int] = []
-    for count in range(1, call.max_tokens + 1):
-        token = sampler.pick(logits)
-        untold.append(token)
-        is_end, is_last = token in end_tokens, count == call.max_tokens
-        new_text = "" if is_end else text_stream.add(token)
+    def __init__(self, call: Call, decode: Callable[[list[int]], str], end_tokens: frozenset[int], seed: int) -> None:
+        """decode: token ids -> text. seed: used when the call names none."""
+        self.call = call
+        self.token, self.is_finished = -1, False
+        self._end_tokens = end_tokens
+        self._sampler = Sampler(
+            temperature=call.temperature, top_p=call.top_p, top_k=call.top_k, seed=seed if call.seed is None else call.seed
+        )
+        self._text_stream, self._stop_finder = TextStream(decode, call.prompt), StopFinder(call.stops)
+        self._count = 0
+        self._untold: list[int] = []
+
+    def take(self, logits: np.ndarray) -> Piece | None:
+        """Choose the next token; None when it gave no text yet. The last piece has a finish_reason.
+
+        logits: float32 [vocabulary], of what comes after the token before.
+        """
+        self.token = self._sampler.pick(logits)
+        self._count += 1
+        self._untold.append(self.token)
+        is_end, is_last = self.token in self._end_tokens, self._count == self.call.max_tokens
+        new_text = "" if is_end else self._text_stream.add(self.token)
         if is_end or is_last:
-            new_text += text_stream.end()
-        text, is_stopped = stop_finder.add(new_text)
+            new_text += self._text_stream.end()
+        text, is_stopped = self._stop_finder.add(new_text)
         if (is_end or is_last) and not is_stopped:
-            text += stop_finder.end()
+            text += self._stop_finder.end()
         finish_reason = "stop" if is_end or is_stopped else "length" if is_last else ""
-        if text or finish_reason:
-            yield Piece(text, tuple(untold), count, finish_reason)
-            untold = []
-        else:
-            yield None
-        if finish_reason:
-            return
-        logits = reading.read((token,))
+        self.is_finished = bool(finish_reason)
+        if not (text or finish_reason):
+            return None
+        told, self._untold = tuple(self._untold), []
+        return Piece(text, told, self._count, finish_reason)

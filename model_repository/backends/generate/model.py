@@ -1,4 +1,4 @@
-"""Triton's door to `generate`. A decoupled backend: `execute` takes the calls and returns at once, answers follow from `turns`.
+"""Triton's door to `generate`. A decoupled backend: `execute` takes the calls and returns at once, answers follow from the engine.
 
 In: Triton's requests. Out: its responses: exactly one for a call that is not streamed, else one for each piece of text.
 This module must never compute a token itself.
@@ -17,15 +17,17 @@ import triton_python_backend_utils as pb_utils
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the stub ignores PYTHONPATH
 
 from generate.call import Call, read_call
-from generate.decode import Decoder
-from generate.generation import Model, Piece, generate
-from generate.seq2seq import EncoderDecoder
+from generate.engine import Engine
+from generate.generation import Generation, Piece
+from generate.listener import Cancelled, TooBusy
+from generate.model_rows import rows_of
 from generate.source import source_of
-from generate.turns import Cancelled, TooBusy, Turns
+from opening.memory import ceiling
 from opening.tritonside import end_with_the_server, error_response, open_from, tensors_of
 
-MOST_ACTIVE = 8
 MOST_WAITING = 256
+_CACHE_SHARE = 0.25
+"""Of the memory that this process may have, for keys and values; the rest is for weights and for what a step needs."""
 
 
 class TritonPythonModel:
@@ -35,22 +37,22 @@ class TritonPythonModel:
         end_with_the_server()
         self._entry = open_from(args)
         self._source = source_of(self._entry)
-        self._model: Model = Decoder(self._entry) if self._entry.encoder is None else EncoderDecoder(self._entry)
         self._end_tokens = frozenset(int(token) for token in self._entry.detail("eos_token_ids"))
-        self._turns = Turns(most_active=MOST_ACTIVE, most_waiting=MOST_WAITING)
+        rows = rows_of(self._entry, most_bytes=int(_CACHE_SHARE * ceiling()))
+        self._engine = Engine(rows, most_waiting=MOST_WAITING)
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
         for request in requests:
             sender = request.get_response_sender()
             try:
                 call = read_call(tensors_of(request), self._entry, self._source)
-                pieces = generate(call, self._model, self._entry.tokenizer.decode, self._end_tokens, secrets.randbits(63))
-                self._turns.add(pieces, _Answer(call, sender))
-            except BaseException as error:  # a call that cannot start must not take the others with it; see turns.py
+                generation = Generation(call, self._entry.tokenizer.decode, self._end_tokens, secrets.randbits(63))
+                self._engine.add(generation, _Answer(call, sender))
+            except BaseException as error:  # a call that cannot start must not take the others with it; see engine.py
                 _send_error(sender, error)
 
     def finalize(self) -> None:
-        self._turns.close()
+        self._engine.close()
 
 
 class _Answer:

@@ -17,19 +17,28 @@ def candidates(logits: np.ndarray, temperature: float, top_p: float, top_k: int)
     of the likeliest whose probabilities reach `top_p`, never empty. Of equally likely tokens the lower id counts as likelier.
     """
     scaled = np.asarray(logits, np.float64) / temperature
-    if top_k or top_p < 1.0:
-        tokens = np.argsort(-scaled, kind="stable")
-        if top_k:
-            tokens = tokens[:top_k]
-    else:
-        tokens = np.arange(len(scaled))
-    probabilities = np.exp(scaled[tokens] - scaled[tokens].max())
+    best = scaled.max()
+    tokens = _largest(scaled, top_k) if top_k else np.arange(len(scaled))
+    probabilities = np.exp(scaled[tokens] - best)
     probabilities /= probabilities.sum()
     if top_p < 1.0:
-        kept = int(np.searchsorted(np.cumsum(probabilities), top_p)) + 1
-        tokens, probabilities = tokens[:kept], probabilities[:kept]
-        probabilities = probabilities / probabilities.sum()
+        # Numbers alone are sorted first: of 50,000 tokens, sorting ids by them takes longer than a small model's step.
+        kept = int(np.searchsorted(np.cumsum(-np.sort(-probabilities)), top_p)) + 1
+        chosen = _largest(probabilities, kept)
+        tokens, probabilities = tokens[chosen], probabilities[chosen] / probabilities[chosen].sum()
     return tokens, probabilities
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Places of the `count` largest, the largest first; of equal ones the lower place is first."""
+    if count < len(values):
+        edge = np.partition(values, len(values) - count)[len(values) - count]
+        above = np.flatnonzero(values > edge)
+        places = np.concatenate([above, np.flatnonzero(values == edge)[: count - len(above)]])
+    else:
+        places = np.arange(len(values))
+    ordered: np.ndarray = places[np.argsort(-values[places], kind="stable")]
+    return ordered
 
 
 class Sampler:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from converters.errors import ConversionFailed
 from converters.tensorrt.profiles import Profile, Span, onnxruntime_shapes, profiles_of
-from tests.converters.tensorrt.graphs import CACHED, IMAGE, TEXT
+from tests.converters.tensorrt.graphs import CACHED, IMAGE, TEXT, tensor
 
 
 def test_a_text_model_has_one_profile_up_to_its_context() -> None:
@@ -54,6 +54,12 @@ def test_a_publisher_can_say_an_axis() -> None:
 def test_two_graphs_are_not_made_one_plan() -> None:
     with pytest.raises(ConversionFailed, match="one graph"):
         profiles_of({**TEXT, "encoder": "1/encoder.onnx"}, 8)
+
+
+def test_a_shared_cache_is_refused_with_the_way_out() -> None:
+    shared = {**CACHED, "graph_inputs": [*CACHED["graph_inputs"], tensor("seqlens_k", "batch_size", dtype="INT32")]}
+    with pytest.raises(ConversionFailed, match="--kv-cache grown"):
+        profiles_of(shared, 4)
 
 
 @pytest.mark.parametrize("lengths", [(2, 1, 3), (1, 3, 2), (-1, 0, 1)])

@@ -1,0 +1,169 @@
+"""Compute many generations at once: each joins between two tokens of the others, and leaves when it ends.
+
+In: generations and where their pieces go. Out: calls of `deliver`, `fail` and `is_cancelled`, all from one thread of ours.
+This module must never know of Triton, or of how a model keeps its keys and values.
+
+In each round one call that has come reads a part of its prompt, and every call that is under way gets one token. So a long prompt
+never stalls the others, nor a long answer the next one's beginning.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from generate.generation import Generation
+from generate.listener import Cancelled, Listener, TooBusy
+from generate.rows import Rows
+
+_CLOSE_TIMEOUT_S = 5.0
+
+
+@dataclass
+class _Running:
+    generation: Generation
+    listener: Listener
+    place: int = -1
+
+
+class Engine:
+    """One thread. Who waits is let in first come first, in turns between sessions."""
+
+    def __init__(self, rows: Rows, *, most_waiting: int) -> None:
+        self._rows, self._most_waiting = rows, most_waiting
+        self._waiting: dict[str, deque[_Running]] = {}
+        self._joining: deque[_Running] = deque()
+        self._active: list[_Running] = []
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def add(self, generation: Generation, listener: Listener, session: str = "") -> None:
+        """session: whoever has several calls waiting lets others' in between. Raises TooBusy when the queue is full or closed."""
+        with self._changed:
+            waiting = sum(map(len, self._waiting.values()))
+            if self._is_closed or waiting >= self._most_waiting:
+                raise TooBusy(f"{waiting} calls are waiting for this model")
+            self._waiting.setdefault(session, deque()).append(_Running(generation, listener))
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Fail what is not finished, and end the thread. Again: does nothing.
+
+        Waits for the token that is being computed, but not for ever: a listener may hang when the server was killed.
+        """
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+        self._thread.join(_CLOSE_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._joining and not self._active and not self._is_closed:
+                    self._changed.wait()
+                if self._is_closed:
+                    unfinished = [*self._active, *self._joining, *(one for queue in self._waiting.values() for one in queue)]
+                    break
+                entering = self._next_entering()
+            if entering is not None:
+                self._enter(entering)
+            if self._joining:
+                self._begin(self._joining.popleft())
+            for start in range(0, len(self._active), self._rows.most_together):
+                self._step(self._active[start : start + self._rows.most_together])
+            self._active = [one for one in self._active if one.place >= 0]
+        for one in unfinished:
+            _fail(one, TooBusy("the model is being unloaded"))
+
+    def _next_entering(self) -> _Running | None:
+        """The next to be let in, if there is a place: of the session whose turn it is."""
+        for session, queue in self._waiting.items():
+            if not self._rows.has_place(queue[0].generation.call):
+                return None
+            one = queue.popleft()
+            del self._waiting[session]
+            if queue:
+                self._waiting[session] = queue  # behind the others
+            return one
+        return None
+
+    def _enter(self, one: _Running) -> None:
+        try:
+            one.place = self._rows.enter(one.generation.call)
+        except BaseException as error:  # as in `_advance`; no memory for its keys and values, for one
+            _fail(one, error)
+            return
+        self._joining.append(one)
+
+    def _begin(self, one: _Running) -> None:
+        """Read a part of the prompt; at its end choose the first token."""
+        if self._has_gone(one):
+            return
+        try:
+            logits = self._rows.begin(one.place)
+        except BaseException as error:  # as in `_advance`
+            self._end(one, error)
+            return
+        if logits is None:
+            self._joining.append(one)
+        elif self._advance(one, logits):
+            self._active.append(one)
+
+    def _step(self, together: Sequence[_Running]) -> None:
+        left = [one for one in together if not self._has_gone(one)]
+        if not left:
+            return
+        try:
+            logits = self._rows.step([one.place for one in left], [one.generation.token for one in left])
+        except BaseException as error:  # as in `_advance`
+            for one in left:
+                self._end(one, error)
+            return
+        for one, scores in zip(left, logits, strict=True):
+            self._advance(one, scores)
+
+    def _advance(self, one: _Running, logits: np.ndarray) -> bool:
+        """Choose a token and tell it; whether more are to come."""
+        try:
+            piece = one.generation.take(logits)
+            if piece is not None:
+                one.listener.deliver(piece)
+        # Whatever it is, it ends this generation and no other. A panic in the tokenizer's Rust is no Exception, and would end the
+        # thread: all later calls would wait for ever.
+        except BaseException as error:
+            self._end(one, error)
+            return False
+        if one.generation.is_finished:
+            self._leave(one)
+        return not one.generation.is_finished
+
+    def _has_gone(self, one: _Running) -> bool:
+        try:
+            is_cancelled = one.listener.is_cancelled()
+        except BaseException as error:  # as in `_advance`
+            self._end(one, error)
+            return True
+        if is_cancelled:
+            self._end(one, Cancelled())
+        return is_cancelled
+
+    def _end(self, one: _Running, error: BaseException) -> None:
+        self._leave(one)
+        _fail(one, error)
+
+    def _leave(self, one: _Running) -> None:
+        self._rows.leave(one.place)
+        one.place = -1
+
+
+def _fail(one: _Running, error: BaseException) -> None:
+    """A listener that raises cannot be told anything more."""
+    with suppress(BaseException):
+        one.listener.fail(error)

@@ -1,0 +1,278 @@
+"""Generations run together, and none can hurt another."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models
+
+from generate.engine import Engine
+from generate.generation import Generation, Piece
+from generate.listener import Cancelled, TooBusy
+from tests.model_repository.calls import call_of
+
+SCORES = np.zeros(4, np.float32)
+
+
+class Listener:
+    """Writes down what it hears."""
+
+    def __init__(self, log: list[tuple[str, str]], name: str, is_cancelled: Callable[[], bool] = lambda: False) -> None:
+        self.log, self.name, self.is_cancelled = log, name, is_cancelled
+        self.error: BaseException | None = None
+        self.is_over = threading.Event()
+
+    def deliver(self, piece: Piece) -> None:
+        self.log.append((self.name, piece.text))
+        if piece.finish_reason:
+            self.is_over.set()
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self.is_over.set()
+
+
+class Counting:
+    """A generation that needs no model: its text is the number of its token."""
+
+    def __init__(self, length: int, prompt: int = 1, decode: Callable[[int], str] = str) -> None:
+        self.call = call_of([0] * prompt)
+        self.length, self.count, self.token, self.is_finished, self.decode = length, 0, 0, False, decode
+
+    def take(self, logits: np.ndarray) -> Piece | None:
+        self.count += 1
+        self.is_finished = self.count == self.length
+        return Piece(self.decode(self.count), (self.count,), self.count, "length" if self.is_finished else "")
+
+
+def counting(length: int, prompt: int = 1, decode: Callable[[int], str] = str) -> Generation:
+    return cast(Generation, Counting(length, prompt, decode))
+
+
+class Places:
+    """Rows that write down what they were asked. A prompt is read in parts of 32 tokens."""
+
+    def __init__(self, most: int = 2, together: int = 2) -> None:
+        self.most, self.most_together = most, together
+        self.left: dict[int, int] = {}
+        self.asked: list[tuple[str, Any]] = []
+        self.before: Callable[[str], None] = lambda what: None
+        self._number = 0
+
+    def has_place(self, call: Any) -> bool:
+        return len(self.left) < self.most
+
+    def enter(self, call: Any) -> int:
+        self.before("enter")
+        self._number += 1
+        self.left[self._number] = len(call.prompt)
+        return self._number
+
+    def begin(self, place: int) -> np.ndarray | None:
+        self.before("begin")
+        self.asked.append(("begin", place))
+        self.left[place] -= 32
+        return None if self.left[place] > 0 else SCORES
+
+    def step(self, places: Sequence[int], tokens: Sequence[int]) -> Sequence[np.ndarray]:
+        self.before("step")
+        assert len(places) <= self.most_together and set(places) <= self.left.keys()
+        self.asked.append(("step", tuple(places)))
+        return [SCORES for _ in places]
+
+    def leave(self, place: int) -> None:
+        del self.left[place]
+
+
+@pytest.fixture
+def places() -> Places:
+    return Places()
+
+
+@pytest.fixture
+def engine(places: Places) -> Iterator[Engine]:
+    made = Engine(places, most_waiting=3)
+    yield made
+    made.close()
+
+
+class Gate:
+    """Holds the rows at their first task until it is opened."""
+
+    def __init__(self, places: Places) -> None:
+        self.opened, self.reached = threading.Event(), threading.Event()
+        places.before = self.hold
+
+    def hold(self, what: str) -> None:
+        self.reached.set()
+        assert self.opened.wait(10)
+
+
+def test_a_short_generation_does_not_wait_for_a_long_one(engine: Engine, places: Places) -> None:
+    log: list[tuple[str, str]] = []
+    gate, long, short = Gate(places), Listener(log, "long"), Listener(log, "short")
+    engine.add(counting(500), long)
+    assert gate.reached.wait(10)
+    engine.add(counting(3), short)
+    gate.opened.set()
+    assert short.is_over.wait(10) and long.is_over.wait(10)
+    assert log.index(("short", "3")) < 10
+    assert [text for name, text in log if name == "long"] == [str(count) for count in range(1, 501)]
+    assert places.left == {}
+
+
+def test_calls_share_a_step_and_one_that_comes_joins_between_two(engine: Engine, places: Places) -> None:
+    log: list[tuple[str, str]] = []
+    gate, first, second = Gate(places), Listener(log, "first"), Listener(log, "second")
+    engine.add(counting(9), first)
+    assert gate.reached.wait(10)
+    engine.add(counting(4), second)
+    gate.opened.set()
+    assert first.is_over.wait(10) and second.is_over.wait(10)
+    steps = [asked for what, asked in places.asked if what == "step"]
+    assert steps.count((1, 2)) == 3 and steps[-1] == (1,) and len(steps) == 8
+
+
+def test_a_long_prompt_is_read_in_parts_while_others_get_their_tokens(engine: Engine, places: Places) -> None:
+    log: list[tuple[str, str]] = []
+    gate, answering, reading = Gate(places), Listener(log, "answering"), Listener(log, "reading")
+    engine.add(counting(40), answering)
+    assert gate.reached.wait(10)
+    engine.add(counting(1, prompt=320), reading)
+    gate.opened.set()
+    assert reading.is_over.wait(10) and answering.is_over.wait(10)
+    parts = [number for number, asked in enumerate(places.asked) if asked == ("begin", 2)]
+    assert len(parts) == 10
+    between = [places.asked[one + 1 : other] for one, other in itertools.pairwise(parts)]
+    assert between == [[("step", (1,))]] * 9
+
+
+def test_sessions_enter_in_turns(engine: Engine, places: Places) -> None:
+    log: list[tuple[str, str]] = []
+    gate = Gate(places)
+    places.most = 1
+    first = Listener(log, "first")
+    engine.add(counting(1), first, "greedy")
+    assert gate.reached.wait(10)
+    rest = {name: Listener(log, name) for name in ("greedy 1", "greedy 2", "modest")}
+    for name, listener in rest.items():
+        engine.add(counting(1), listener, name.split()[0])
+    gate.opened.set()
+    assert all(listener.is_over.wait(10) for listener in rest.values())
+    assert [name for name, _ in log] == ["first", "greedy 1", "modest", "greedy 2"]
+
+
+def test_a_failing_generation_hurts_no_other(engine: Engine, places: Places) -> None:
+    def failing(count: int) -> str:
+        if count == 2:
+            raise RuntimeError("broken")
+        return str(count)
+
+    log: list[tuple[str, str]] = []
+    first, second = Listener(log, "failing"), Listener(log, "good")
+    engine.add(counting(5, decode=failing), first)
+    engine.add(counting(5), second)
+    assert first.is_over.wait(10) and second.is_over.wait(10)
+    assert isinstance(first.error, RuntimeError)
+    assert second.error is None
+    assert len(log) == 6
+    assert places.left == {}
+
+
+@pytest.mark.parametrize("what", ["enter", "begin", "step"])
+def test_a_model_that_fails_once_serves_the_next_call(engine: Engine, places: Places, what: str) -> None:
+    def fail(asked: str) -> None:
+        if asked == what:
+            raise MemoryError("no room")
+
+    places.before = fail
+    first, second = Listener([], "first"), Listener([], "second")
+    engine.add(counting(3), first)
+    assert first.is_over.wait(10)
+    assert isinstance(first.error, MemoryError)
+    places.before = lambda asked: None
+    engine.add(counting(3), second)
+    assert second.is_over.wait(10)
+    assert second.error is None
+    assert places.left == {}
+
+
+def test_a_panic_of_a_library_in_rust_hurts_no_other(engine: Engine) -> None:
+    """A real one: this decoder cuts a token of one letter from both sides (tokenizers 0.22). It is no Exception."""
+    tokenizer = Tokenizer(models.WordLevel({"x": 0}, unk_token="x"))
+    tokenizer.decoder = decoders.Strip("x", 1, 1)
+    log: list[tuple[str, str]] = []
+    failing, good = Listener(log, "failing"), Listener(log, "good")
+    engine.add(counting(2, decode=lambda count: str(tokenizer.decode([0]))), failing)
+    engine.add(counting(3), good)
+    assert failing.is_over.wait(10) and good.is_over.wait(10)
+    assert type(failing.error).__name__ == "PanicException"
+    assert [text for name, text in log if name == "good"] == ["1", "2", "3"]
+
+
+def test_a_cancelled_generation_computes_no_further_token(engine: Engine, places: Places) -> None:
+    generation = Counting(1000)
+    listener = Listener([], "gone", is_cancelled=lambda: generation.count >= 3)
+    engine.add(cast(Generation, generation), listener)
+    assert listener.is_over.wait(10)
+    assert isinstance(listener.error, Cancelled)
+    assert generation.count == 3
+    assert places.left == {}
+
+
+def test_a_full_queue_refuses_at_once_and_serves_the_rest(engine: Engine, places: Places) -> None:
+    log: list[tuple[str, str]] = []
+    gate, first = Gate(places), Listener(log, "first")
+    engine.add(counting(1), first)
+    assert gate.reached.wait(10)
+    waiting = [Listener(log, f"waiting {number}") for number in range(3)]
+    for listener in waiting:
+        engine.add(counting(1), listener)
+    with pytest.raises(TooBusy):
+        engine.add(counting(1), Listener(log, "late"))
+    gate.opened.set()
+    assert all(listener.is_over.wait(10) for listener in (first, *waiting))
+
+
+def test_closing_fails_what_is_not_finished_and_takes_no_more() -> None:
+    places = Places(most=1)
+    places.before = lambda what: time.sleep(0.001)
+    engine = Engine(places, most_waiting=2)
+    active, waiting = Listener([], "active"), Listener([], "waiting")
+    engine.add(counting(1 << 30), active)
+    engine.add(counting(1), waiting)
+    engine.close()
+    engine.close()
+    assert isinstance(active.error, TooBusy)
+    assert isinstance(waiting.error, TooBusy)
+    with pytest.raises(TooBusy):
+        engine.add(counting(1), Listener([], "late"))
+
+
+class Deaf(Listener):
+    """Its way back is gone: whatever it is told raises."""
+
+    def deliver(self, piece: Piece) -> None:
+        super().deliver(piece)
+        raise RuntimeError("the response sender has been closed")
+
+    def fail(self, error: BaseException) -> None:
+        super().fail(error)
+        raise RuntimeError("the response sender has been closed")
+
+
+def test_whoever_can_be_told_nothing_keeps_nobody_waiting(engine: Engine) -> None:
+    log: list[tuple[str, str]] = []
+    deaf, other = Deaf(log, "deaf"), Listener(log, "other")
+    engine.add(counting(3), deaf)
+    engine.add(counting(3), other)
+    assert deaf.is_over.wait(10) and other.is_over.wait(10)
+    assert isinstance(deaf.error, RuntimeError)
+    assert log.count(("deaf", "1")) == 1 and [text for name, text in log if name == "other"] == ["1", "2", "3"]
+    assert ("deaf", "2") not in log
