@@ -53,8 +53,11 @@ class InferenceServer(Protocol):
     def infer(self, name: str, body: bytes, header_length: int | None) -> TensorAnswer:
         """One call with tensors; the body goes through unread."""
 
-    def generate(self, name: str, fields: Mapping[str, Any]) -> Generated:
-        """One whole generation; `fields` are the generate backend's inputs by tensor name."""
+    def generate(self, name: str, fields: Mapping[str, Any], caller: str = "") -> Generated:
+        """One whole generation; `fields` are the generate backend's inputs by tensor name.
 
-    def generate_stream(self, name: str, fields: Mapping[str, Any]) -> Iterator[Generated]:
+        caller: who asks, by any name: where calls wait, callers take turns.
+        """
+
+    def generate_stream(self, name: str, fields: Mapping[str, Any], caller: str = "") -> Iterator[Generated]:
         """Pieces as they come. Closing the iterator stops the computation."""

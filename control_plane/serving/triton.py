@@ -83,21 +83,21 @@ class Triton:
         length = response.headers.get(HEADER_LENGTH)
         return TensorAnswer(answer, None if length is None else int(length))
 
-    def generate(self, name: str, fields: Mapping[str, Any]) -> Generated:
+    def generate(self, name: str, fields: Mapping[str, Any], caller: str = "") -> Generated:
         """Raises BadInput naming the field, NotFound and Unavailable."""
-        body = generate_body(fields, is_streamed=False)
+        body = generate_body(fields, is_streamed=False, caller=caller)
         answer, response = self._call(name, "generate", body, self._json_headers)
         record = json_object(answer)
         if "error" in record:  # some errors come with status 200
             raise error_from(response.status, str(record["error"]), name)
         return generated_from(record)
 
-    def generate_stream(self, name: str, fields: Mapping[str, Any]) -> PieceStream:
+    def generate_stream(self, name: str, fields: Mapping[str, Any], caller: str = "") -> PieceStream:
         """Returns once the first piece is there, so that a refusal is raised here and not in the middle of an answer.
 
         Raises BadInput naming the field, NotFound and Unavailable; the iterator raises Unavailable when the stream breaks off.
         """
-        body = generate_body(fields, is_streamed=True)
+        body = generate_body(fields, is_streamed=True, caller=caller)
         path = f"/v2/models/{_quoted(name)}/generate_stream"
         exchange = self._connections.send("POST", path, body, self._json_headers, self._timeout_s)
         return PieceStream(self._connections, exchange, name)

@@ -103,14 +103,14 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
             return answering.stream(
                 admitted,
                 body,
-                lambda _id: _in_callers_words(names[task.name], _stream(services, entry, inputs, prompt, fields, ends)),
+                lambda _id: _in_callers_words(names[task.name], _stream(services, admitted, inputs, prompt, fields, ends)),
                 last,
                 request.path,
             )
 
         def ask(_call_id: str) -> Answer:
             with renamed(names[task.name]):
-                made = services.server.generate(entry, inputs)
+                made = services.server.generate(entry, inputs, admitted.session.wallet)
             return Answer(answer(task, prompt, made, fields, ends), made.prompt_tokens, made.completion_tokens)
 
         return answering.whole(admitted, body, ask)
@@ -119,10 +119,10 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
 
 
 def _stream(
-    services: Services, entry: str, inputs: dict[str, Any], prompt: str, fields: dict[str, Any], ends: frozenset[int]
+    services: Services, admitted: Admitted, inputs: dict[str, Any], prompt: str, fields: dict[str, Any], ends: frozenset[int]
 ) -> Iterator[Piece]:
     """Closing this closes the server's stream, which stops the computation."""
-    stream = services.server.generate_stream(entry, inputs)
+    stream = services.server.generate_stream(admitted.listing.entry_name, inputs, admitted.session.wallet)
     try:
         yield from pieces(stream, prompt, fields, ends)
     finally:

@@ -104,7 +104,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         inputs = _inputs_of(values, tables[admitted.listing.task], services.catalogue.entry(admitted.listing).inputs)
 
         def ask_generate(_call_id: str) -> Answer:
-            made = services.server.generate(admitted.listing.entry_name, inputs)
+            made = services.server.generate(admitted.listing.entry_name, inputs, admitted.session.wallet)
             answer = oip.write_answer(admitted.listing.did, oip.generated_tensors(made), wanted)
             return Answer(answer.body, made.prompt_tokens, made.completion_tokens, answer.header_length)
 
@@ -117,7 +117,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         body, inputs = _read_generate(admitted, tables, is_streaming=False)
 
         def ask(_call_id: str) -> Answer:
-            made = services.server.generate(admitted.listing.entry_name, inputs)
+            made = services.server.generate(admitted.listing.entry_name, inputs, admitted.session.wallet)
             return Answer(_dump(_generated(admitted.listing.did, made)), made.prompt_tokens, made.completion_tokens)
 
         return generating.whole(admitted, body, ask)
@@ -132,7 +132,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
             record = {"model_name": admitted.listing.did, "model_version": "1", "text_output": "", "receipt": issued.to_json()}
             return event(json.dumps(record, separators=(",", ":")))
 
-        return generating.stream(admitted, body, lambda _call_id: _pieces(services, admitted.listing, inputs), last, request.path)
+        return generating.stream(admitted, body, lambda _call_id: _pieces(services, admitted, inputs), last, request.path)
 
     return pages
 
@@ -218,8 +218,9 @@ def _generated(did: Did, made: Generated) -> dict[str, Any]:
     }
 
 
-def _pieces(services: Services, listing: Listing, inputs: dict[str, Any]) -> Iterator[Piece]:
-    stream = services.server.generate_stream(listing.entry_name, inputs)
+def _pieces(services: Services, admitted: Admitted, inputs: dict[str, Any]) -> Iterator[Piece]:
+    listing = admitted.listing
+    stream = services.server.generate_stream(listing.entry_name, inputs, admitted.session.wallet)
     try:
         made = None
         for made in stream:

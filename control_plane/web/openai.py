@@ -16,7 +16,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from control_plane.did import Did, parse_did
 from control_plane.errors import Unavailable
-from control_plane.flows.call import Answer, Piece, admit
+from control_plane.flows.call import Admitted, Answer, Piece, admit
 from control_plane.flows.services import Services
 from control_plane.receipts.store import Issued
 from control_plane.serving import oip
@@ -116,7 +116,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
 
             def ask(call_id: str) -> Answer:
                 with renamed({"text_input": "prompt"}):
-                    made = services.server.generate(entry, inputs)
+                    made = services.server.generate(entry, inputs, session.wallet)
                 answer = _completion(call_id, created, did, [_choice(made)]) | {"usage": _usage(made)}
                 return Answer(_dump(answer), made.prompt_tokens, made.completion_tokens)
 
@@ -124,7 +124,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         has_usage = bool((fields["stream_options"] or {}).get("include_usage"))
 
         def ask_streaming(call_id: str) -> Iterator[Piece]:
-            return _pieces(services, entry, inputs, _completion(call_id, created, did, []), has_usage)
+            return _pieces(services, admitted, inputs, _completion(call_id, created, did, []), has_usage)
 
         def last(call_id: str, issued: Issued) -> bytes:
             chunk = _completion(call_id, created, did, [{"index": 0, "text": "", "logprobs": None, "finish_reason": None}])
@@ -163,10 +163,12 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
     return pages
 
 
-def _pieces(services: Services, entry: str, inputs: dict[str, Any], chunk: dict[str, Any], has_usage: bool) -> Iterator[Piece]:
+def _pieces(
+    services: Services, admitted: Admitted, inputs: dict[str, Any], chunk: dict[str, Any], has_usage: bool
+) -> Iterator[Piece]:
     """One event a piece of text; closing this closes the server's stream, which stops the computation."""
     with renamed({"text_input": "prompt"}):
-        stream = services.server.generate_stream(entry, inputs)
+        stream = services.server.generate_stream(admitted.listing.entry_name, inputs, admitted.session.wallet)
     try:
         piece = None
         with renamed({"text_input": "prompt"}):

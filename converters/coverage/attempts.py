@@ -37,7 +37,8 @@ class Attempt:
     """step: the last thing that was begun: "build", a stage of the pipeline, "load" or "replay" in Triton, or "done".
 
     error: the kind of what went wrong, None when nothing did; message: its words. in_process, served: worst relative difference, as
-    a part of the output's largest value. probes: calls replayed. seconds: of each stage.
+    a part of the output's largest value. probes: calls replayed. seconds: of each stage. kv_cache: of a decoder with a cache,
+    whether it is shared, or why it grows; as the entry says.
     """
 
     task: str
@@ -53,6 +54,7 @@ class Attempt:
     bound: float | None = None
     probes: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    kv_cache: str = ""
 
     @property
     def is_equal(self) -> bool:
@@ -205,6 +207,7 @@ def convert_tiny(model_type: str, head: Head) -> Work:
             "in_process": max((float(line["worst_relative"]) for line in lines), default=None),
             "bound": min((float(line["bound"]) for line in lines), default=None),
             "seconds": seconds,
+            "kv_cache": str(done.entry.export.get("kv_cache", "")),
         }
 
     return work

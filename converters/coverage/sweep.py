@@ -123,4 +123,5 @@ def _served(head: Head, result: Mapping[str, Any], serving: Serving) -> Attempt:
     if "error" in result:
         return attempt.failed(attempt.step, str(result["error"]), steady(str(result["message"])))
     known = {key: result[key] for key in ("route", "precision", "in_process", "bound", "seconds")}
-    return serving.tried(replace(attempt, why=steady(str(result["why"])), **known), Path(str(result["entry"])))
+    said = {key: steady(str(result[key])) for key in ("why", "kv_cache")}
+    return serving.tried(replace(attempt, **said, **known), Path(str(result["entry"])))

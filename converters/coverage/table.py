@@ -73,6 +73,9 @@ def totals(lines: Sequence[Line]) -> dict[str, Any]:
         "failed": {sort: sorts[sort] for sort in SORTS},
         "supported by task": _counted(attempt.task for attempt in supported),
         "supported by route": _counted(attempt.route for attempt in supported),
+        "supported by cache": _counted(
+            attempt.kv_cache.partition(":")[0].partition(",")[0] for attempt in supported if attempt.kv_cache
+        ),
     }
 
 
@@ -95,6 +98,10 @@ def markdown(lines: Sequence[Line], tools: Mapping[str, str]) -> str:
         "",
         *_tally("task", counted["supported by task"]),
         *_tally("route", counted["supported by route"]),
+        "Decoders that keep keys and values: in one buffer that calls share, written in place, or in one that grows by a copy at"
+        " each step; the JSON says of each why.",
+        "",
+        *_tally("cache", counted["supported by cache"]),
         "## Supported",
         "",
         "In process: the graph against PyTorch. Served: the same through Triton, backend, tokenizer and processor included."

@@ -10,11 +10,19 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from generate.call import read_call
+from generate.call import caller_of, read_call
 from opening.entry import OpenEntry
 from opening.refusal import Refused
 
 CONTEXT = 10
+
+
+@pytest.mark.parametrize(
+    ("parameters", "caller"),
+    [("", ""), ("{}", ""), ('{"caller":"0xB0b","x-did":"did:op:1"}', "0xB0b"), ('{"caller":7}', "7"), ("[]", "")],
+)
+def test_who_asks_is_read_from_the_requests_parameters(parameters: str, caller: str) -> None:
+    assert caller_of(parameters) == caller
 
 
 def entry(**details: Any) -> OpenEntry:

@@ -133,3 +133,19 @@ def test_a_window_is_kept_to(tmp_path: Path) -> None:
     first, second = (rows.begin(rows.enter(call_of([*before, *same]))) for before in ([4] * 12, [90, 7, 55] * 4))
     assert first is not None and second is not None
     np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_memory_of_a_long_call_is_given_back_and_that_of_a_like_one_is_used_again(tiny_gpt2: Converted) -> None:
+    entry = open_entry(tiny_gpt2.entry)
+    shared = Shared(entry, most=4, most_bytes=CACHE_BYTES)
+    places = [shared.enter(call_of([5, 6, 7])) for _ in range(4)]
+    assert shared.room == (4, 64)
+    for place in places:
+        shared.leave(place)
+    shared.leave(shared.enter(call_of([5])))
+    assert shared.room == (4, 64)
+    eight = Shared(entry, most=8, most_bytes=CACHE_BYTES)
+    for place in [eight.enter(call_of([5, 6, 7])) for _ in range(8)]:
+        eight.leave(place)
+    eight.enter(call_of([5]))
+    assert eight.room == (1, 64)

@@ -40,6 +40,7 @@ class SimulatedServer:
         self.before_piece: Callable[[int], object] = lambda _number: None
         """Called with each piece's number, from 0, before the piece is made: to be slow, or to wait."""
         self.closed_streams = 0
+        self.callers: list[str] = []
         self.asked: list[tuple[str, str]] = []
         """Method and entry of every call that reached the server."""
 
@@ -106,7 +107,8 @@ class SimulatedServer:
             ]
         return oip.write_answer(name, outputs, wanted)
 
-    def generate(self, name: str, fields: Mapping[str, Any]) -> Generated:
+    def generate(self, name: str, fields: Mapping[str, Any], caller: str = "") -> Generated:
+        self.callers.append(caller)
         pieces = list(self._generate("generate", name, fields, is_streamed=False))
         return Generated(
             "".join(piece.text for piece in pieces),
@@ -116,7 +118,8 @@ class SimulatedServer:
             pieces[-1].finish_reason,
         )
 
-    def generate_stream(self, name: str, fields: Mapping[str, Any]) -> Iterator[Generated]:
+    def generate_stream(self, name: str, fields: Mapping[str, Any], caller: str = "") -> Iterator[Generated]:
+        self.callers.append(caller)
         return _Stream(self, self._generate("generate_stream", name, fields, is_streamed=True))
 
     def _generate(self, method: str, name: str, fields: Mapping[str, Any], *, is_streamed: bool) -> Iterator[Generated]:

@@ -204,14 +204,19 @@ def test_a_stream_that_is_cut_has_its_receipt(bob: Bob) -> None:
         if text:
             raise Enough
 
-    with pytest.raises(Enough):
-        bob.market.stream(bob.token, {"model": bob.did, "prompt": "The market", "max_tokens": 100, "temperature": 0}, leave)
-    until = time.monotonic() + 20
-    while not (found := bob.receipts()):
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    assert found[0]["signed"]["receipt"]["status"] == 1
-    assert bob.charged() == 1
+    call = {"model": bob.did, "prompt": "The market", "max_tokens": 100, "temperature": 0}
+    # The model is small: where the machine is busy, all its tokens may be under way before the reader has left.
+    for number in range(1, 11):
+        with pytest.raises(Enough):
+            bob.market.stream(bob.token, call, leave)
+        until = time.monotonic() + 20
+        while len(found := bob.receipts()) < number:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert bob.charged() == number
+        if 1 in [issued["signed"]["receipt"]["status"] for issued in found]:
+            return
+    pytest.fail(f"{number} readers left, and no stream was cut: {found}")
 
 
 def test_no_prompt_and_no_token_stands_in_any_file_of_the_operator(bob: Bob) -> None:

@@ -5,6 +5,7 @@ In: tensors from outside. Out: a `Call` that can be computed, or Refused. This m
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,6 +70,12 @@ def read_call(tensors: Mapping[str, np.ndarray], entry: OpenEntry, source: Sourc
         stops=_stops(tensors.get("stop")),
         is_streamed=bool(one_of(tensors, "stream", False)),
     )
+
+
+def caller_of(parameters: str) -> str:
+    """Who asks, from a request's parameters as Triton gives them: a JSON object, or nothing. "" where they do not say."""
+    given = json.loads(parameters) if parameters else {}
+    return str(given.get("caller", "")) if isinstance(given, dict) else ""
 
 
 def _stops(raw: np.ndarray | None) -> tuple[str, ...]:

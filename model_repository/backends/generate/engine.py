@@ -32,7 +32,7 @@ class _Running:
 
 
 class Engine:
-    """One thread. Who waits is let in first come first, in turns between sessions."""
+    """One thread. Who waits is let in first come first, in turns between callers."""
 
     def __init__(self, rows: Rows, *, most_waiting: int) -> None:
         self._rows, self._most_waiting = rows, most_waiting
@@ -44,13 +44,13 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def add(self, generation: Generation, listener: Listener, session: str = "") -> None:
-        """session: whoever has several calls waiting lets others' in between. Raises TooBusy when the queue is full or closed."""
+    def add(self, generation: Generation, listener: Listener, caller: str = "") -> None:
+        """caller: whoever has several calls waiting lets others' in between. Raises TooBusy when the queue is full or closed."""
         with self._changed:
             waiting = sum(map(len, self._waiting.values()))
             if self._is_closed or waiting >= self._most_waiting:
                 raise TooBusy(f"{waiting} calls are waiting for this model")
-            self._waiting.setdefault(session, deque()).append(_Running(generation, listener))
+            self._waiting.setdefault(caller, deque()).append(_Running(generation, listener))
             self._changed.notify()
 
     def close(self) -> None:
@@ -83,14 +83,14 @@ class Engine:
             _fail(one, TooBusy("the model is being unloaded"))
 
     def _next_entering(self) -> _Running | None:
-        """The next to be let in, if there is a place: of the session whose turn it is."""
-        for session, queue in self._waiting.items():
+        """The next to be let in, if there is a place: of the caller whose turn it is."""
+        for caller, queue in self._waiting.items():
             if not self._rows.has_place(queue[0].generation.call):
                 return None
             one = queue.popleft()
-            del self._waiting[session]
+            del self._waiting[caller]
             if queue:
-                self._waiting[session] = queue  # behind the others
+                self._waiting[caller] = queue  # behind the others
             return one
         return None
 

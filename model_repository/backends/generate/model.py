@@ -16,7 +16,7 @@ import triton_python_backend_utils as pb_utils
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the stub ignores PYTHONPATH
 
-from generate.call import Call, read_call
+from generate.call import Call, caller_of, read_call
 from generate.engine import Engine
 from generate.generation import Generation, Piece
 from generate.listener import Cancelled, TooBusy
@@ -47,7 +47,7 @@ class TritonPythonModel:
             try:
                 call = read_call(tensors_of(request), self._entry, self._source)
                 generation = Generation(call, self._entry.tokenizer.decode, self._end_tokens, secrets.randbits(63))
-                self._engine.add(generation, _Answer(call, sender))
+                self._engine.add(generation, _Answer(call, sender), caller_of(request.parameters()))
             except BaseException as error:  # a call that cannot start must not take the others with it; see engine.py
                 _send_error(sender, error)
 

@@ -26,6 +26,8 @@ PART = 64
 for other numbers of rows, and so does one row alone in float32; an answer may not depend on how busy the model was."""
 _LEAST_LENGTH = 64
 """Tokens that a buffer holds at least; from there on it doubles."""
+_KEPT = 4
+"""Buffers so many times larger than a call needs that is alone are given back; others are used again, page by page."""
 
 
 def has_shared_cache(entry: OpenEntry) -> bool:
@@ -62,16 +64,24 @@ class Shared:
         self._rows: list[_Row] = []
         self._places = 0
 
+    @property
+    def room(self) -> tuple[int, int]:
+        """Rows, and tokens of each, that there is memory for now."""
+        return self._buffers.rows, self._buffers.length
+
     def has_place(self, call: Call) -> bool:
         if not self._rows:
             return True
         rows, length = self._room_with(call)
+        rows, length = max(rows, self._buffers.rows), max(length, self._buffers.length)
         return len(self._rows) < self.most_together and rows * length * self._buffers.token_bytes <= self._most_bytes
 
     def enter(self, call: Call) -> int:
-        if not self._rows:
+        rows, length = self._room_with(call)
+        if not self._rows and rows * length < self._buffers.rows * self._buffers.length // _KEPT:
             self._buffers.free()
-        self._buffers.resize(*self._room_with(call), [row.length for row in self._rows])
+        kept = [row.length for row in self._rows]
+        self._buffers.resize(max(rows, self._buffers.rows), max(length, self._buffers.length), kept)
         self._places += 1
         self._rows.append(_Row(self._places, call.prompt, _need(call)))
         return self._places
@@ -131,11 +141,10 @@ class Shared:
         return next((index, row) for index, row in enumerate(self._rows) if row.place == place)
 
     def _room_with(self, call: Call) -> tuple[int, int]:
-        """Rows and length that the buffers need when the call enters."""
+        """Rows and length that the buffers need at least when the call enters."""
         need = max([_need(call), *(row.need for row in self._rows)])
         length = min(self._context, _doubled(need, _LEAST_LENGTH))
-        rows = min(self.most_together, _doubled(len(self._rows) + 1, 1))
-        return (max(rows, self._buffers.rows), max(length, self._buffers.length)) if self._rows else (rows, length)
+        return min(self.most_together, _doubled(len(self._rows) + 1, 1)), length
 
 
 def _need(call: Call) -> int:

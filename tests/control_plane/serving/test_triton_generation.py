@@ -118,6 +118,23 @@ def test_a_caller_who_leaves_stops_the_computation(triton_server: TritonServer, 
         next(pieces)
 
 
+def test_who_asks_often_does_not_keep_the_others_waiting(triton_server: TritonServer, slow: str) -> None:
+    """More calls than are computed at once; the last one comes from somebody else."""
+    finished: list[str] = []
+
+    def ask(caller: str) -> None:
+        triton_server.client.generate(slow, long_call(max_tokens=40), caller)
+        finished.append(caller)
+
+    with ThreadPoolExecutor(49) as pool:
+        greedy = [pool.submit(ask, "greedy") for _ in range(48)]
+        time.sleep(0.3)
+        modest = pool.submit(ask, "modest")
+        for call in (*greedy, modest):
+            call.result(120)
+    assert finished.index("modest") < 40
+
+
 def test_a_short_call_does_not_wait_for_a_long_one(triton_server: TritonServer, slow: str) -> None:
     with closing(triton_server.client.generate_stream(slow, long_call())) as pieces:
         next(pieces)

@@ -24,6 +24,13 @@ def test_the_body_holds_the_fields_and_says_whether_it_is_a_stream() -> None:
     assert json.loads(body) == {**fields, "stream": True}
 
 
+def test_who_asks_goes_along_as_a_parameter() -> None:
+    body = generate_body({"text_input": "a"}, is_streamed=False, caller="0xB0b")
+    assert json.loads(body) == {"text_input": "a", "caller": "0xB0b", "stream": False}
+    with pytest.raises(BadInput, match="caller"):
+        generate_body({"text_input": "a", "caller": "0xB0b"}, is_streamed=False)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -32,6 +32,7 @@ def test_a_completion_has_openais_shape_and_a_receipt_over_its_bytes(market: Mar
     assert record["choices"][0]["finish_reason"] == "length"
     assert record["usage"] == {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}
     assert record["id"] == "cmpl-" + answer.headers["X-Posthuman-Call"]
+    assert market.server.callers[-1] == market.wallet("bob").address
     assert {part.split(";")[0] for part in answer.headers["Server-Timing"].split(", ")} == {"access", "triton", "receipt"}
     binds(answer)
 

@@ -38,7 +38,15 @@ def _work_of(model_type: str, head: Head) -> Work:
             os._exit(9)
         if model_type == "gpt2" and head.task == "text-generation":
             raise RuntimeError("not this task")
-        known = {"route": "optimum", "why": "so", "precision": "fp32", "in_process": 1e-7, "bound": 1e-4, "seconds": {}}
+        known = {
+            "route": "optimum",
+            "why": "so",
+            "precision": "fp32",
+            "in_process": 1e-7,
+            "bound": 1e-4,
+            "seconds": {},
+            "kv_cache": "",
+        }
         return {"entry": str(folder / model_type), **known}
 
     return work

@@ -16,7 +16,9 @@ TOOLS = {"torch": "2.13", "transformers": "4.57.6"}
 
 
 def _equal(task: str, route: str = "optimum") -> Attempt:
-    return Attempt(task, "Model", "done", None, "", route, "it has one", "fp32", 1e-6, 2e-6, 1e-4, 4, {"build": 0.5, "export": 1.0})
+    cache = "shared: one buffer" if task == "text-generation" else ""
+    seconds = {"build": 0.5, "export": 1.0}
+    return Attempt(task, "Model", "done", None, "", route, "it has one", "fp32", 1e-6, 2e-6, 1e-4, 4, seconds, cache)
 
 
 def _failed(step: str, error: str, message: str, task: str = "tensors") -> Attempt:
@@ -79,6 +81,7 @@ def test_totals_are_counted_from_the_rows() -> None:
         "failed": {EXPORTER: 1, LIBRARY: 1, OURS: 1},
         "supported by task": {"tensors": 1, "text-generation": 1},
         "supported by route": {"dynamo": 1, "optimum": 1},
+        "supported by cache": {"shared": 1},
     }
 
 
