@@ -123,5 +123,5 @@ def _served(head: Head, result: Mapping[str, Any], serving: Serving) -> Attempt:
     if "error" in result:
         return attempt.failed(attempt.step, str(result["error"]), steady(str(result["message"])))
     known = {key: result[key] for key in ("route", "precision", "in_process", "bound", "seconds")}
-    said = {key: steady(str(result[key])) for key in ("why", "kv_cache")}
-    return serving.tried(replace(attempt, **said, **known), Path(str(result["entry"])))
+    why, kv_cache = (steady(str(result[key])) for key in ("why", "kv_cache"))
+    return serving.tried(replace(attempt, why=why, kv_cache=kv_cache, **known), Path(str(result["entry"])))
