@@ -42,14 +42,14 @@ GIB = 1 << 30
 
 @dataclass
 class Engine:
-    """One process. rates: tokens a second by batch, a number a round."""
+    """One process. said: the file that it writes its errors to. rates: tokens a second by batch, a number a round."""
 
     name: str
     process: subprocess.Popen[str]
+    said: Path
     version: str = ""
     error: str = ""
     rates: dict[int, list[float]] = field(default_factory=dict)
-    tokens: dict[int, list[list[int]]] = field(default_factory=dict)
 
     def ask(self, order: dict[str, Any]) -> dict[str, Any] | None:
         assert self.process.stdin is not None
@@ -59,11 +59,12 @@ class Engine:
 
     def heard(self) -> dict[str, Any] | None:
         """The next answer; None when the process has ended, and then `error` says what it wrote last."""
-        assert self.process.stdout is not None and self.process.stderr is not None
+        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if line:
             return dict(json.loads(line))
-        self.error = (self.process.stderr.read().strip().splitlines() or ["ended without a word"])[-1][:300]
+        said = self.said.read_text(encoding="utf-8", errors="replace").strip()
+        self.error = (said.splitlines() or ["ended without a word"])[-1][:300]
         return None
 
     def end(self) -> None:
@@ -123,10 +124,24 @@ def prepare(work: Path, precision: str, peers: Path) -> dict[str, str]:
             " Converter(sys.argv[1]).convert(sys.argv[2], quantization=sys.argv[3] or None)"
         )
         quantization = "int8" if precision == "int8" else ""
-        command = [sys.executable, "-c", code, str(model), str(folder / "ct2"), quantization]
+        command = [sys.executable, "-c", code, str(named(model, folder / "named")), str(folder / "ct2"), quantization]
         subprocess.run(command, check=True, capture_output=True, text=True, env=_environment(peers))
     write_genai(folder)
     return errors
+
+
+def named(model: Path, out: Path) -> Path:
+    """The model with a name for every row of its embedding and for every role of a token, without which CTranslate2 takes none."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.bos_token = tokenizer.unk_token = tokenizer.eos_token
+    tokenizer.add_tokens([f"<extra {number}>" for number in range(len(tokenizer), SHAPE["vocabulary"])])
+    tokenizer.save_pretrained(out)
+    for file in model.iterdir():
+        if not (out / file.name).exists():
+            (out / file.name).symlink_to(file)
+    return out
 
 
 @contextmanager
@@ -195,25 +210,25 @@ def _environment(peers: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(peers), "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
 
 
+def started(name: str, folder: Path, peers: Path) -> Engine:
+    said = folder / f"{name}.said"
+    with said.open("w", encoding="utf-8") as errors:  # a file: a pipe that nobody reads would be full one day
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.engines", name, str(folder)],
+            cwd=REPOSITORY,
+            env=_environment(peers),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    return Engine(name, process, said)
+
+
 def measure(work: Path, precision: str, rounds: int, peers: Path, errors: dict[str, str]) -> dict[str, Any]:
     folder = work / precision
     failed = {**errors, **prepare(work, precision, peers)}
-    engines = [
-        Engine(
-            name,
-            subprocess.Popen(
-                [sys.executable, "-m", "bench.engines", name, str(folder)],
-                cwd=REPOSITORY,
-                env=_environment(peers),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            ),
-        )
-        for name in (*OF_PRECISION[precision], "bandwidth")
-        if name not in failed
-    ]
+    engines = [started(name, folder, peers) for name in (*OF_PRECISION[precision], "bandwidth") if name not in failed]
     chances = numpy.random.default_rng(0)
     try:
         for engine in engines:

@@ -25,6 +25,8 @@ _OFF = 100.0
 """So much below the row's best, a score weighs exactly 0 in float32."""
 _FAR_SCORES = 1 << 26
 """Scores in memory at once."""
+_LARGE = 1000.0
+"""A score far larger than a model's own: what bends scores softly, as a cap does, shows there."""
 
 
 class CannotShare(Exception):
@@ -140,6 +142,8 @@ def _measured(one: Attention, look: Look, keys: Any) -> Attention:
     plain = numpy.repeat(keys.astype(numpy.float64), heads // keys.shape[1], axis=1).swapaxes(-1, -2)
     if plain.shape != scaled.shape:
         raise CannotShare(f"{one.scaled_key}: expected keys of {plain.shape}, found {scaled.shape}")
+    if masked.shape != scores.shape:
+        raise CannotShare(f"{one.masked}: expected scores of {scores.shape}, found {masked.shape}")
     of_key = _factor(plain, scaled, f"{one.scaled_key}: expected the keys times a number")
     window = _window(one, masked, size)
     places = numpy.broadcast_to(_causal(size, window), scores.shape)
@@ -178,7 +182,8 @@ def seen_from_afar(
 ) -> list[Attention]:
     """The layers with the masks at the end of the context: a window, or a slope over distance, shows there. The scores are zeros.
 
-    path: the graph's file. model: the same without its weights. Raises CannotShare for a mask that is not causal, or differs there.
+    path: the graph's file. model: the same without its weights. Raises CannotShare for a mask that is not causal, or differs there,
+    and for large scores that are more than multiplied.
     """
     new = min(3, context)
     size = Size(1, new, context - new)
@@ -199,4 +204,22 @@ def seen_from_afar(
             if one.window not in (0, window):
                 raise CannotShare(f"{one.masked}: expected the last {one.window} places seen, found {window} at {context} tokens")
             scaled.append(dataclasses.replace(one, window=window))
+    _refuse_bent(path, model, scaled, layers, Size(1, new, min(context, 16) - new), vocabulary)
     return scaled
+
+
+def _refuse_bent(
+    path: Path, model: Any, found: Sequence[Attention], layers: Sequence[Mapping[str, str]], size: Size, vocabulary: int
+) -> None:
+    """Raises CannotShare for a layer whose large scores do not come to its softmax as so many times themselves."""
+    chances = numpy.random.default_rng(0)
+    given = feeds(model.graph, size, vocabulary, chances)
+    whole, inner = size.past + size.new, {}
+    for one, layer in zip(found, layers, strict=True):
+        past = given[layer["past_key"]]
+        inner[layer["present_key"]] = numpy.zeros((1, past.shape[1], whole, past.shape[3]), past.dtype)
+        inner[one.scores] = chances.uniform(-_LARGE, _LARGE, (1, one.query_heads, size.new, whole)).astype(past.dtype)
+    for one, masked in zip(found, run_part(path, model, [one.masked for one in found], {**given, **inner}), strict=True):
+        places = numpy.broadcast_to(_causal(size, one.window), masked.shape)
+        plain, made = (array.astype(numpy.float64)[places] for array in (inner[one.scores], masked))
+        _factor(plain, made, f"{one.masked}: expected large scores times a number")

@@ -153,10 +153,11 @@ def test_a_long_prompt_is_read_in_parts_while_others_get_their_tokens(engine: En
     assert between == [[("step", (1,))]] * 9
 
 
-def test_sessions_enter_in_turns(engine: Engine, places: Places) -> None:
+def test_callers_enter_in_turns(places: Places) -> None:
     log: list[tuple[str, str]] = []
     gate = Gate(places)
     places.most = 1
+    engine = Engine(places, most_waiting=8)
     first = Listener(log, "first")
     engine.add(counting(1), first, "greedy")
     assert gate.reached.wait(10)
@@ -166,6 +167,7 @@ def test_sessions_enter_in_turns(engine: Engine, places: Places) -> None:
     gate.opened.set()
     assert all(listener.is_over.wait(10) for listener in rest.values())
     assert [name for name, _ in log] == ["first", "greedy 1", "modest", "greedy 2"]
+    engine.close()
 
 
 def test_a_failing_generation_hurts_no_other(engine: Engine, places: Places) -> None:
@@ -238,6 +240,20 @@ def test_a_full_queue_refuses_at_once_and_serves_the_rest(engine: Engine, places
         engine.add(counting(1), Listener(log, "late"))
     gate.opened.set()
     assert all(listener.is_over.wait(10) for listener in (first, *waiting))
+
+
+def test_one_caller_cannot_fill_the_queue(engine: Engine, places: Places) -> None:
+    log: list[tuple[str, str]] = []
+    gate, first = Gate(places), Listener(log, "first")
+    engine.add(counting(1), first)
+    assert gate.reached.wait(10)
+    own, other = Listener(log, "own"), Listener(log, "other")
+    engine.add(counting(1), own, "greedy")
+    with pytest.raises(TooBusy, match="1 of your calls"):
+        engine.add(counting(1), Listener(log, "late"), "greedy")
+    engine.add(counting(1), other, "modest")
+    gate.opened.set()
+    assert all(listener.is_over.wait(10) for listener in (first, own, other))
 
 
 def test_closing_fails_what_is_not_finished_and_takes_no_more() -> None:

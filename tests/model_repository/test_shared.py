@@ -149,3 +149,50 @@ def test_memory_of_a_long_call_is_given_back_and_that_of_a_like_one_is_used_agai
         eight.leave(place)
     eight.enter(call_of([5]))
     assert eight.room == (1, 64)
+
+
+def test_a_call_that_memory_has_no_room_for_leaves_the_others_as_they_were(
+    tiny_gpt2: Converted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = open_entry(tiny_gpt2.entry)
+    shared, alone = (Shared(entry, most=4, most_bytes=CACHE_BYTES) for _ in range(2))
+    places = [rows.enter(call_of([5, 6, 7])) for rows in (shared, alone)]
+    first, same = (rows.begin(place) for rows, place in zip((shared, alone), places, strict=True))
+    assert first is not None and same is not None
+    made: list[int] = []
+
+    def second_fails(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        made.append(1)
+        if len(made) == 2:
+            raise MemoryError("no room")
+        made_of_zeros: np.ndarray = np.zeros(shape, dtype)
+        return made_of_zeros
+
+    with monkeypatch.context() as patch:
+        patch.setattr("generate.buffers.np.empty", second_fails)
+        with pytest.raises(MemoryError):
+            shared.enter(call_of([5] * 40))
+    assert len(made) == 2
+    np.testing.assert_array_equal(shared.step(places[:1], [9])[0], alone.step(places[1:], [9])[0])
+    shared.leave(places[0])
+    np.testing.assert_array_equal(shared.begin(shared.enter(call_of([5, 6, 7]))), first)
+
+
+def test_a_long_call_that_has_left_keeps_nobody_out(tiny_gpt2: Converted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("generate.shared._LEAST_LENGTH", 16)
+    entry = open_entry(tiny_gpt2.entry)
+    tensors = [tensor for tensor in entry.detail("graph_inputs") if "past_key_values" in tensor["name"]]
+    token_bytes = sum(4 * tensor["axes"][1] * tensor["axes"][3] for tensor in tensors)
+    shared = Shared(entry, most=4, most_bytes=2 * 64 * token_bytes)
+    alone = Shared(entry, most=1, most_bytes=CACHE_BYTES)
+    long, short = call_of([5] * 40), call_of([5, 6, 7])
+    first, stays, same = shared.enter(long), shared.enter(short), alone.enter(short)
+    begun, expected = shared.begin(stays), alone.begin(same)
+    assert begun is not None and expected is not None
+    assert shared.room == (2, 64) and not shared.has_place(short)
+    shared.leave(first)
+    for _ in range(3):
+        assert shared.has_place(short)
+        shared.enter(short)
+    assert shared.room == (4, 16)
+    np.testing.assert_array_equal(shared.step([stays], [9])[0], alone.step([same], [9])[0])

@@ -50,15 +50,21 @@ class Buffers:
         self._bound: dict[tuple[int, int], onnxruntime.IOBinding] = {}
 
     def resize(self, rows: int, length: int, kept: Sequence[int]) -> None:
-        """Make room. kept: tokens of each row, from the first, that stay. Pages that are never written take no memory."""
+        """Make room. kept: tokens of each row, from the first, that stay.
+
+        Raises MemoryError and then all is as it was: the rows that are there go on.
+        """
         if (rows, length) == (self.rows, self.length):
             return
+        if not kept:
+            self.free()
+        # All are there before the first one is replaced. Their pages are taken as they are written: no two layers are there twice.
+        arrays = [np.empty((rows, tensor.heads, length, tensor.size), tensor.dtype) for tensor in self._tensors]
         self._bound.clear()
-        for place, tensor in enumerate(self._tensors):
-            array = np.empty((rows, tensor.heads, length, tensor.size), tensor.dtype)
+        for place, array in enumerate(arrays):
             for row, tokens in enumerate(kept):
                 array[row, :, :tokens] = self._arrays[place][row, :, :tokens]
-            self._arrays[place : place + 1] = [array]  # one after the other, so that not all are there twice
+            self._arrays[place : place + 1] = [array]
         self.rows, self.length = rows, length
 
     def free(self) -> None:

@@ -45,9 +45,15 @@ class Engine:
         self._thread.start()
 
     def add(self, generation: Generation, listener: Listener, caller: str = "") -> None:
-        """caller: whoever has several calls waiting lets others' in between. Raises TooBusy when the queue is full or closed."""
+        """caller: whoever has several calls waiting lets others' in between, and may fill half of the queue.
+
+        Raises TooBusy when the queue, or the caller's half, is full or closed.
+        """
         with self._changed:
             waiting = sum(map(len, self._waiting.values()))
+            own = len(self._waiting.get(caller, ())) if caller else 0
+            if own >= max(1, self._most_waiting // 2):
+                raise TooBusy(f"{own} of your calls are waiting for this model")
             if self._is_closed or waiting >= self._most_waiting:
                 raise TooBusy(f"{waiting} calls are waiting for this model")
             self._waiting.setdefault(caller, deque()).append(_Running(generation, listener))

@@ -27,7 +27,7 @@ for other numbers of rows, and so does one row alone in float32; an answer may n
 _LEAST_LENGTH = 64
 """Tokens that a buffer holds at least; from there on it doubles."""
 _KEPT = 4
-"""Buffers so many times larger than a call needs that is alone are given back; others are used again, page by page."""
+"""Buffers so many times larger than a call needs that is alone are given back; others are used again while they fit."""
 
 
 def has_shared_cache(entry: OpenEntry) -> bool:
@@ -72,16 +72,15 @@ class Shared:
     def has_place(self, call: Call) -> bool:
         if not self._rows:
             return True
-        rows, length = self._room_with(call)
-        rows, length = max(rows, self._buffers.rows), max(length, self._buffers.length)
-        return len(self._rows) < self.most_together and rows * length * self._buffers.token_bytes <= self._most_bytes
+        return len(self._rows) < self.most_together and self._fits(*self._room_with(call))
 
     def enter(self, call: Call) -> int:
         rows, length = self._room_with(call)
-        if not self._rows and rows * length < self._buffers.rows * self._buffers.length // _KEPT:
-            self._buffers.free()
+        larger = max(rows, self._buffers.rows), max(length, self._buffers.length)
+        is_far_larger = not self._rows and rows * length < self._buffers.rows * self._buffers.length // _KEPT
         kept = [row.length for row in self._rows]
-        self._buffers.resize(max(rows, self._buffers.rows), max(length, self._buffers.length), kept)
+        # What a long call that has left would hold on to must not keep others out for as long as the model is busy.
+        self._buffers.resize(*(larger if self._fits(*larger) and not is_far_larger else (rows, length)), kept)
         self._places += 1
         self._rows.append(_Row(self._places, call.prompt, _need(call)))
         return self._places
@@ -139,6 +138,9 @@ class Shared:
 
     def _find(self, place: int) -> tuple[int, _Row]:
         return next((index, row) for index, row in enumerate(self._rows) if row.place == place)
+
+    def _fits(self, rows: int, length: int) -> bool:
+        return rows * length * self._buffers.token_bytes <= self._most_bytes
 
     def _room_with(self, call: Call) -> tuple[int, int]:
         """Rows and length that the buffers need at least when the call enters."""

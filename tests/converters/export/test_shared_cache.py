@@ -118,6 +118,27 @@ class Mask:
         onnx.save(self.model, str(changed))
         return changed
 
+    def capped(self, most: float) -> Path:
+        """All scores of the layer go through `most * tanh(score / most)`, which small ones pass as they are."""
+        makers = {name: node for node in self.model.graph.node for name in node.output}
+        mask = makers[next(node for node in self.model.graph.node if node.op_type == "Softmax").input[0]]
+        assert mask.op_type == "Add" and makers[mask.input[0]].op_type == "MatMul"
+        self.model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(most, np.float32), "most"))
+        cap = [
+            onnx.helper.make_node("Div", [mask.input[0], "most"], ["part"]),
+            onnx.helper.make_node("Tanh", ["part"], ["bent"]),
+            onnx.helper.make_node("Mul", ["bent", "most"], ["capped"]),
+        ]
+        nodes = list(self.model.graph.node)
+        at = nodes.index(mask)
+        mask.input[0] = "capped"
+        nodes[at:at] = cap
+        del self.model.graph.node[:]
+        self.model.graph.node.extend(nodes)
+        changed = self.path.with_name("changed.onnx")
+        onnx.save(self.model, str(changed))
+        return changed
+
     def share(self, path: Path) -> None:
         details = self.entry.details
         share_cache(path, path.with_name("out.onnx"), details["layers"], details["context_length"], details["vocabulary"])
@@ -132,6 +153,12 @@ def test_a_mask_that_adds_anything_anywhere_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CannotShare, match="expected"):
             fresh.share(changed)
         assert not changed.with_name("out.onnx").exists()
+
+
+def test_scores_that_are_capped_are_refused_though_small_ones_are_as_they_were(tmp_path: Path) -> None:
+    mask = Mask(tmp_path)
+    with pytest.raises(CannotShare, match="expected large scores times a number"):
+        mask.share(mask.capped(400.0))
 
 
 def test_a_graph_that_looks_at_the_cache_elsewhere_is_refused(tmp_path: Path) -> None:
