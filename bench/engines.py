@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,27 @@ Generate = Callable[[list[list[int]], int], list[list[int]]]
 BACKENDS = Path(__file__).resolve().parent.parent / "model_repository" / "backends"
 
 
+def greedy(prompt: Sequence[int], tokens: int) -> Any:
+    """A call of our engine for so many likeliest tokens. Our backends must be importable."""
+    from generate.call import Call
+
+    return Call(
+        prompt=tuple(prompt),
+        prompt_tokens=len(prompt),
+        feeds={},
+        max_tokens=tokens,
+        temperature=0.0,
+        top_p=1.0,
+        top_k=0,
+        seed=None,
+        stops=(),
+        is_streamed=False,
+    )
+
+
 def posthuman(folder: Path) -> Generate:
     """The engine as Triton's backend runs it, without Triton: one call a prompt, all at once."""
     sys.path.insert(0, str(BACKENDS))
-    from generate.call import Call
     from generate.engine import Engine
     from generate.generation import Generation, Piece
     from generate.model_rows import rows_of
@@ -61,8 +78,7 @@ def posthuman(folder: Path) -> Generate:
     def generate(prompts: list[list[int]], tokens: int) -> list[list[int]]:
         listeners = [Waiting() for _ in prompts]
         for prompt, listener in zip(prompts, listeners, strict=True):
-            call = Call(tuple(prompt), len(prompt), {}, tokens, 0.0, 1.0, 0, None, (), False)
-            engine.add(Generation(call, entry.tokenizer.decode, frozenset(), 0), listener)
+            engine.add(Generation(greedy(prompt, tokens), entry.tokenizer.decode, frozenset(), 0), listener)
         for listener in listeners:
             listener.is_over.wait()
             if listener.error is not None:

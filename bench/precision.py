@@ -20,16 +20,17 @@ sys.path[:0] = [str(ROOT), str(ROOT / "model_repository" / "backends")]
 
 import numpy as np  # noqa: E402  # after the path of our own packages
 
+from bench.engines import greedy  # noqa: E402  # likewise
 from bench.report import machine, write_report  # noqa: E402  # likewise
 from converters.pipeline import convert  # noqa: E402  # likewise
 from converters.precision.passage import PASSAGE, SENTENCES  # noqa: E402  # likewise
-from generate.call import Call  # noqa: E402  # likewise
-from generate.decode import Decoder  # noqa: E402  # likewise
+from generate.model_rows import rows_of  # noqa: E402  # likewise
 from opening.entry import OpenEntry, open_entry  # noqa: E402  # likewise
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
 CPU_HAS_NO = ("bf16",)
 PROMPT, TOKENS = 64, 48
+_CACHE_BYTES = 1 << 30
 
 
 def main() -> None:
@@ -76,22 +77,12 @@ def measure(model: Path, out: Path, rounds: int) -> dict[str, Any]:
 def tokens_a_second(entry: OpenEntry) -> float:
     """Greedy tokens after a prompt of 64, the prompt's time included."""
     prompt = tuple(entry.tokenizer.encode(PASSAGE).ids[:PROMPT])
-    call = Call(
-        prompt=prompt,
-        prompt_tokens=len(prompt),
-        feeds={},
-        max_tokens=TOKENS,
-        temperature=0.0,
-        top_p=1.0,
-        top_k=0,
-        seed=None,
-        stops=(),
-        is_streamed=False,
-    )
-    decoder, began = Decoder(entry), time.perf_counter()
-    reading, logits = decoder.begin(call)
+    rows, began = rows_of(entry, most_bytes=_CACHE_BYTES), time.perf_counter()
+    place = rows.enter(greedy(prompt, TOKENS))
+    while (logits := rows.begin(place)) is None:
+        pass
     for _ in range(TOKENS):
-        logits = reading.read((int(logits.argmax()),))
+        (logits,) = rows.step([place], [int(logits.argmax())])
     return TOKENS / (time.perf_counter() - began)
 
 

@@ -19,11 +19,11 @@ import torch
 from converters.parity.causal import GREEDY_TOKENS
 from converters.parity.compare import Worst
 from converters.parity.parted import PartedSession
+from converters.parity.session import CACHE_DTYPES
 from converters.parity.texts import batch_of, positions_of, reference
 
 _SIZES = ((1, 5), (3, 19))
 _GREEDY_SIZE = (2, 9)
-_CACHES = {"FP32": numpy.float32, "FP16": numpy.float16}
 
 
 def check_large(
@@ -85,7 +85,7 @@ def _greedy_tokens(session: PartedSession, prompts: Mapping[str, Any], details: 
 def _no_cache(details: Mapping[str, Any], batch: int) -> dict[str, Any]:
     axes = {tensor["name"]: tensor["axes"] for tensor in details["graph_inputs"]}
     names = [layer[kind] for layer in details["layers"] for kind in ("past_key", "past_value")]
-    return {name: numpy.zeros((batch, axes[name][1], 0, axes[name][3]), _CACHES[details["precision"]]) for name in names}
+    return {name: numpy.zeros((batch, axes[name][1], 0, axes[name][3]), CACHE_DTYPES[details["precision"]]) for name in names}
 
 
 def _cache(details: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

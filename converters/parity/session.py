@@ -14,18 +14,26 @@ import onnxruntime
 
 from converters.errors import ParityFailed
 
+CACHE_DTYPES = {"FP32": numpy.float32, "FP16": numpy.float16}
+"""Of keys and values, by an entry's `precision`. numpy has no bfloat16, and ONNX Runtime's CPU provider no arithmetic for it."""
+
+
+def opened(path: Path) -> onnxruntime.InferenceSession:
+    """The graph on ONNX Runtime's CPU provider. Raises ParityFailed with its reason."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # ONNX Runtime's errors have no class in common.
+    except Exception as error:
+        raise ParityFailed(f"ONNX Runtime cannot load the graph: {error}") from error
+
 
 class Session:
     """The graph on ONNX Runtime, fed by name."""
 
     def __init__(self, path: Path) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        # ONNX Runtime's errors have no class in common.
-        except Exception as error:
-            raise ParityFailed(f"ONNX Runtime cannot load the graph: {error}") from error
+        self._session = opened(path)
         self._inputs = {tensor.name: tensor.type for tensor in self._session.get_inputs()}
         self._outputs = [tensor.name for tensor in self._session.get_outputs()]
 

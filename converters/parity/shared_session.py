@@ -13,28 +13,21 @@ import numpy
 import onnxruntime
 
 from converters.errors import ParityFailed
+from converters.parity.session import CACHE_DTYPES, opened
 from converters.tasks.generation import KEPT, LENGTHS, TOTAL
-
-_DTYPES = {"FP32": numpy.float32, "FP16": numpy.float16}
 
 
 class SharedSession:
     """Rows of tokens of lengths of their own, each up to `length`."""
 
     def __init__(self, path: Path, details: Mapping[str, Any], rows: int, length: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        # ONNX Runtime's errors have no class in common.
-        except Exception as error:
-            raise ParityFailed(f"ONNX Runtime cannot load the graph with a shared cache: {error}") from error
+        self._session = opened(path)
         self._inputs = {tensor.name for tensor in self._session.get_inputs()}
         tensors = {tensor["name"]: tensor for tensor in details["graph_inputs"]}
         self._buffers = {
             (layer[f"past_{kind}"], layer[f"present_{kind}"]): numpy.zeros(
                 (rows, tensors[layer[f"past_{kind}"]]["axes"][1], length, tensors[layer[f"past_{kind}"]]["axes"][3]),
-                _DTYPES[tensors[layer[f"past_{kind}"]]["dtype"]],
+                CACHE_DTYPES[tensors[layer[f"past_{kind}"]]["dtype"]],
             )
             for layer in details["layers"]
             for kind in ("key", "value")

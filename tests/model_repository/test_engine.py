@@ -114,11 +114,18 @@ class Gate:
         assert self.opened.wait(10)
 
 
+def held(engine: Engine, places: Places, first: Generation, listener: Listener, caller: str = "") -> Gate:
+    """`first` has come, and waits at its first task until the gate is opened: what comes now comes beside it."""
+    gate = Gate(places)
+    engine.add(first, listener, caller)
+    assert gate.reached.wait(10)
+    return gate
+
+
 def test_a_short_generation_does_not_wait_for_a_long_one(engine: Engine, places: Places) -> None:
     log: list[tuple[str, str]] = []
-    gate, long, short = Gate(places), Listener(log, "long"), Listener(log, "short")
-    engine.add(counting(500), long)
-    assert gate.reached.wait(10)
+    long, short = Listener(log, "long"), Listener(log, "short")
+    gate = held(engine, places, counting(500), long)
     engine.add(counting(3), short)
     gate.opened.set()
     assert short.is_over.wait(10) and long.is_over.wait(10)
@@ -129,9 +136,8 @@ def test_a_short_generation_does_not_wait_for_a_long_one(engine: Engine, places:
 
 def test_calls_share_a_step_and_one_that_comes_joins_between_two(engine: Engine, places: Places) -> None:
     log: list[tuple[str, str]] = []
-    gate, first, second = Gate(places), Listener(log, "first"), Listener(log, "second")
-    engine.add(counting(9), first)
-    assert gate.reached.wait(10)
+    first, second = Listener(log, "first"), Listener(log, "second")
+    gate = held(engine, places, counting(9), first)
     engine.add(counting(4), second)
     gate.opened.set()
     assert first.is_over.wait(10) and second.is_over.wait(10)
@@ -141,9 +147,8 @@ def test_calls_share_a_step_and_one_that_comes_joins_between_two(engine: Engine,
 
 def test_a_long_prompt_is_read_in_parts_while_others_get_their_tokens(engine: Engine, places: Places) -> None:
     log: list[tuple[str, str]] = []
-    gate, answering, reading = Gate(places), Listener(log, "answering"), Listener(log, "reading")
-    engine.add(counting(40), answering)
-    assert gate.reached.wait(10)
+    answering, reading = Listener(log, "answering"), Listener(log, "reading")
+    gate = held(engine, places, counting(40), answering)
     engine.add(counting(1, prompt=320), reading)
     gate.opened.set()
     assert reading.is_over.wait(10) and answering.is_over.wait(10)
@@ -155,12 +160,9 @@ def test_a_long_prompt_is_read_in_parts_while_others_get_their_tokens(engine: En
 
 def test_callers_enter_in_turns(places: Places) -> None:
     log: list[tuple[str, str]] = []
-    gate = Gate(places)
     places.most = 1
     engine = Engine(places, most_waiting=8)
-    first = Listener(log, "first")
-    engine.add(counting(1), first, "greedy")
-    assert gate.reached.wait(10)
+    gate = held(engine, places, counting(1), Listener(log, "first"), "greedy")
     rest = {name: Listener(log, name) for name in ("greedy 1", "greedy 2", "modest")}
     for name, listener in rest.items():
         engine.add(counting(1), listener, name.split()[0])
@@ -230,9 +232,8 @@ def test_a_cancelled_generation_computes_no_further_token(engine: Engine, places
 
 def test_a_full_queue_refuses_at_once_and_serves_the_rest(engine: Engine, places: Places) -> None:
     log: list[tuple[str, str]] = []
-    gate, first = Gate(places), Listener(log, "first")
-    engine.add(counting(1), first)
-    assert gate.reached.wait(10)
+    first = Listener(log, "first")
+    gate = held(engine, places, counting(1), first)
     waiting = [Listener(log, f"waiting {number}") for number in range(3)]
     for listener in waiting:
         engine.add(counting(1), listener)
@@ -244,9 +245,8 @@ def test_a_full_queue_refuses_at_once_and_serves_the_rest(engine: Engine, places
 
 def test_one_caller_cannot_fill_the_queue(engine: Engine, places: Places) -> None:
     log: list[tuple[str, str]] = []
-    gate, first = Gate(places), Listener(log, "first")
-    engine.add(counting(1), first)
-    assert gate.reached.wait(10)
+    first = Listener(log, "first")
+    gate = held(engine, places, counting(1), first)
     own, other = Listener(log, "own"), Listener(log, "other")
     engine.add(counting(1), own, "greedy")
     with pytest.raises(TooBusy, match="1 of your calls"):

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from generate.cache import DTYPES
 from opening.entry import EntryUnusable
-
-_DTYPES = {"FP32": np.dtype(np.float32), "FP16": np.dtype(np.float16)}
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,10 @@ class CacheTensor:
 def cache_tensors(graph_inputs: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]]) -> tuple[CacheTensor, ...]:
     """pairs: names before and after. Raises EntryUnusable for a dtype that this backend does not keep."""
     inputs = {tensor["name"]: tensor for tensor in graph_inputs}
-    if unknown := {str(inputs[past]["dtype"]) for past, _ in pairs} - _DTYPES.keys():
-        raise EntryUnusable(f"entry.json: the dtype of a shared cache must be one of {sorted(_DTYPES)}, found {sorted(unknown)}")
+    if unknown := {str(inputs[past]["dtype"]) for past, _ in pairs} - DTYPES.keys():
+        raise EntryUnusable(f"entry.json: the dtype of a shared cache must be one of {sorted(DTYPES)}, found {sorted(unknown)}")
     return tuple(
-        CacheTensor(past, present, int(inputs[past]["axes"][1]), int(inputs[past]["axes"][3]), _DTYPES[inputs[past]["dtype"]])
+        CacheTensor(past, present, int(inputs[past]["axes"][1]), int(inputs[past]["axes"][3]), DTYPES[inputs[past]["dtype"]])
         for past, present in pairs
     )
 

@@ -14,7 +14,7 @@ import onnxruntime
 
 from opening.entry import EntryUnusable
 
-_DTYPES: dict[str, np.dtype] = {"FP32": np.dtype(np.float32), "FP16": np.dtype(np.float16)}
+DTYPES: dict[str, np.dtype] = {"FP32": np.dtype(np.float32), "FP16": np.dtype(np.float16)}
 _BF16 = 16
 """ONNX's number of the dtype, which numpy does not have."""
 
@@ -25,9 +25,9 @@ def empty(shape: Sequence[int], dtype: str) -> onnxruntime.OrtValue:
         raise ValueError(f"an empty cache has an axis of length 0, found {list(shape)}")
     if dtype == "BF16":
         return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), _BF16)
-    if dtype not in _DTYPES:
-        raise EntryUnusable(f"entry.json: the dtype of a cache must be one of {[*_DTYPES, 'BF16']}, found {dtype!r}")
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, _DTYPES[dtype]))
+    if dtype not in DTYPES:
+        raise EntryUnusable(f"entry.json: the dtype of a cache must be one of {[*DTYPES, 'BF16']}, found {dtype!r}")
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, DTYPES[dtype]))
 
 
 def empty_cache(graph_inputs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, onnxruntime.OrtValue]:

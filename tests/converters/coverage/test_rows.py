@@ -55,8 +55,8 @@ def test_a_type_is_judged_by_the_task_that_was_equal_else_by_its_best() -> None:
 
 
 def test_a_message_is_one_line_without_folders_and_addresses() -> None:
-    said = steady("broken\n  in /srv/work/model.onnx at 0x7f12345678ab for m-0123456789abcdef " + "x" * 1200)
+    said = steady("broken\n  in /srv/models/model.onnx at 0x7f12345678ab for m-0123456789abcdef " + "x" * 1200)
     assert said.startswith("broken in model.onnx at 0x... for the entry xxx")
     assert len(said) == 1000
     kept = "see https://example.org/a/b/INSTALL.md and optimum/exporters/onnx/x.py"
-    assert steady(f"{kept}, 'file:///srv/work/x.json', failed:/srv/work/y.json") == f"{kept}, 'file://x.json', failed:y.json"
+    assert steady(f"{kept}, 'file:///srv/models/x.json', failed:/srv/models/y.json") == f"{kept}, 'file://x.json', failed:y.json"
