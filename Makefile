@@ -18,13 +18,14 @@ export MPLCONFIGDIR := $(CACHE)/matplotlib
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup setup-tests demo test check live bench coverage down clean
+.PHONY: help setup setup-tests demo test check live long bench coverage down clean
 
 help:
 	@echo "make demo [MODEL=folder, or MODEL=hub-id REVISION=commit]  set up, start the stack, publish, sell, call, verify"
 	@echo "make test                           set up, then every test of the default run (real servers; under 15 minutes)"
 	@echo "make check                          format, lint, types, import contracts, fast tests (under a minute)"
 	@echo "make live                           only the tests on real servers"
+	@echo "make long                           the tests that take minutes each, which the default run leaves out"
 	@echo "make bench                          what the gate adds to a call, how long publishing takes; writes docs/benchmarks.md"
 	@echo "make coverage                       which model types are converted and served (docs/model-coverage.md); goes on where it was"
 	@echo "make down | clean                   stop the stack | and remove environments, caches and state, keys included"
@@ -44,7 +45,10 @@ test: setup-tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 live: setup-tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m live
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "live and not long"
+
+long: setup-tests
+	$(BIN)/python -m pytest -m long
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -52,7 +56,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/mypy model_repository/backends
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n 2 -m "not live and not slow"
+	$(BIN)/python -m pytest -q -n 2 -m "not live and not slow and not long"
 
 bench: setup
 	$(BIN)/python -m bench.gate
