@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.decoders import decoder_folder
 from bench.gate import posthuman
 from bench.load import median
+from bench.plot import Bar, Chart, Group, Mark
 from bench.report import REPOSITORY, machine, write_report
 
 SHAPES = {"GPT-2, 4 MB": {"layers": 2, "width": 64, "heads": 2}, "GPT-2, 81 MB": {"layers": 8, "width": 384, "heads": 6}}
@@ -87,6 +88,24 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def charts(report: dict[str, Any]) -> list[Chart]:
+    groups = [
+        Group(
+            name,
+            [
+                Bar("publish", [one["publish_s"] for one in rounds]),
+                Bar("buy", [one["buy_s"] for one in rounds]),
+                Bar("first call", [one["call_s"] for one in rounds]),
+                Bar("all", [one["all_s"] for one in rounds], ours=True),
+            ],
+            [Mark(f"budget: {BUDGET_S:g} s", BUDGET_S)],
+        )
+        for name, rounds in report["models"].items()
+    ]
+    axis = "seconds, less is better; whiskers: least and most of the rounds"
+    return [Chart("publish", "From the command to the first answer", axis, groups)]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=3)
@@ -111,7 +130,7 @@ def main() -> int:
         }
         print(table(report))
         if not chosen.dry:
-            write_report("publish", report, table(report))
+            write_report("publish", report, table(report), charts=charts(report))
     finally:
         posthuman(home, "down")
         shutil.rmtree(home)

@@ -1,6 +1,6 @@
-"""Where a benchmark's findings are kept: its figures as JSON, its table between two marks of a page.
+"""Where a benchmark's findings are kept: its figures as JSON, its pictures, and its table between two marks of a page.
 
-In: a report and a table's text. Out: files below `docs/`. This module must never compute a figure.
+In: a report, a table's text and charts. Out: files below `docs/`. This module must never compute a figure.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from bench.plot import Chart, svg
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
@@ -22,10 +24,11 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
 
 
-def write_report(name: str, report: Mapping[str, Any], table: str, page: Path = PAGE) -> None:
-    """`docs/benchmarks/<name>.json`, and the table between the page's marks of that name. Again: replaces both.
+def write_report(name: str, report: Mapping[str, Any], table: str, page: Path = PAGE, charts: Sequence[Chart] = ()) -> None:
+    """`benchmarks/<name>.json` beside the page, pictures of the charts there, and these and the table between the page's marks.
 
-    Raises ValueError for a page without both marks, once each; nothing is written then.
+    Again: replaces them. Raises ValueError for a page without both marks of that name, once each, and for a chart that cannot be
+    drawn; nothing is written then.
     """
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     text = page.read_text(encoding="utf-8")
@@ -34,6 +37,11 @@ def write_report(name: str, report: Mapping[str, Any], table: str, page: Path = 
         raise ValueError(f"{page.name}: expected {begin} and {end} once each, found them {found[0]} and {found[1]} times")
     before, rest = text.split(begin)
     _, after = rest.split(end)
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    (FIGURES / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    page.write_text(f"{before}{begin}\n{table}\n{end}{after}", encoding="utf-8")
+    figures = page.parent / FIGURES.name
+    pictures = {chart.name: svg(chart) for chart in charts}
+    shown = "".join(f"![{chart.title}]({figures.name}/{chart.name}.svg)\n\n" for chart in charts)
+    figures.mkdir(parents=True, exist_ok=True)
+    (figures / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    for picture, drawn in pictures.items():
+        (figures / f"{picture}.svg").write_text(drawn, encoding="utf-8")
+    page.write_text(f"{before}{begin}\n{shown}{table}\n{end}{after}", encoding="utf-8")
