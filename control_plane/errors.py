@@ -90,6 +90,16 @@ class Conflict(PosthumanError):
     code = "conflict"
 
 
+class TooMany(PosthumanError):
+    """The caller must wait `retry_after_s`: too many calls at once, or too fast. Nothing was computed, nothing was charged."""
+
+    status = 429
+
+    def __init__(self, message: str, code: str, retry_after_s: int) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
 class Unavailable(PosthumanError):
     """Nobody must act: try again after `retry_after_s`. Nothing was charged."""
 

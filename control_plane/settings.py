@@ -14,6 +14,8 @@ from control_plane.did import Address, TokenWei, parse_address
 from control_plane.errors import BadInput
 from converters.pbtxt import PROVIDERS
 
+MOST_CONCURRENCY = 4096
+"""Places that the gate can tell apart for one session or one buyer (`serving/slots.py`)."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -24,6 +26,7 @@ class Settings:
     home: the state folder; nothing is written outside it. models: the folder Triton reads, one entry a subfolder.
     log_nft: the data NFT that anchors this operator's log; None before `posthuman up` has made it.
     providers: ONNX Runtime's providers for every entry, the preferred first. engine_cache: where TensorRT engines are kept.
+    session_concurrency, buyer_concurrency: calls under way at once. session_rate: calls a minute; 0: any number.
     confirmations: blocks an order, a key or an anchor needs, its own included, before it counts; None: the chain's default.
     """
 
@@ -47,6 +50,9 @@ class Settings:
     order_timeout_s: int
     session_ttl_s: int
     session_calls: int
+    session_concurrency: int
+    buyer_concurrency: int
+    session_rate: int
     max_body_bytes: int
     max_new_tokens: int
     call_timeout_s: float
@@ -123,6 +129,9 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         order_timeout_s=whole("ORDER_TIMEOUT_S", 30 * 24 * 3600, 1),
         session_ttl_s=whole("SESSION_TTL_S", 12 * 3600, 1),
         session_calls=whole("SESSION_CALLS", 100_000, 1),
+        session_concurrency=whole("SESSION_CONCURRENCY", 64, 1, MOST_CONCURRENCY),
+        buyer_concurrency=whole("BUYER_CONCURRENCY", 128, 1, MOST_CONCURRENCY),
+        session_rate=whole("SESSION_RATE", 0, 0, 10**9),
         max_body_bytes=whole("MAX_BODY_BYTES", 4 << 20, 1),
         max_new_tokens=whole("MAX_NEW_TOKENS", 4096, 1),
         call_timeout_s=seconds("CALL_TIMEOUT_S", 120.0),

@@ -11,12 +11,13 @@ Files below the state folder:
     keys/nonce.key          what the workers' nonces prove themselves with; made when it is missing
     guard/checkpoint        the last checkpoint ever signed
     run/workers/            one lock a worker
+    run/limits/             the workers' common count of calls under way, and how fast they come
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from control_plane.receipts.signing import ReceiptSigner
 from control_plane.receipts.store import ReceiptStore
 from control_plane.receipts.workers import Worker, is_alive
 from control_plane.serving.catalogue import Catalogue
+from control_plane.serving.limits import Allowed, CallLimits
 from control_plane.serving.nonces import open_nonce_key
 from control_plane.serving.sessions import Sessions
 from control_plane.serving.triton import Triton
@@ -103,6 +105,11 @@ def open_triton(settings: Settings) -> Triton:
     return Triton(settings.triton_url, settings.triton_key, timeout_s=settings.call_timeout_s)
 
 
+def open_limits(settings: Settings, clock: Callable[[], float]) -> CallLimits:
+    allowed = Allowed(settings.session_concurrency, settings.buyer_concurrency, settings.session_rate)
+    return CallLimits(settings.home / "run" / "limits", allowed, clock)
+
+
 def build_services(settings: Settings) -> Services:
     """Everything a worker needs; make it once a process, after forking.
 
@@ -124,6 +131,7 @@ def build_services(settings: Settings) -> Services:
             worker=Worker(workers_folder(settings)).name,
             merge_delay_s=settings.merge_delay_s,
         ),
+        limits=open_limits(settings, time.time),
         operator=operator_wallet(settings),
         clock=time.time,
     )

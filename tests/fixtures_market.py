@@ -39,6 +39,7 @@ from control_plane.serving.listing import Listing
 from control_plane.serving.sessions import Sessions
 from control_plane.settings import Settings, read_settings
 from control_plane.web import create_app
+from control_plane.wiring import open_limits
 from converters.entry import Entry, ModelDigest, model_digest, triton_name, write_entry
 from converters.tasks import TASKS, outputs_of
 from tests.simulators.inference import SimulatedServer
@@ -230,6 +231,7 @@ def services_over(engine: Engine, settings: Settings, ledger: SimulatedLedger, s
             merge_delay_s=settings.merge_delay_s,
             clock=clock,
         ),
+        limits=open_limits(settings, clock),
         operator=wallet_of("operator"),
         clock=clock,
     )

@@ -18,6 +18,7 @@ from control_plane.flows.services import Services
 from control_plane.receipts.receipt import RESPONSE_PREFIX, CallStatus, request_hash, response_hash
 from control_plane.receipts.store import Issued, Reservation
 from control_plane.serving.access import CallQuestion, may_call
+from control_plane.serving.limits import Hold
 from control_plane.serving.listing import Listing
 from control_plane.serving.sessions import Session
 
@@ -85,8 +86,14 @@ def admit(services: Services, session: Session | None, did: Did) -> Admitted:
 def call(services: Services, admitted: Admitted, body: bytes, ask: Callable[[str], Answer]) -> Called:
     """One whole call. `ask` gets the call's id, asks the server, and gives the body that will be sent.
 
-    An error of `ask`, whatever it is, gives the charge back. Again: another call, charged again.
+    An error of `ask`, whatever it is, gives the charge back. Raises TooMany before anything is done. Again: another call, charged
+    again.
     """
+    with services.limits.take(admitted.session):
+        return _call(services, admitted, body, ask)
+
+
+def _call(services: Services, admitted: Admitted, body: bytes, ask: Callable[[str], Answer]) -> Called:
     began = time.perf_counter()
     reservation = _reserve(services, admitted, body, is_streaming=False)
     asked = time.perf_counter()
@@ -123,10 +130,21 @@ def call_streaming(
     the stream around the receipt; it is not hashed. `failed` renders the end of a stream whose server broke.
     Hashed is what was handed to the connection: of a stream that was cut, the last bytes may not have arrived.
     """
-    reservation = _reserve(services, admitted, body, is_streaming=True)
-    stream = _stream(services, admitted, reservation, ask, last, failed, ended)
-    next(stream)  # runs to the first piece; from here on closing it reaches its `except GeneratorExit`
+    hold = services.limits.take(admitted.session)
+    try:
+        reservation = _reserve(services, admitted, body, is_streaming=True)
+        stream = _held(hold, _stream(services, admitted, reservation, ask, last, failed, ended))
+        next(stream)  # runs to the first piece; from here on closing it reaches `_stream`'s `except GeneratorExit`
+    except BaseException:
+        hold.give_back()
+        raise
     return reservation.call_id, stream
+
+
+def _held(hold: Hold, stream: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
+    """The stream; its places are given back when it has ended, however it does."""
+    with hold:
+        yield from stream
 
 
 def _stream(

@@ -12,6 +12,7 @@ from control_plane.chain.ledger import Ledger, Network, Wallet
 from control_plane.receipts.store import ReceiptStore
 from control_plane.serving.catalogue import Catalogue
 from control_plane.serving.inference import InferenceServer
+from control_plane.serving.limits import CallLimits
 from control_plane.serving.sessions import Sessions
 from control_plane.settings import Settings
 
@@ -27,5 +28,6 @@ class Services:
     catalogue: Catalogue
     sessions: Sessions
     store: ReceiptStore
+    limits: CallLimits
     operator: Wallet
     clock: Callable[[], float]

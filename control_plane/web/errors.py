@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from control_plane.errors import BadInput, PosthumanError, Unavailable
+from control_plane.errors import BadInput, PosthumanError, TooMany, Unavailable
 from control_plane.web.journal import REFUSALS, Journal
 
 _TYPES = {
@@ -63,7 +63,7 @@ def error_body(error: PosthumanError, path: str) -> bytes:
     return json.dumps({"error": record}).encode()
 
 
-_KINDS = ((BadInput, "validation"), (Unavailable, "overloaded"))
+_KINDS = ((BadInput, "validation"), (TooMany, "overloaded"), (Unavailable, "overloaded"))
 """The names of text-generation-inference for what the caller must change, and for what will pass."""
 
 

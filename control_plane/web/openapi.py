@@ -78,7 +78,7 @@ _HUGGING_FACE: Mapping[str, Any] = {
         "stream": {"type": "boolean", "description": "for models that generate"},
     },
 }
-_CALL_CODES = (400, 401, 403, 404, 413, 415, 503)
+_CALL_CODES = (400, 401, 403, 404, 413, 415, 429, 503)
 
 
 def operations(max_new_tokens: int) -> tuple[Operation, ...]:
@@ -265,7 +265,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
             ),
             *({"name": name, "in": "query", "schema": schema} for name, schema in (operation.query or {}).items()),
         ],
-        "responses": {"200": good} | {str(code): {"description": _MEANINGS[code], **error} for code in operation.codes},
+        "responses": {"200": good}
+        | {str(code): {"description": _MEANINGS[code], **error, **_waiting(code)} for code in operation.codes},
     }
     schema = schema_of(operation.body) if operation.body is not None else operation.schema
     if schema is not None:
@@ -273,6 +274,13 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.is_authenticated:
         record["security"] = [{"session": []}]
     return record
+
+
+def _waiting(code: int) -> dict[str, Any]:
+    """The header of what passes by itself."""
+    if code not in (429, 503):
+        return {}
+    return {"headers": {"Retry-After": {"description": "seconds, at least 1", "schema": {"type": "integer", "minimum": 1}}}}
 
 
 _MEANINGS = {
@@ -283,6 +291,7 @@ _MEANINGS = {
     409: "the same thing was given before with other content",
     413: "too large",
     415: "another content type or encoding",
+    429: "too many calls at once, or too fast: try again after Retry-After seconds; nothing was charged",
     503: "try again after Retry-After seconds; nothing was charged",
 }
 
