@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from control_plane.serving.replay import replay
-from generate.cache import empty
+from generate.cache import empty_cache
 from generate.decode import Decoder
 from opening.entry import EntryUnusable, open_entry
 from tests.fixtures_triton import TritonServer, convert_model, tiny_model, triton_server
@@ -35,15 +35,19 @@ def entries(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     }
 
 
+def empty_of(dtype: str) -> Any:
+    return empty_cache([{"name": "past", "dtype": dtype, "axes": ["batch", 2, "past", 8]}], ["past"])["past"]
+
+
 @pytest.mark.parametrize(("dtype", "told"), [("FP32", "tensor(float)"), ("FP16", "tensor(float16)"), ("BF16", "tensor(bfloat16)")])
 def test_a_cache_begins_empty_in_the_graphs_own_dtype(dtype: str, told: str) -> None:
-    value = empty((1, 2, 0, 8), dtype)
+    value = empty_of(dtype)
     assert value.data_type() == told and list(value.shape()) == [1, 2, 0, 8]
 
 
 def test_a_cache_of_another_dtype_is_refused_by_name() -> None:
-    with pytest.raises(EntryUnusable, match=r"must be one of \['FP32', 'FP16', 'BF16'\], found 'FP64'"):
-        empty((1, 2, 0, 8), "FP64")
+    with pytest.raises(EntryUnusable, match=r"must be one of \['BF16', 'FP16', 'FP32'\], found 'FP64'"):
+        empty_of("FP64")
 
 
 def logits_of(model: Path, tokens: list[int]) -> Any:

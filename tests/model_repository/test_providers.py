@@ -51,7 +51,7 @@ def test_tensorrt_gets_its_cache_its_precision_and_its_shapes(tmp_path: Path) ->
         engine_most="input_ids:8x64",
     )
     (name, options), (second, cuda), last = providers_for(given)
-    assert (name, second, last, cuda) == (*ALL[:2], ALL[2], {"device_id": "1"})
+    assert (name, second, last, cuda) == (*ALL[:2], ALL[2], {"device_id": "1", "use_tf32": "0"})
     assert options == {
         "device_id": "1",
         "trt_engine_cache_enable": "1",

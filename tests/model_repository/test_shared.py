@@ -169,7 +169,7 @@ def test_a_call_that_memory_has_no_room_for_leaves_the_others_as_they_were(
         return made_of_zeros
 
     with monkeypatch.context() as patch:
-        patch.setattr("generate.buffers.np.empty", second_fails)
+        patch.setattr("generate.stores.np.empty", second_fails)
         with pytest.raises(MemoryError):
             shared.enter(call_of([5] * 40))
     assert len(made) == 2

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime
 
-from generate.cache import empty_cache
+from generate.cache import empty_cache, place_of, run
 from generate.call import Call
 from opening.entry import EntryUnusable, OpenEntry
 
@@ -29,12 +29,13 @@ class Decoder:
         self.context_length = int(entry.detail("context_length"))
         layers = entry.detail("layers")
         self.past_names = tuple(name for layer in layers for name in (layer["past_key"], layer["past_value"]))
-        self.output_names = ("logits", *(name for layer in layers for name in (layer["present_key"], layer["present_value"])))
+        self.present_names = tuple(name for layer in layers for name in (layer["present_key"], layer["present_value"]))
         self.input_names = frozenset(entry.graph_input_names(frozenset((*_FED, *self.past_names))))
         given = {output.name for output in entry.session.get_outputs()}
-        if missing := (set(self.past_names) - self.input_names) | (set(self.output_names) - given):
+        if missing := (set(self.past_names) - self.input_names) | ({"logits", *self.present_names} - given):
             raise EntryUnusable(f"1/model.onnx: entry.json names tensors that the graph lacks: {sorted(missing)}")
-        self._empty_cache = empty_cache(entry.detail("graph_inputs"), self.past_names)
+        self.place = place_of(entry.session)
+        self._empty_cache = empty_cache(entry.detail("graph_inputs"), self.past_names, self.place)
 
     def begin(self, call: Call) -> tuple[Reading, np.ndarray]:
         """Read the prompt; return also the logits after it."""
@@ -53,7 +54,7 @@ class Reading:
     def read(self, tokens: Sequence[int]) -> np.ndarray:
         """Read at least one more token; return the logits after the last: float32 [vocabulary].
 
-        Keys and values go from one step to the next as they lie in memory, uncopied.
+        Keys and values go from one step to the next as they lie in memory, uncopied; the graph's own copy makes room for the new.
         """
         total = self.length + len(tokens)
         if total > self._decoder.context_length:
@@ -66,7 +67,9 @@ class Reading:
             "position_ids": np.arange(total - len(tokens), total, dtype=np.int64)[np.newaxis],
         }
         inputs = {name: onnxruntime.OrtValue.ortvalue_from_numpy(fed[name]) for name in _FED if name in self._decoder.input_names}
-        logits, *present = self._decoder.session.run_with_ort_values(self._decoder.output_names, {**inputs, **self._past})
-        self._past = dict(zip(self._decoder.past_names, present, strict=True))
+        decoder = self._decoder
+        (logits,), present = run(decoder.session, decoder.place, {**inputs, **self._past}, ["logits"], decoder.present_names)
+        self._past = dict(zip(decoder.past_names, present, strict=True))
         self.length = total
-        return logits.numpy()[0, -1]
+        last: np.ndarray = logits[0, -1]
+        return last

@@ -20,14 +20,11 @@ from generate.call import Call, caller_of, read_call
 from generate.engine import Engine
 from generate.generation import Generation, Piece
 from generate.listener import Cancelled, TooBusy
-from generate.model_rows import rows_of
+from generate.model_rows import cache_bytes, rows_of
 from generate.source import source_of
-from opening.memory import ceiling
 from opening.tritonside import end_with_the_server, error_response, open_from, tensors_of
 
 MOST_WAITING = 256
-_CACHE_SHARE = 0.25
-"""Of the memory that this process may have, for keys and values; the rest is for weights and for what a step needs."""
 
 
 class TritonPythonModel:
@@ -38,7 +35,7 @@ class TritonPythonModel:
         self._entry = open_from(args)
         self._source = source_of(self._entry)
         self._end_tokens = frozenset(int(token) for token in self._entry.detail("eos_token_ids"))
-        rows = rows_of(self._entry, most_bytes=int(_CACHE_SHARE * ceiling()))
+        rows = rows_of(self._entry, most_bytes=cache_bytes(self._entry))
         self._engine = Engine(rows, most_waiting=MOST_WAITING)
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime
 
-from generate.cache import empty_cache
+from generate.cache import empty_cache, place_of, run
 from generate.call import Call
 from opening.entry import EntryUnusable, OpenEntry
 
@@ -30,14 +30,15 @@ class EncoderDecoder:
         layers = entry.detail("layers")
         self.carried = tuple(str(name) for name in entry.detail("carried"))
         self.past_names = tuple(name for layer in layers for name in (layer["past_key"], layer["past_value"]))
-        self.output_names = ("logits", *(name for layer in layers for name in (layer["present_key"], layer["present_value"])))
+        self.present_names = tuple(name for layer in layers for name in (layer["present_key"], layer["present_value"]))
         entry.graph_input_names(frozenset(("input_ids", *self.carried, *self.past_names)))
         takes = {tensor.name for tensor in self.session.get_inputs()}
         gives = {tensor.name for tensor in self.session.get_outputs()}
         encoded = {tensor.name for tensor in self.encoder.get_outputs()}
-        if missing := ({*self.past_names} - takes) | ({*self.output_names} - gives) | ({*self.carried} - encoded):
+        if missing := ({*self.past_names} - takes) | ({"logits", *self.present_names} - gives) | ({*self.carried} - encoded):
             raise EntryUnusable(f"entry.json names tensors that its graphs lack: {sorted(missing)}")
-        self.empty_cache = empty_cache(entry.detail("graph_inputs"), self.past_names)
+        self.place = place_of(self.session)
+        self.empty_cache = empty_cache(entry.detail("graph_inputs"), self.past_names, self.place)
         self._start: list[int | list[int]] = list(entry.detail("start_tokens"))
         self._replaces = bool(entry.detail("does_prompt_replace_start"))
         self._forced = entry.detail("forced_first_token")
@@ -47,7 +48,8 @@ class EncoderDecoder:
     def begin(self, call: Call) -> tuple[Reading, np.ndarray]:
         """Run the encoder, then read what every text of the model begins with, and the call's own beginning."""
         fed = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in call.feeds.items()}
-        encoded = dict(zip(self.carried, self.encoder.run_with_ort_values(self.carried, fed), strict=True))
+        _, made = run(self.encoder, self.place, fed, [], self.carried)
+        encoded = dict(zip(self.carried, made, strict=True))
         reading = Reading(self, encoded, is_prompted=bool(call.prompt))
         waiting: list[int] = []
         for item in [] if call.prompt and self._replaces else self._start:
@@ -96,7 +98,8 @@ class Reading:
         if self._length > self._model.longest:
             raise ValueError(f"the decoder holds {self._model.longest} tokens, asked to read {self._length}")
         fed = {"input_ids": onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray([tokens], np.int64)), **self._encoded, **self._past}
-        logits, *present = self._model.session.run_with_ort_values(self._model.output_names, fed)
-        self._past = dict(zip(self._model.past_names, present, strict=True))
-        last: np.ndarray = logits.numpy()[0, -1]
+        model = self._model
+        (logits,), present = run(model.session, model.place, fed, ["logits"], model.present_names)
+        self._past = dict(zip(model.past_names, present, strict=True))
+        last: np.ndarray = logits[0, -1]
         return last

@@ -9,14 +9,16 @@ others where it lies between them: what that writes stands behind its length, wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
 
 from generate.buffers import Buffers, cache_tensors
+from generate.cache import HOST, KINDS, Kind, Place, place_of
 from generate.call import Call
+from generate.stores import Store, store_of
 from opening.entry import EntryUnusable, OpenEntry
 
 LENGTHS, TOTAL, KEPT = "seqlens_k", "total_sequence_length", "logits_to_keep"
@@ -47,8 +49,9 @@ class _Row:
 class Shared:
     """See `rows.Rows`. A place is a name: its row moves down when one below it ends."""
 
-    def __init__(self, entry: OpenEntry, *, most: int, most_bytes: int) -> None:
-        """most: rows. most_bytes: of keys and values, but for a call that is alone.
+    def __init__(self, entry: OpenEntry, *, most: int, most_bytes: int, store: Store | None = None) -> None:
+        """most: rows. most_bytes: of keys and values, but for a call that is alone. store: whose memory, by default of where the
+        graph computes.
 
         Raises EntryUnusable for a graph that we cannot feed.
         """
@@ -60,7 +63,9 @@ class Shared:
         given = {output.name for output in entry.session.get_outputs()}
         if missing := ({"logits"} | {present for _, present in pairs}) - given:
             raise EntryUnusable(f"1/model.onnx: entry.json names tensors that the graph lacks: {sorted(missing)}")
-        self._buffers = Buffers(entry.session, cache_tensors(entry.detail("graph_inputs"), pairs))
+        tensors, place = cache_tensors(entry.detail("graph_inputs"), pairs), place_of(entry.session)
+        check_attends({tensor.kind for tensor in tensors}, place)
+        self._buffers = Buffers(entry.session, tensors, store or store_of(place))
         self._rows: list[_Row] = []
         self._places = 0
 
@@ -147,6 +152,19 @@ class Shared:
         need = max([_need(call), *(row.need for row in self._rows)])
         length = min(self._context, _doubled(need, _LEAST_LENGTH))
         return min(self.most_together, _doubled(len(self._rows) + 1, 1)), length
+
+
+def check_attends(kinds: Set[Kind], place: Place) -> None:
+    """Raises EntryUnusable where the device has no kernel for attention over a shared cache of these dtypes.
+
+    ONNX Runtime 1.31's CUDA provider has fp16 and bf16 alone. It would run another on the CPU without a word, and carry every
+    layer's buffer there and back for each token.
+    """
+    if place != HOST and KINDS["FP32"] in kinds:
+        raise EntryUnusable(
+            f"entry.json: expected keys and values in FP16 or BF16 for attention on {place.device}, found FP32: "
+            "publish with --precision fp16 or bf16, or convert with --kv-cache grown"
+        )
 
 
 def _need(call: Call) -> int:

@@ -1,11 +1,13 @@
-"""A ceiling on a model process' memory, so that one call's attention over a very long input fails, and the machine does not.
+"""What memory there is, and a ceiling on a model process' own, so that one call's attention over a very long input fails, and the
+machine does not.
 
-In: what the machine and the container have. Out: a limit on this process. This module must never lower a limit below what a model
-needs to be opened: it is a share of the whole machine.
+In: what the machine, the container and a GPU have. Out: bytes, and a limit on this process. This module must never lower a limit
+below what a model needs to be opened: it is a share of the whole machine.
 """
 
 from __future__ import annotations
 
+import ctypes
 import resource
 from pathlib import Path
 
@@ -33,3 +35,20 @@ def limit_memory(most: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def device_ceiling(number: int) -> int:
+    """Bytes: nine tenths of a GPU's memory, asked of its driver: ONNX Runtime tells nothing of it.
+
+    number: as CUDA counts those that this process may see. Raises OSError when there is no driver, or no such GPU.
+    """
+    driver = ctypes.CDLL("libcuda.so.1")
+    device, size = ctypes.c_int(), ctypes.c_size_t()
+    for name, arguments in (
+        ("cuInit", (0,)),
+        ("cuDeviceGet", (ctypes.byref(device), number)),
+        ("cuDeviceTotalMem_v2", (ctypes.byref(size), device)),
+    ):
+        if status := getattr(driver, name)(*arguments):
+            raise OSError(f"GPU {number}: {name} answered {status}")
+    return int(_SHARE * size.value)
