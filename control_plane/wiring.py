@@ -12,6 +12,7 @@ Files below the state folder:
     guard/checkpoint        the last checkpoint ever signed
     run/workers/            one lock a worker
     run/limits/             the workers' common count of calls under way, and how fast they come
+    run/metrics/            what the workers count together
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from control_plane.serving.sessions import Sessions
 from control_plane.serving.triton import Triton
 from control_plane.settings import Settings, read_settings
 from control_plane.web import create_app
+from control_plane.web.shared_metrics import share
 from converters.pbtxt import Hardware
 
 
@@ -66,6 +68,10 @@ def guard_file(settings: Settings) -> Path:
 
 def workers_folder(settings: Settings) -> Path:
     return settings.home / "run" / "workers"
+
+
+def metrics_folder(settings: Settings) -> Path:
+    return settings.home / "run" / "metrics"
 
 
 def operator_wallet(settings: Settings) -> LocalWallet:
@@ -139,7 +145,10 @@ def build_services(settings: Settings) -> Services:
 
 def application() -> Flask:
     """The web application of one worker, for a WSGI server: each worker calls this after it was forked."""
-    return create_app(build_services(read_settings()), are_metrics_shared=True)
+    settings = read_settings()
+    metrics = metrics_folder(settings)
+    share(metrics)
+    return create_app(build_services(settings), metrics_folder=metrics)
 
 
 def keeper_steps_of(settings: Settings) -> tuple[Step, ...]:

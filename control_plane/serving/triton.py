@@ -13,6 +13,8 @@ from urllib.parse import quote
 from control_plane.errors import Unavailable
 from control_plane.serving.connections import Connections, Exchange
 from control_plane.serving.inference import Generated, TensorAnswer
+from control_plane.serving.request_ids import HEADER as REQUEST_ID_HEADER
+from control_plane.serving.request_ids import asked
 from control_plane.serving.triton_messages import (
     error_from,
     error_text,
@@ -79,13 +81,15 @@ class Triton:
             headers = self._json_headers
         else:
             headers = {**self._headers, "Content-Type": "application/octet-stream", HEADER_LENGTH: str(header_length)}
+        if identity := asked().id:
+            headers = {**headers, REQUEST_ID_HEADER: identity}
         answer, response = self._call(name, "infer", body, headers)
         length = response.headers.get(HEADER_LENGTH)
         return TensorAnswer(answer, None if length is None else int(length))
 
     def generate(self, name: str, fields: Mapping[str, Any], caller: str = "") -> Generated:
         """Raises BadInput naming the field, NotFound and Unavailable."""
-        body = generate_body(fields, is_streamed=False, caller=caller)
+        body = generate_body(fields, is_streamed=False, caller=caller, request_id=asked().id)
         answer, response = self._call(name, "generate", body, self._json_headers)
         record = json_object(answer)
         if "error" in record:  # some errors come with status 200
@@ -97,7 +101,7 @@ class Triton:
 
         Raises BadInput naming the field, NotFound and Unavailable; the iterator raises Unavailable when the stream breaks off.
         """
-        body = generate_body(fields, is_streamed=True, caller=caller)
+        body = generate_body(fields, is_streamed=True, caller=caller, request_id=asked().id)
         path = f"/v2/models/{_quoted(name)}/generate_stream"
         exchange = self._connections.send("POST", path, body, self._json_headers, self._timeout_s)
         return PieceStream(self._connections, exchange, name)

@@ -59,11 +59,12 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
 """The inputs of the `generate` backend, as `converters/tasks/generation.py` has them."""
 
 
-def generate_body(fields: Mapping[str, Any], *, is_streamed: bool, caller: str = "") -> bytes:
+def generate_body(fields: Mapping[str, Any], *, is_streamed: bool, caller: str = "", request_id: str = "") -> bytes:
     """The JSON for Triton's generate extension. Raises BadInput for a field that is unknown, missing, or not of its type.
 
     Whether a value is sensible is the backend's to say. Files are given as bytes or as data URLs.
     `stream` is set from `is_streamed`, whatever `fields` says. caller: goes to the backend as a parameter of the request.
+    request_id: names the call in Triton's log; Triton hands it to the backend as the request's own id.
     """
     for name, value in fields.items():
         if name not in _FIELDS:
@@ -75,7 +76,7 @@ def generate_body(fields: Mapping[str, Any], *, is_streamed: bool, caller: str =
     if not any(name in fields for name in ("text_input", *FILES)):
         raise BadInput("text_input", "a text", "nothing")
     written = {name: data_url(value) if isinstance(value, bytes) else value for name, value in fields.items()}
-    named = {"caller": caller} if caller else {}
+    named = {name: value for name, value in (("id", request_id), ("caller", caller)) if value}
     try:
         return json.dumps({**written, **named, "stream": is_streamed}, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     except UnicodeEncodeError:

@@ -9,21 +9,24 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flask import Flask
 
     from control_plane.flows.services import Services
 
 
-def create_app(services: Services, log_to: TextIO | None = None, are_metrics_shared: bool = False) -> Flask:
+def create_app(services: Services, log_to: TextIO | None = None, metrics_folder: Path | None = None) -> Flask:
     """The application. log_to: where its JSON lines go, standard error by default.
 
-    are_metrics_shared: several workers write their metrics to the folder that prometheus-client was told before it was imported;
-    that is why nothing is imported here before this is called.
+    metrics_folder: where several workers count together, after each called `shared_metrics.share`; nothing that makes a metric is
+    imported here before this is called.
     """
     from flask import Flask
 
     from control_plane.web import auth, errors, health, hugging_face, log, offers, oip, openai, openapi, receipts
     from control_plane.web.journal import Journal
+    from control_plane.web.request_ids import identified
 
     app = Flask("control_plane.web", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = services.settings.max_body_bytes
@@ -38,8 +41,9 @@ def create_app(services: Services, log_to: TextIO | None = None, are_metrics_sha
         offers.blueprint(services),
         receipts.blueprint(services),
         log.blueprint(services),
-        health.blueprint(services, are_metrics_shared),
+        health.blueprint(services, metrics_folder),
         openapi.blueprint(services),
     ):
         app.register_blueprint(blueprint)
+    app.wsgi_app = identified(app.wsgi_app)  # type: ignore[assignment, method-assign]  # Flask's way to wrap an application
     return app

@@ -16,7 +16,8 @@ from control_plane.flows.call import Admitted, Answer, Called, Ended, Piece, cal
 from control_plane.flows.services import Services
 from control_plane.receipts.store import Issued
 from control_plane.web.errors import error_body
-from control_plane.web.journal import CALLS, STAGE, UNITS, Journal
+from control_plane.web.journal import Journal
+from control_plane.web.telling import Telling
 
 RECEIPT_HEADER = "X-Posthuman-Receipt"
 CALL_HEADER = "X-Posthuman-Call"
@@ -41,7 +42,13 @@ class Answering:
         self._services, self._journal, self._surface = services, journal, surface
 
     def whole(self, admitted: Admitted, body: bytes, ask: Callable[[str], Answer]) -> Response:
-        called = call(self._services, admitted, body, ask)
+        telling = Telling(self._journal, self._surface, admitted)
+        try:
+            called = call(self._services, admitted, body, ask)
+        except BaseException as error:
+            telling.failed(error)
+            raise
+        telling.answered(called)
         answer = called.answer
         response = Response(
             answer.body, mimetype="application/json" if answer.header_length is None else "application/octet-stream"
@@ -51,10 +58,6 @@ class Answering:
         response.headers[RECEIPT_HEADER] = receipt_header(called.issued)
         response.headers[CALL_HEADER] = called.call_id
         response.headers["Server-Timing"] = _timing(admitted, called)
-        STAGE.labels("access").observe(admitted.access_s)
-        STAGE.labels("server").observe(called.server_s)
-        STAGE.labels("receipt").observe(called.receipt_s)
-        self._tell(admitted, called.call_id, Ended("done", answer.units_in, answer.units_out, called.issued))
         return response
 
     def stream(
@@ -66,6 +69,7 @@ class Answering:
         path: str,
     ) -> Response:
         """`last(call id, issued)` renders the end of a good stream; a broken one ends with the surface's error object."""
+        telling = Telling(self._journal, self._surface, admitted)
         known: list[str] = []
 
         def asking(call_id: str) -> Iterator[Piece]:
@@ -76,37 +80,21 @@ class Answering:
             return event(error_body(error, path).decode())
 
         def ended(how: Ended) -> None:
-            self._tell(admitted, known[0], how)
+            telling.ended(known[0], how)
 
-        call_id, pieces = call_streaming(
-            self._services, admitted, body, asking, lambda issued: last(known[0], issued), failed, ended
-        )
-        response = Response(pieces, mimetype="text/event-stream")
+        try:
+            call_id, pieces = call_streaming(
+                self._services, admitted, body, asking, lambda issued: last(known[0], issued), failed, ended
+            )
+        except BaseException as error:
+            telling.failed(error)
+            raise
+        response = Response(telling.pieces(pieces), mimetype="text/event-stream")
         response.headers["Cache-Control"] = "no-cache"
         response.headers["X-Accel-Buffering"] = "no"  # nginx would hold the pieces back
         response.headers[CALL_HEADER] = call_id
         response.headers["Server-Timing"] = f"access;dur={admitted.access_s * 1000:.3f}"
         return response
-
-    def _tell(self, admitted: Admitted, call_id: str, how: Ended) -> None:
-        CALLS.labels(self._surface, how.outcome).inc()
-        UNITS.labels("in").inc(how.units_in)
-        UNITS.labels("out").inc(how.units_out)
-        receipt = how.issued.signed.receipt if how.issued else None
-        self._journal.note(
-            "call",
-            surface=self._surface,
-            outcome=how.outcome,
-            call=call_id,
-            did=admitted.listing.did,
-            order=admitted.session.order,
-            sequence=receipt.sequence if receipt else None,
-            receipt=how.issued.id if how.issued else None,
-            units_in=how.units_in,
-            units_out=how.units_out,
-            ms=receipt.finished_at - receipt.started_at if receipt else None,
-            why=how.error.code if how.error else None,
-        )
 
 
 def _timing(admitted: Admitted, called: Called) -> str:

@@ -16,8 +16,11 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from control_plane.did import parse_did
 from control_plane.errors import BadInput, PosthumanError, TooMany, Unavailable
-from control_plane.web.journal import REFUSALS, Journal
+from control_plane.serving.request_ids import asked
+from control_plane.web.journal import Journal
+from control_plane.web.metrics import count_refusal
 
 _TYPES = {
     401: "authentication_error",
@@ -73,11 +76,24 @@ def respond(error: PosthumanError) -> Response:
         response.headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="posthuman"'
-    REFUSALS.labels(str(error.status), error.code).inc()
+    count_refusal(error.status, error.code)
     return response
 
 
-def _place_of(error: Exception) -> str:
+def _route() -> str | None:
+    """The path's pattern: a path that nothing answers was written by a stranger, and may hold anything."""
+    return request.url_rule.rule if request.url_rule is not None else None
+
+
+def _did() -> str | None:
+    """The model that a path names, where it names one."""
+    try:
+        return parse_did((request.view_args or {}).get("did"))
+    except BadInput:
+        return None
+
+
+def place_of(error: Exception) -> str:
     """The innermost places that an error passed, without its text."""
     places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
     return " < ".join(reversed(places[-6:]))
@@ -85,10 +101,10 @@ def _place_of(error: Exception) -> str:
 
 def register(app: Flask, journal: Journal) -> None:
     def ours(error: PosthumanError) -> Response:
-        if error.status >= 500:
-            journal.note("failed", path=request.path, status=error.status, code=error.code, why=error.message)
-        else:
-            journal.note("refused", path=request.path, status=error.status, code=error.code)
+        if asked().is_told:  # a call that was admitted: its line says it
+            return respond(error)
+        event, why = ("failed", error.message) if error.status >= 500 else ("refused", None)
+        journal.note(event, route=_route(), did=_did(), status=error.status, code=error.code, why=why)
         return respond(error)
 
     def flasks(error: HTTPException) -> Response:
@@ -104,13 +120,13 @@ def register(app: Flask, journal: Journal) -> None:
     def unknown(error: Exception) -> Response:
         """The client gets an id; the operator finds the same id beside the kind and the place of the error, never its text."""
         identity = secrets.token_hex(8)
-        journal.note("error", id=identity, path=request.path, kind=type(error).__name__, where=_place_of(error))
+        journal.note("error", id=identity, route=_route(), did=_did(), kind=type(error).__name__, where=place_of(error))
         return respond(PosthumanError(f"something broke here; the operator finds it under {identity}"))
 
     def silent_database(error: OperationalError | PoolTimeout) -> Response:
         """Locked, full or gone. Nothing was charged: a transaction that does not end is rolled back."""
         kind = type(error.orig if isinstance(error, OperationalError) else error).__name__
-        journal.note("database", path=request.path, kind=kind, where=_place_of(error))
+        journal.note("database", route=_route(), did=_did(), kind=kind, where=place_of(error))
         return ours(Unavailable("the database does not answer"))
 
     app.register_error_handler(PosthumanError, ours)

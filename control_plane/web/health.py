@@ -6,6 +6,7 @@ In: nothing. Out: states of the components. This module must never show an addre
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from flask import Blueprint, Response, jsonify
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -13,13 +14,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from control_plane.errors import PosthumanError
 from control_plane.flows.services import Services
-from control_plane.web.journal import exposition
+from control_plane.web.metrics import exposition
 
 NEEDED = ("database", "triton")
 """Without these no call can be answered. Without the chain known sessions go on, so it is told and not needed."""
 
 
-def blueprint(services: Services, are_metrics_shared: bool) -> Blueprint:
+def blueprint(services: Services, metrics_folder: Path | None) -> Blueprint:
     pages = Blueprint("health", __name__)
 
     @pages.get("/healthz")
@@ -38,7 +39,7 @@ def blueprint(services: Services, are_metrics_shared: bool) -> Blueprint:
 
     @pages.get("/metrics")
     def metrics() -> Response:
-        return Response(exposition(are_metrics_shared), content_type=CONTENT_TYPE_LATEST)
+        return Response(exposition(metrics_folder), content_type=CONTENT_TYPE_LATEST)
 
     return pages
 

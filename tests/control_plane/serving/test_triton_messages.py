@@ -31,6 +31,13 @@ def test_who_asks_goes_along_as_a_parameter() -> None:
         generate_body({"text_input": "a", "caller": "0xB0b"}, is_streamed=False)
 
 
+def test_a_requests_id_goes_along_as_tritons_own() -> None:
+    body = generate_body({"text_input": "a"}, is_streamed=False, request_id="r-1")
+    assert json.loads(body) == {"text_input": "a", "id": "r-1", "stream": False}
+    with pytest.raises(BadInput, match="id"):
+        generate_body({"text_input": "a", "id": "r-1"}, is_streamed=False)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

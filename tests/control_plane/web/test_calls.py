@@ -337,13 +337,3 @@ def test_a_model_is_ready_when_it_is_on_sale_and_loaded(market: Market) -> None:
     assert market.client.get("/v2/health/live").status_code == 200
     assert market.client.get("/readyz").status_code == 503
     assert market.client.get("/healthz").status_code == 200
-
-
-def test_metrics_count_calls_and_refusals(market: Market) -> None:
-    token = market.sign_in("bob", market.gpt)
-    market.complete(token)
-    market.complete(token, n=2)
-    text = market.client.get("/metrics").text
-    assert 'posthuman_calls_total{outcome="done",surface="completions"}' in text
-    assert 'posthuman_refusals_total{code="bad_input",status="400"}' in text
-    assert 'posthuman_stage_seconds_bucket{le="0.001",stage="access"}' in text
