@@ -125,8 +125,13 @@ class LogMarket:
         return Log(self.folder / "log", self.engine, self.notes, self.folder / "guard" / "checkpoint")
 
     def reserve(self, is_streaming: bool = False, token: str = TOKEN) -> Reservation:
+        reservation = self.begin(is_streaming, token)
+        self.store.reserve(reservation)
+        return reservation
+
+    def begin(self, is_streaming: bool = False, token: str = TOKEN) -> Reservation:
         salt = self.store.new_salt()
-        return self.store.reserve(
+        return self.store.begin(
             token_hash=token,
             did=self.did,
             model_digest=DIGEST,
@@ -141,9 +146,9 @@ class LogMarket:
         """Whole calls, answered with RESPONSE."""
         made = []
         for _ in range(count):
-            reservation = self.reserve()
+            reservation = self.begin()
             digest = response_hash(reservation.salt, RESPONSE)
-            made.append(self.store.complete(reservation, response_hash=digest, units_in=2, units_out=1))
+            made.append(self.store.settle(reservation, response_hash=digest, units_in=2, units_out=1))
         return made
 
     def resign(self, issued: Issued, **changes: object) -> Issued:

@@ -1,4 +1,6 @@
-"""A call: session, access, weights on disk, reservation, server, receipt, answer. In this order, and nothing in between.
+"""A call: session, access, weights on disk, server, charge and receipt, answer. In this order, and nothing in between.
+
+A stream is charged before the server is asked, since its answer leaves before its receipt.
 
 In: a session, a DID, the request's bytes, and how to ask the server. Out: the answer's bytes with its receipt. This module must
 never ask a chain node, and never hand out a whole answer before its receipt is stored.
@@ -86,8 +88,8 @@ def admit(services: Services, session: Session | None, did: Did) -> Admitted:
 def call(services: Services, admitted: Admitted, body: bytes, ask: Callable[[str], Answer]) -> Called:
     """One whole call. `ask` gets the call's id, asks the server, and gives the body that will be sent.
 
-    An error of `ask`, whatever it is, gives the charge back. Raises TooMany before anything is done. Again: another call, charged
-    again.
+    Charge and receipt are one transaction, after the server has answered: an error of `ask`, whatever it is, was never charged.
+    Raises TooMany before anything is done. Again: another call, charged again.
     """
     with services.limits.take(admitted.session):
         return _call(services, admitted, body, ask)
@@ -95,22 +97,17 @@ def call(services: Services, admitted: Admitted, body: bytes, ask: Callable[[str
 
 def _call(services: Services, admitted: Admitted, body: bytes, ask: Callable[[str], Answer]) -> Called:
     began = time.perf_counter()
-    reservation = _reserve(services, admitted, body, is_streaming=False)
+    reservation = _begin(services, admitted, body, is_streaming=False)
     asked = time.perf_counter()
     try:
         answer = ask(reservation.call_id)
     except BaseException as error:
-        _give_back(services, admitted, reservation, error)
+        _report(services, admitted, error)
         _raise_for_buyers(admitted, error)
         raise
     answered = time.perf_counter()
     digest = response_hash(reservation.salt, answer.body)
-    try:
-        issued = services.store.complete(reservation, response_hash=digest, units_in=answer.units_in, units_out=answer.units_out)
-    except PosthumanError:  # no receipt, so no answer and no charge
-        with suppress(PosthumanError):
-            services.store.release(reservation)
-        raise
+    issued = services.store.settle(reservation, response_hash=digest, units_in=answer.units_in, units_out=answer.units_out)
     server_s = answered - asked
     return Called(answer, issued, reservation.call_id, server_s, time.perf_counter() - began - server_s)
 
@@ -132,7 +129,8 @@ def call_streaming(
     """
     hold = services.limits.take(admitted.session)
     try:
-        reservation = _reserve(services, admitted, body, is_streaming=True)
+        reservation = _begin(services, admitted, body, is_streaming=True)
+        services.store.reserve(reservation)
         stream = _held(hold, _stream(services, admitted, reservation, ask, last, failed, ended))
         next(stream)  # runs to the first piece; from here on closing it reaches `_stream`'s `except GeneratorExit`
     except BaseException:
@@ -199,9 +197,9 @@ def _stream(
     yield last(issued)
 
 
-def _reserve(services: Services, admitted: Admitted, body: bytes, is_streaming: bool) -> Reservation:
+def _begin(services: Services, admitted: Admitted, body: bytes, is_streaming: bool) -> Reservation:
     session, listing, salt = admitted.session, admitted.listing, services.store.new_salt()
-    return services.store.reserve(
+    return services.store.begin(
         token_hash=session.token_hash,
         did=listing.did,
         model_digest=listing.model_digest,
@@ -214,10 +212,14 @@ def _reserve(services: Services, admitted: Admitted, body: bytes, is_streaming: 
 
 
 def _give_back(services: Services, admitted: Admitted, reservation: Reservation, error: BaseException) -> None:
-    """The charge, and a note to the log keeper when the model's process has died: only a new load brings it back."""
+    _report(services, admitted, error)
+    services.store.release(reservation)
+
+
+def _report(services: Services, admitted: Admitted, error: BaseException) -> None:
+    """A note to the log keeper when the model's process has died: only a new load brings it back."""
     if isinstance(error, Unavailable) and error.code == "backend_crashed":
         services.catalogue.report_crash(admitted.listing)
-    services.store.release(reservation)
 
 
 def _raise_for_buyers(admitted: Admitted, error: BaseException) -> None:

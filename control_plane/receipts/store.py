@@ -1,10 +1,12 @@
-"""Stores calls and receipts: what is reserved becomes exactly one receipt, or is given back.
+"""Stores calls and receipts: a call becomes exactly one receipt and one charge, or leaves neither.
 
 In: the facts of a call, before and after Triton answers. Out: signed receipts, durable before they are returned. This module must
 never ask a chain node or Triton anything.
 
-A call's life: `reserve` (one charge taken, a row in `calls`), then `complete` (the row becomes a receipt) or `release` (the row and
-the charge go back). What a killed process leaves in `calls`, `reap` closes.
+A call whose answer is handed out whole: `begin`, then `settle` (charge and receipt in one transaction). Of one that ends early
+nothing is stored. A call that hands out something before its end: `begin`, `reserve` (one charge taken, a row in `calls`), then
+`complete` (the row becomes a receipt) or `release` (the row and the charge go back). What a killed process leaves in `calls` is
+closed by `reap`.
 """
 
 from __future__ import annotations
@@ -42,13 +44,14 @@ from control_plane.receipts.statements import (
 __all__ = ["Issued", "Reaped", "ReceiptStore", "Reservation"]
 
 SALT_BYTES = 32
+_KEPT_AS_IT_IS = ("call_id", "token_hash", "did", "model_digest", "consumer", "request_hash", "salt", "started_at")
 SEQUENCE_TRIES = 20
 """Only where the database lets two writers in at once (not SQLite): how often a lost race for a sequence is run again."""
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """A call that is charged and not yet answered."""
+    """A call under way. It is charged when it is reserved or, where it was not, when it is settled."""
 
     call_id: str
     token_hash: str
@@ -103,7 +106,7 @@ class ReceiptStore:
         """32 random bytes for one call's request and response hashes."""
         return self._random_bytes(SALT_BYTES)
 
-    def reserve(
+    def begin(
         self,
         *,
         token_hash: str,
@@ -116,13 +119,8 @@ class ReceiptStore:
         is_streaming: bool,
         started_at: UnixMillis | None = None,
     ) -> Reservation:
-        """Take one call from the session's quota and note that the call is under way, in one transaction.
-
-        Raises Unauthenticated (the session is unknown, revoked or expired), Forbidden with code `quota_exhausted`, Unavailable
-        (the database is busy or full; nothing was charged). Again: each call takes another charge.
-        """
-        now = self._clock()
-        reservation = Reservation(
+        """A call that begins now. Nothing is stored or charged yet."""
+        return Reservation(
             call_id=self._random_bytes(16).hex(),
             token_hash=token_hash,
             did=did,
@@ -131,29 +129,42 @@ class ReceiptStore:
             order=order,
             request_hash=request_hash,
             salt=salt,
-            started_at=UnixMillis(int(now * 1000)) if started_at is None else started_at,
+            started_at=UnixMillis(int(self._clock() * 1000)) if started_at is None else started_at,
             is_streaming=is_streaming,
         )
+
+    def reserve(self, reservation: Reservation) -> None:
+        """Take one call from the order's quota and note that the call is under way, in one transaction.
+
+        Raises Unauthenticated (the session is unknown, revoked or expired), Forbidden with code `quota_exhausted`, Unavailable
+        (the database is busy or full; nothing was charged). Again: a call's id is taken once, so it raises.
+        """
         with self._writing("reserve a call") as connection:
-            if self._take_charge.run(connection, {"hashed": token_hash, "now": now}).rowcount != 1:
-                raise self._why_not(connection, token_hash, now)
-            self._open_call.run(
-                connection,
-                {
-                    "call_id": reservation.call_id,
-                    "token_hash": token_hash,
-                    "did": did,
-                    "model_digest": model_digest,
-                    "consumer": consumer,
-                    "order_tx": order,
-                    "request_hash": request_hash,
-                    "salt": salt,
-                    "started_at": reservation.started_at,
-                    "worker": self._worker,
-                    "is_streaming": int(is_streaming),
-                },
-            )
-        return reservation
+            self._charge(connection, reservation)
+            values = {name: getattr(reservation, name) for name in _KEPT_AS_IT_IS}
+            more = {"order_tx": reservation.order, "worker": self._worker, "is_streaming": int(reservation.is_streaming)}
+            self._open_call.run(connection, values | more)
+
+    def settle(
+        self,
+        reservation: Reservation,
+        *,
+        response_hash: Bytes32,
+        units_in: int,
+        units_out: int,
+        finished_at: UnixMillis | None = None,
+    ) -> Issued:
+        """Charge a call that was never reserved and turn it into a signed receipt, committed before it is returned.
+
+        Raises as `reserve` and `complete` do: then there is neither charge nor receipt, and nothing may be answered. After
+        Unavailable there may be both, when only the database's own answer was lost. Again: raises Unavailable for the same call.
+        """
+
+        def work(connection: Connection) -> Issued:
+            self._charge(connection, reservation)
+            return self._issue(connection, reservation, response_hash, units_in, units_out, CallStatus.DONE, finished_at)
+
+        return self._storing(reservation, work)
 
     def complete(
         self,
@@ -171,13 +182,13 @@ class ReceiptStore:
         Raises Conflict when the call is no longer reserved (completed, released or reaped), Unavailable when the database does not
         answer. Again: Conflict; the first receipt stands.
         """
-        for _ in range(SEQUENCE_TRIES):
-            try:
-                with self._writing("store a receipt") as connection:
-                    return self._issue(connection, reservation, response_hash, units_in, units_out, status, finished_at)
-            except self._taken:
-                continue
-        raise Unavailable(f"order {reservation.order}: no free sequence after {SEQUENCE_TRIES} tries", retry_after_s=1)
+
+        def work(connection: Connection) -> Issued:
+            if self._close_call.run(connection, {"call": reservation.call_id}).rowcount != 1:
+                raise Conflict(f"call {reservation.call_id} is not under way: it was completed, released or reaped before")
+            return self._issue(connection, reservation, response_hash, units_in, units_out, status, finished_at)
+
+        return self._storing(reservation, work)
 
     def release(self, reservation: Reservation) -> bool:
         """Give the charge back and forget the call. Again: does nothing; returns whether there was something to give back."""
@@ -273,6 +284,21 @@ class ReceiptStore:
         with self._reader.connect() as connection:
             return connection.execute(select(func.count()).where(receipts.c.leaf_index.is_(None))).scalar_one()
 
+    def _storing(self, reservation: Reservation, work: Callable[[Connection], Issued]) -> Issued:
+        """Run `work` in one write transaction; once more from the start when another took its sequence."""
+        for _ in range(SEQUENCE_TRIES):
+            try:
+                with self._writing("store a receipt") as connection:
+                    return work(connection)
+            except self._taken:
+                continue
+        raise Unavailable(f"order {reservation.order}: no free sequence after {SEQUENCE_TRIES} tries", retry_after_s=1)
+
+    def _charge(self, connection: Connection, reservation: Reservation) -> None:
+        now = self._clock()
+        if self._take_charge.run(connection, {"hashed": reservation.token_hash, "now": now}).rowcount != 1:
+            raise self._why_not(connection, reservation.token_hash, now)
+
     def _issue(
         self,
         connection: Connection,
@@ -283,8 +309,6 @@ class ReceiptStore:
         status: CallStatus,
         finished_at: UnixMillis | None,
     ) -> Issued:
-        if self._close_call.run(connection, {"call": reservation.call_id}).rowcount != 1:
-            raise Conflict(f"call {reservation.call_id} is not under way: it was completed, released or reaped before")
         last = self._last_of_order.run(connection, {"order": reservation.order}).fetchone()
         now = UnixMillis(int(self._clock() * 1000)) if finished_at is None else finished_at
         finished = UnixMillis(max(now, reservation.started_at))  # a clock set back must not make a call end before it began
@@ -367,15 +391,5 @@ def _issued_of(row: Any) -> Issued:
 
 
 def _reservation_of(row: Any) -> Reservation:
-    return Reservation(
-        call_id=row.call_id,
-        token_hash=row.token_hash,
-        did=row.did,
-        model_digest=row.model_digest,
-        consumer=row.consumer,
-        order=row.order_tx,
-        request_hash=row.request_hash,
-        salt=row.salt,
-        started_at=row.started_at,
-        is_streaming=bool(row.is_streaming),
-    )
+    kept = {name: getattr(row, name) for name in _KEPT_AS_IT_IS}
+    return Reservation(**kept, order=row.order_tx, is_streaming=bool(row.is_streaming))

@@ -266,7 +266,7 @@ CALL_CHECKS: tuple[CallCheck, ...] = (
 
 
 def may_call(question: CallQuestion, checks: tuple[CallCheck, ...] = CALL_CHECKS) -> Decision:
-    """The first refusal of `checks`, or allowed. The quota may be a moment old here; the reservation counts exactly."""
+    """The first refusal of `checks`, or allowed. The quota may be a moment old here; what charges the call counts exactly."""
     for check in checks:
         refusal = check(question)
         if refusal is not None:

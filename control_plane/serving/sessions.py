@@ -32,7 +32,8 @@ _CACHED_MOST = 20_000
 
 @dataclass(frozen=True)
 class Session:
-    """calls_used may be a cache's age behind; the reservation of a call counts exactly. expires_at: seconds since 1970."""
+    """calls_used: of its order, by all sessions together; may be a cache's age behind: what charges a call counts exactly.
+    expires_at: seconds since 1970."""
 
     token_hash: str
     wallet: Address
@@ -66,7 +67,7 @@ class Sessions:
 
     nonce_key: the same in every worker, as `open_nonce_key` gives it, so that one may use what another gave out.
     cache_ttl_s: how long a worker may answer from memory. A revocation in another worker is seen after this long at the latest
-    by `find`, and at once by the reservation that each call makes.
+    by `find`, and at once by what charges each call.
     """
 
     def __init__(
@@ -162,8 +163,10 @@ class Sessions:
 
     def _read(self, token_hash: str) -> Session | None:
         read_at = time.monotonic()
+        same_order = table.alias("same_order")
+        used = select(func.sum(same_order.c.calls_used)).where(same_order.c.order_tx == table.c.order_tx).scalar_subquery()
         with self._reading.connect() as connection:
-            row = connection.execute(select(table).where(table.c.token_hash == token_hash)).first()
+            row = connection.execute(select(table, used.label("used")).where(table.c.token_hash == token_hash)).first()
         if row is None:
             return None
         session = Session(
@@ -175,7 +178,7 @@ class Sessions:
             row.order_block_hash,
             row.expires_at,
             row.calls_limit,
-            row.calls_used,
+            row.used,
             row.revoked_at,
             row.revoked_why,
         )

@@ -5,13 +5,12 @@ In: an entry's name and a request. Out: the answer's bytes or pieces, or our err
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from control_plane.errors import Unavailable
-from control_plane.serving.connections import Connections, Exchange
+from control_plane.serving.connections import Answer, Connections
 from control_plane.serving.inference import Generated, TensorAnswer
 from control_plane.serving.request_ids import HEADER as REQUEST_ID_HEADER
 from control_plane.serving.request_ids import asked
@@ -28,8 +27,6 @@ KEY_HEADER = "triton-key"
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _LOAD_TIMEOUT_S = 900.0
 """Opening a model of many GB from a cold disk takes minutes."""
-
-_READ_BYTES = 65536
 
 
 class Triton:
@@ -51,11 +48,11 @@ class Triton:
     def is_ready(self) -> bool:
         """Whether the server answers and says that it is ready; never raises."""
         try:
-            exchange = self._connections.send("GET", "/v2/health/ready", b"", {}, min(5.0, self._timeout_s))
-            self._connections.read(exchange)
+            answer = self._connections.send("GET", "/v2/health/ready", b"", {}, min(5.0, self._timeout_s))
+            self._connections.read(answer)
         except Unavailable:
             return False
-        return exchange.response.status == 200
+        return answer.status == 200
 
     def loaded(self) -> frozenset[str]:
         """Names of the entries that are ready to answer. Raises Unavailable."""
@@ -83,17 +80,17 @@ class Triton:
             headers = {**self._headers, "Content-Type": "application/octet-stream", HEADER_LENGTH: str(header_length)}
         if identity := asked().id:
             headers = {**headers, REQUEST_ID_HEADER: identity}
-        answer, response = self._call(name, "infer", body, headers)
-        length = response.headers.get(HEADER_LENGTH)
-        return TensorAnswer(answer, None if length is None else int(length))
+        read, answer = self._call(name, "infer", body, headers)
+        length = answer.headers.get(HEADER_LENGTH.lower())
+        return TensorAnswer(read, None if length is None else int(length))
 
     def generate(self, name: str, fields: Mapping[str, Any], caller: str = "") -> Generated:
         """Raises BadInput naming the field, NotFound and Unavailable."""
         body = generate_body(fields, is_streamed=False, caller=caller, request_id=asked().id)
-        answer, response = self._call(name, "generate", body, self._json_headers)
-        record = json_object(answer)
+        read, answer = self._call(name, "generate", body, self._json_headers)
+        record = json_object(read)
         if "error" in record:  # some errors come with status 200
-            raise error_from(response.status, str(record["error"]), name)
+            raise error_from(answer.status, str(record["error"]), name)
         return generated_from(record)
 
     def generate_stream(self, name: str, fields: Mapping[str, Any], caller: str = "") -> PieceStream:
@@ -103,38 +100,38 @@ class Triton:
         """
         body = generate_body(fields, is_streamed=True, caller=caller, request_id=asked().id)
         path = f"/v2/models/{_quoted(name)}/generate_stream"
-        exchange = self._connections.send("POST", path, body, self._json_headers, self._timeout_s)
-        return PieceStream(self._connections, exchange, name)
+        answer = self._connections.send("POST", path, body, self._json_headers, self._timeout_s)
+        return PieceStream(self._connections, answer, name)
 
     def close(self) -> None:
         self._connections.close()
 
-    def _call(self, name: str, verb: str, body: bytes, headers: Mapping[str, str]) -> tuple[bytes, http.client.HTTPResponse]:
-        exchange = self._connections.send("POST", f"/v2/models/{_quoted(name)}/{verb}", body, headers, self._timeout_s)
-        answer = self._connections.read(exchange)
-        if exchange.response.status != 200:
-            raise error_from(exchange.response.status, error_text(answer), name)
-        return answer, exchange.response
+    def _call(self, name: str, verb: str, body: bytes, headers: Mapping[str, str]) -> tuple[bytes, Answer]:
+        answer = self._connections.send("POST", f"/v2/models/{_quoted(name)}/{verb}", body, headers, self._timeout_s)
+        read = self._connections.read(answer)
+        if answer.status != 200:
+            raise error_from(answer.status, error_text(read), name)
+        return read, answer
 
     def _manage(self, path: str, body: bytes, name: str, timeout_s: float) -> bytes:
-        exchange = self._connections.send("POST", f"/v2/repository/{path}", body, self._json_headers, timeout_s)
-        answer = self._connections.read(exchange)
-        if exchange.response.status != 200:
-            raise management_error_from(exchange.response.status, error_text(answer), name)
-        return answer
+        answer = self._connections.send("POST", f"/v2/repository/{path}", body, self._json_headers, timeout_s)
+        read = self._connections.read(answer)
+        if answer.status != 200:
+            raise management_error_from(answer.status, error_text(read), name)
+        return read
 
 
 class PieceStream(Iterator[Generated]):
     """Pieces of one generation as they come. `close` before the end breaks the connection, at which Triton stops computing."""
 
-    def __init__(self, connections: Connections, exchange: Exchange, name: str) -> None:
+    def __init__(self, connections: Connections, answer: Answer, name: str) -> None:
         """Waits for the first piece. Raises as `Triton.generate_stream`."""
-        self._connections, self._exchange, self._name = connections, exchange, name
+        self._connections, self._answer, self._name = connections, answer, name
         self._unread = b""
         self._is_over = False
-        if exchange.response.status != 200:
-            text = connections.read(exchange).decode("utf-8", "replace")
-            raise error_from(exchange.response.status, error_text(text.removeprefix("data:").strip().encode()), name)
+        if answer.status != 200:
+            text = connections.read(answer).decode("utf-8", "replace")
+            raise error_from(answer.status, error_text(text.removeprefix("data:").strip().encode()), name)
         self._first: Generated | None = self._read_piece()
 
     def __next__(self) -> Generated:
@@ -150,8 +147,7 @@ class PieceStream(Iterator[Generated]):
         self._first = None
         if not self._is_over:
             self._is_over = True
-            self._exchange.response.close()
-            self._exchange.connection.close()
+            self._answer.close()
 
     def _read_piece(self) -> Generated:
         try:
@@ -170,10 +166,10 @@ class PieceStream(Iterator[Generated]):
         """The data of the next server-sent event; Triton writes it on one line."""
         while b"\n\n" not in self._unread:
             try:
-                more = self._exchange.response.read1(_READ_BYTES)  # returns what is there, waits only for the first byte
+                more = self._answer.read_piece()
             except TimeoutError as error:
                 raise Unavailable(f"{self._name}: the inference server was silent too long in the middle of an answer") from error
-            except (OSError, http.client.HTTPException) as error:
+            except OSError as error:
                 raise Unavailable(f"{self._name}: the inference server broke off in the middle of an answer") from error
             if not more:
                 raise Unavailable(f"{self._name}: the inference server ended an answer before it was complete")
@@ -185,7 +181,7 @@ class PieceStream(Iterator[Generated]):
         """The last piece is read: what follows is the end of the body, after which the connection can serve another call."""
         self._is_over = True
         try:
-            self._connections.read(self._exchange)
+            self._connections.read(self._answer)
         except Unavailable:
             return  # the answer is complete, only the connection is lost
 

@@ -66,7 +66,6 @@ def test_the_receipts_of_an_order_form_a_chain(market: Market, admitted: Admitte
 )
 def test_a_call_that_is_not_answered_is_not_charged(market: Market, admitted: Admitted, error: BaseException) -> None:
     def ask(_call_id: str) -> Answer:
-        assert used(market, admitted) == 1
         raise error
 
     with pytest.raises(type(error)):
@@ -80,7 +79,7 @@ def test_an_answer_whose_receipt_cannot_be_stored_is_not_given(
     def full(*_arguments: object, **_named: object) -> Issued:
         raise Unavailable("the disk is full")
 
-    monkeypatch.setattr(market.services.store, "complete", full)
+    monkeypatch.setattr(market.services.store, "settle", full)
     with pytest.raises(Unavailable):
         call(market.services, admitted, BODY, lambda _call_id: Answer(ANSWER, 1, 1))
     assert (used(market, admitted), under_way(market)) == (0, 0)
@@ -106,7 +105,7 @@ def test_admission_asks_about_the_model_the_session_and_the_weights(market: Mark
 
 
 def test_two_calls_at_the_last_charge_are_one_call(market: Market, admitted: Admitted) -> None:
-    """The quota is counted where the call is reserved, whatever a worker remembers of the session."""
+    """The quota is counted where the call is charged, whatever a worker remembers of the session."""
     token = market.services.sessions.open(
         admitted.session.wallet, market.gpt.did, admitted.session.order, 1, Bytes32("0x" + "1" * 64), market.clock() + 60, 1
     )[0]

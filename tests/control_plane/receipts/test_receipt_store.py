@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from control_plane.database import calls, receipts, sessions
 from control_plane.did import ZERO_BYTES32, Bytes32, TransactionHash
@@ -68,6 +68,52 @@ def test_a_completed_call_is_a_signed_receipt_and_one_charge(market: LogMarket) 
     assert market.store.receipt(issued.id) == issued
     assert market.store.receipt_of_call(reservation.call_id) == issued
     assert Issued.from_json(json.loads(json.dumps(issued.to_json()))) == issued
+
+
+def test_a_settled_call_is_charged_and_receipted_at_once(market: LogMarket) -> None:
+    reservation = market.begin()
+    assert (used(market), open_calls(market)) == (0, 0)
+    issued = market.store.settle(reservation, response_hash=HASH, units_in=2, units_out=3)
+    assert (used(market), open_calls(market)) == (1, 0)
+    assert check_chain_of(market) == [issued]
+    assert market.store.receipt_of_call(reservation.call_id) == issued
+
+
+def test_a_call_is_settled_once(market: LogMarket) -> None:
+    reservation = market.begin()
+    issued = market.store.settle(reservation, response_hash=HASH, units_in=2, units_out=3)
+    with pytest.raises(Unavailable):
+        market.store.settle(reservation, response_hash=HASH, units_in=2, units_out=3)
+    assert used(market) == 1
+    assert check_chain_of(market) == [issued]
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["failed", "failed but done"])
+def test_a_settling_that_fails_leaves_both_or_neither(market: LogMarket, monkeypatch: pytest.MonkeyPatch, is_done: bool) -> None:
+    def commit(connection: Connection) -> None:
+        if is_done:
+            do_commit(connection)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    do_commit = market.engine.dialect.do_commit
+    monkeypatch.setattr(market.engine.dialect, "do_commit", commit)
+    with pytest.raises(Unavailable, match="could not store a receipt"):
+        market.store.settle(market.begin(), response_hash=HASH, units_in=2, units_out=3)
+    monkeypatch.undo()
+    assert len(check_chain_of(market)) == used(market) == int(is_done)
+    market.issue(1)
+    assert len(check_chain_of(market)) == used(market) == 1 + int(is_done)
+
+
+def test_a_call_beyond_the_quota_is_not_settled(market: LogMarket) -> None:
+    with market.engine.begin() as connection:
+        connection.execute(update(sessions).values(calls_limit=1))
+    first, second = market.begin(), market.begin()
+    market.store.settle(first, response_hash=HASH, units_in=1, units_out=1)
+    with pytest.raises(Forbidden) as caught:
+        market.store.settle(second, response_hash=HASH, units_in=1, units_out=1)
+    assert caught.value.code == "quota_exhausted"
+    assert len(check_chain_of(market)) == used(market) == 1
 
 
 def test_a_released_call_costs_nothing_and_leaves_no_receipt(market: LogMarket) -> None:
@@ -198,15 +244,19 @@ CALLER = textwrap.dedent(
     number = 0
     while number < given["calls"]:
         salt = store.new_salt()
-        reservation = store.reserve(
+        reservation = store.begin(
             token_hash=given["token"], did=given["did"], model_digest="0x" + "d1" * 32, consumer=given["consumer"],
             order=given["order"], request_hash=request_hash(salt, b"x"), salt=salt, is_streaming=number % 3 == 0,
         )
-        if number % 7 == 3:
-            store.release(reservation)
-        else:
-            issued = store.complete(reservation, response_hash="0x" + "aa" * 32, units_in=1, units_out=1)
+        store_it = store.settle
+        if reservation.is_streaming:
+            store.reserve(reservation)
+            store_it = store.complete
+        if number % 7 != 3:
+            issued = store_it(reservation, response_hash="0x" + "aa" * 32, units_in=1, units_out=1)
             print(issued.id, flush=True)   # what the client has seen
+        elif reservation.is_streaming:
+            store.release(reservation)
         number += 1
     """
 )

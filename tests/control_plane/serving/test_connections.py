@@ -25,6 +25,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.requests: list[tuple[int, int]] = []
         self.closed: list[threading.Event] = []
+        self.is_kept = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -47,7 +48,7 @@ class Server:
                 self.requests.append((number, count))
                 answer = self._answer(number, count)
                 accepted.sendall(answer)
-                if not answer.endswith(b"ok"):
+                if not (answer.endswith(b"ok") or self.is_kept):
                     break
         self.closed[number].set()
 
@@ -121,6 +122,48 @@ def test_an_answer_that_breaks_off_is_not_asked_for_again(serve: Make, connect: 
     with pytest.raises(Unavailable, match="broke off"):
         ask(connections)
     assert server.requests == [(0, 0), (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf"],
+)
+def test_an_answer_that_had_begun_is_never_asked_for_again(serve: Make, connect: Connect, begun: bytes) -> None:
+    server = serve(lambda number, count: OK if (number, count) == (0, 0) else begun)
+    connections = connect(server.url)
+    ask(connections)
+    with pytest.raises(Unavailable):
+        ask(connections)
+    assert server.requests == [(0, 0), (0, 1)]
+
+
+def test_a_body_in_chunks_is_read_whole_and_its_connection_kept(serve: Make, connect: Connect) -> None:
+    chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nX: ok\r\n\r\n"
+    server = serve(lambda number, count: chunks)
+    connections = connect(server.url)
+    server.is_kept = True
+    assert [ask(connections), ask(connections)] == [b"abcde", b"abcde"]
+    assert server.requests == [(0, 0), (0, 1)]
+
+
+def test_a_server_that_says_it_closes_is_asked_over_a_new_connection(serve: Make, connect: Connect) -> None:
+    server = serve(lambda number, count: OK.replace(b"Content", b"Connection: close\r\nContent"))
+    connections = connect(server.url)
+    assert [ask(connections), ask(connections)] == [b"ok", b"ok"]
+    assert server.requests == [(0, 0), (1, 0)]
+
+
+def test_a_second_answer_to_one_request_is_no_answer(serve: Make, connect: Connect) -> None:
+    server = serve(lambda number, count: OK + OK)
+    with pytest.raises(Unavailable):
+        ask(connect(server.url))
+
+
+def test_names_of_headers_are_in_lower_case_and_the_status_is_told(serve: Make, connect: Connect) -> None:
+    server = serve(lambda number, count: b"HTTP/1.1 418 Teapot\r\nX-Some-Name: 1\r\nContent-Length: 2\r\n\r\nok")
+    answer = connect(server.url).send("POST", "/", b"", {}, 5.0)
+    assert (answer.status, answer.headers["x-some-name"], answer.read()) == (418, "1", b"ok")
+    answer.close()
 
 
 def test_silence_is_unavailable_and_never_asked_for_again(serve: Make, connect: Connect) -> None:
