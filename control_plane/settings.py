@@ -141,7 +141,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         anchor_receipts=whole("ANCHOR_RECEIPTS", 10_000, 1),
         web_port=whole("WEB_PORT", 8030, 1),
         web_workers=whole("WEB_WORKERS", 2, 1),
-        web_threads=whole("WEB_THREADS", 16, 1),
+        web_threads=whole("WEB_THREADS", 64, 1),
         providers=_providers(text("PROVIDERS", "cpu")),
         engine_cache=Path(text("ENGINE_CACHE", str(home / "cache" / "engines"))),
     )

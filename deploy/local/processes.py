@@ -4,7 +4,7 @@ In: commands. Out: processes in sessions of their own, found again by a mark in 
 process that does not carry the mark of the state folder it was asked about.
 
 Every process that the supervisor starts carries `POSTHUMAN_SUPERVISED=<home>` in its environment, and so do its children. A process
-id can be used again by a stranger; the mark cannot. It finds gunicorn's workers and Triton's stubs after their parent was killed.
+id can be used again by a stranger; the mark cannot. It finds granian's workers and Triton's stubs after their parent was killed.
 """
 
 from __future__ import annotations

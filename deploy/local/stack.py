@@ -52,7 +52,6 @@ from deploy.local.triton_server import remove_leftovers, stage_backends, triton_
 _PROBE_S = 2.0
 _LOCAL_SCRYPT = 1024
 """scrypt's cost for a key that everybody knows; 2**18, as for others, would cost each worker's start a second."""
-_GUNICORN = "control_plane/web/gunicorn_conf.py"
 
 
 @dataclass(frozen=True)
@@ -151,15 +150,7 @@ def triton(stack: Embedded) -> Component:
 def web(stack: Embedded) -> Component:
     def launch() -> Launch:
         repository = stack.places.repository
-        command = (
-            str(stack.places.python),
-            "-m",
-            "gunicorn",
-            "--chdir",
-            str(repository),
-            "--config",
-            str(repository / _GUNICORN),
-        )
+        command = (str(stack.places.python), "-m", "control_plane.web.serve")
         return Launch(command, {**stack.environment(), "PYTHONPATH": str(repository)})
 
     return Component("web", launch, _answers(f"http://127.0.0.1:{stack.settings.web_port}/healthz"), stack.settings.web_port)

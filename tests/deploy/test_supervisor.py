@@ -28,7 +28,7 @@ from deploy.local.supervisor import Component, Launch, Stage, Supervisor, Task
 home, ports, mode = pathlib.Path(sys.argv[1]), [int(port) for port in sys.argv[2].split(",")], sys.argv[3]
 environment = {"PATH": os.environ["PATH"]}
 def server(name, port):
-    # a server with a child of its own, as gunicorn and Triton have
+    # a server with a child of its own, as granian and Triton have
     code = f"import subprocess, sys, http.server; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); " \\
         f"http.server.ThreadingHTTPServer(('127.0.0.1', {port}), http.server.BaseHTTPRequestHandler).serve_forever()"
     command = [sys.executable, "-c", code if mode != "broken" or name == "first" else "raise SystemExit('cannot bind')"]

@@ -1,4 +1,4 @@
-"""The stock clients, unchanged but for the bearer token, over HTTP: `openai`, `tritonclient.http`, and gunicorn's own server."""
+"""The stock clients, unchanged but for the bearer token, over HTTP: `openai`, `tritonclient.http`, and the production server."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_reader_that_hangs_up_stops_the_computation_and_gets_its_receipt(marke
 
 
 @pytest.fixture
-def gunicorn(tmp_path: Path) -> Iterator[str]:
+def production(tmp_path: Path) -> Iterator[str]:
     """The real web server on real wiring, with neither a chain node nor Triton behind it."""
     home, port = tmp_path / "home", free_port()
     create_receipt_key(home / "keys" / "receipt.key")
@@ -199,7 +199,7 @@ def gunicorn(tmp_path: Path) -> Iterator[str]:
         "POSTHUMAN_RPC_URL": f"http://{HOST}:{free_port()}",
         "POSTHUMAN_TRITON_URL": f"http://{HOST}:{free_port()}",
     }
-    command = [sys.executable, "-m", "gunicorn", "-c", "control_plane/web/gunicorn_conf.py"]
+    command = [sys.executable, "-m", "control_plane.web.serve"]
     with (tmp_path / "web.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=REPOSITORY, env=environ, stdout=log, stderr=log)
     url = f"http://{HOST}:{port}"
@@ -211,7 +211,7 @@ def gunicorn(tmp_path: Path) -> Iterator[str]:
                 break
             except requests.RequestException:
                 assert process.poll() is None, (tmp_path / "web.log").read_text()[-2000:]
-                assert time.monotonic() < until, "gunicorn did not answer within 60 s"
+                assert time.monotonic() < until, "the server did not answer within 60 s"
                 time.sleep(0.1)
         yield url
     finally:
@@ -220,24 +220,24 @@ def gunicorn(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.live
-def test_the_web_starts_and_answers_without_chain_and_triton(gunicorn: str) -> None:
-    ready = requests.get(f"{gunicorn}/readyz", timeout=20)
+def test_the_web_starts_and_answers_without_chain_and_triton(production: str) -> None:
+    ready = requests.get(f"{production}/readyz", timeout=20)
     assert ready.status_code == 503
     assert ready.json()["components"] == {"database": "ready", "triton": "not ready", "chain": "unavailable"}
-    assert requests.get(f"{gunicorn}/v1/models", timeout=5).json()["data"] == []
-    assert requests.post(f"{gunicorn}/v1/auth/nonce", timeout=5).json()["nonce"]
+    assert requests.get(f"{production}/v1/models", timeout=5).json()["data"] == []
+    assert requests.post(f"{production}/v1/auth/nonce", timeout=5).json()["nonce"]
     for _ in range(20):
-        assert requests.post(f"{gunicorn}/v1/completions", json={}, timeout=5).status_code == 401
-    counted = [line for line in requests.get(f"{gunicorn}/metrics", timeout=5).text.splitlines() if 'code="no_token"' in line]
+        assert requests.post(f"{production}/v1/completions", json={}, timeout=5).status_code == 401
+    counted = [line for line in requests.get(f"{production}/metrics", timeout=5).text.splitlines() if 'code="no_token"' in line]
     assert float(counted[0].rsplit(" ", 1)[1]) == 20, "the workers' counters are not summed"
 
 
 @pytest.mark.live
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["with a length", "in chunks"])
-def test_a_hundred_megabytes_get_a_413_that_the_client_sees(gunicorn: str, is_chunked: bool) -> None:
+def test_a_hundred_megabytes_get_a_413_that_the_client_sees(production: str, is_chunked: bool) -> None:
     body = b" " * 100_000_000
     data = (body[start : start + 1_000_000] for start in range(0, len(body), 1_000_000)) if is_chunked else body
-    answer = requests.post(f"{gunicorn}/v1/auth/token", data=data, headers={"Content-Type": "application/json"}, timeout=60)
+    answer = requests.post(f"{production}/v1/auth/token", data=data, headers={"Content-Type": "application/json"}, timeout=60)
     assert answer.status_code == 413
     assert json.loads(answer.content)["error"]["param"] == "body"
-    assert requests.get(f"{gunicorn}/healthz", timeout=5).status_code == 200
+    assert requests.get(f"{production}/healthz", timeout=5).status_code == 200
