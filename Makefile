@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 MODEL ?=
+PEERS ?= .posthuman/bench
 REVISION ?=
 # PyTorch's own index of builds without CUDA saves about 3 GB; its address is on PyTorch's installation page
 TORCH_INDEX ?=
@@ -26,7 +27,7 @@ help:
 	@echo "make check                          format, lint, types, import contracts, fast tests (under a minute)"
 	@echo "make live                           only the tests on real servers"
 	@echo "make long                           the tests that take minutes each, which the default run leaves out"
-	@echo "make bench                          what the gate adds to a call, how long publishing takes; writes docs/benchmarks.md"
+	@echo "make bench [PEERS=folder]           every benchmark, beside the servers that ours is compared with; writes docs/benchmarks.md"
 	@echo "make coverage                       which model types are converted and served (docs/model-coverage.md); goes on where it was"
 	@echo "make down | clean                   stop the stack | and remove environments, caches and state, keys included"
 
@@ -58,9 +59,13 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -n 2 -m "not live and not slow and not long"
 
+# In the folder PEERS each server that ours is compared with gets an environment of its own (1.7 GB in all), unless it is there.
 bench: setup
-	$(BIN)/python -m bench.gate
+	$(BIN)/python -m bench.gate --peers "$(PEERS)"
+	$(BIN)/python -m bench.generation
 	$(BIN)/python -m bench.publish
+	$(BIN)/python -m bench.stress
+	$(BIN)/python -m bench.summary
 
 coverage: setup
 	$(BIN)/python -m converters.coverage sweep

@@ -11,11 +11,14 @@ from pathlib import Path
 CORPUS = Path(__file__).resolve().parent.parent / "deploy" / "demo" / "corpus.txt"
 
 
-def encoder_folder(out: Path, *, layers: int, width: int, heads: int, seed: int = 7) -> Path:
-    """A BERT encoder with mean pooling and its word-piece tokenizer of 2,000 tokens, context 128. Again: the same bytes."""
+def encoder_folder(out: Path, *, layers: int, width: int, heads: int, labels: int = 0, seed: int = 7) -> Path:
+    """A BERT encoder with mean pooling and its word-piece tokenizer of 2,000 tokens, context 128. Again: the same bytes.
+
+    labels: of a classifier on top; 0 for none.
+    """
     import torch
     from tokenizers import BertWordPieceTokenizer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
 
     out.mkdir(parents=True, exist_ok=True)
     pieces = BertWordPieceTokenizer(lowercase=True)
@@ -30,8 +33,9 @@ def encoder_folder(out: Path, *, layers: int, width: int, heads: int, seed: int 
         num_attention_heads=heads,
         intermediate_size=4 * width,
         max_position_embeddings=128,
+        **({"num_labels": labels} if labels else {}),
     )
-    BertModel(config).eval().save_pretrained(out, safe_serialization=True)
+    (BertForSequenceClassification if labels else BertModel)(config).eval().save_pretrained(out, safe_serialization=True)
     pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
     (out / "1_Pooling").mkdir(exist_ok=True)
     (out / "1_Pooling" / "config.json").write_text(json.dumps(pooling), encoding="utf-8")

@@ -1,9 +1,12 @@
-"""What the gate costs: the same calls straight to Triton and through the control plane, side by side in one run.
+"""What the gate costs, and what others cost: the same calls straight to a server and through a gate, side by side in one run.
 
-In: nothing but the checkout. Out: `docs/benchmarks/gate.json` and the table in `docs/benchmarks.md`. Run: `make bench`.
-It starts a stack of its own in a temporary state folder, publishes two encoders with random weights (one that answers at
-once, one that takes several milliseconds), buys them, and alternates blocks of calls so that a noisy neighbour hurts both
-sides alike.
+    python -m bench.gate [--blocks 20] [--rounds 5] [--peers .posthuman/bench] [--dry]
+
+In: nothing but the checkout. Out: `docs/benchmarks/gate.json`, pictures, and tables in `docs/benchmarks.md`.
+It starts a market of its own, publishes models with random weights, buys them, and compares three times:
+our gate with Triton alone; our gate and LiteLLM's proxy, each with the server that it stands before; our gate and Triton with
+MLServer and KServe's ModelServer, which serve the same ONNX graph. A peer that does not install or start is in the report with its
+reason.
 """
 
 from __future__ import annotations
@@ -11,46 +14,172 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import tritonclient.http as triton_http
 
+from bench.contest import Lengths, compete, stages
+from bench.decoders import decoder_folder
 from bench.encoders import encoder_folder
-from bench.load import Crowd, Target, median, one_after_another, percentile, side_by_side
+from bench.gate_report import charts, table
+from bench.load import Target, one_after_another
+from bench.peers import servers
+from bench.peers.environments import PACKAGES, Environment, NotMeasured, environment
 from bench.report import REPOSITORY, machine, write_report
-from control_plane.settings import read_settings
-from converters.entry import ModelDigest, triton_name
-from deploy.buyer import BuyerFiles
-from deploy.local.chain import local_accounts
-from deploy.market import Market
-from deploy.trading import session_for
+from bench.stack import OnSale, Stack, posthuman, running_stack
 
+__all__ = ["posthuman"]
 TEXT = "The market stands by the harbour, and every stall keeps its own book of what was sold."
 SHAPES = {"small": {"layers": 1, "width": 32, "heads": 2}, "MiniLM's shape": {"layers": 6, "width": 384, "heads": 12}}
+OURS = frozenset({"Triton", "gate"})
+TOKENS, LABELS = 20, 16
+"""Of the classifiers that all servers of ONNX graphs serve: the length of the input, about that of the text, and of the output."""
+JSON = {"Content-Type": "application/json"}
 
 
-def posthuman(home: Path, *arguments: str) -> dict[str, Any]:
-    """Run the command as a person would; its answer as JSON."""
-    environment = {**os.environ, "POSTHUMAN_HOME": str(home)}
-    done = subprocess.run(
-        [sys.executable, "-m", "deploy.cli", *arguments, "--json"],
-        cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise RuntimeError(f"posthuman {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+class Bench:
+    """One run. failed: why a peer is missing, by its name. stages: milliseconds of our calls, by surface."""
+
+    def __init__(self, stack: Stack, lengths: Lengths, environments: Mapping[str, Environment], failed: dict[str, str]) -> None:
+        self._stack, self._lengths, self._environments = stack, lengths, environments
+        self._settings = stack.settings
+        self._models: dict[str, OnSale] = {}
+        self.failed = failed
+        self.stages: dict[str, dict[str, float]] = {}
+
+    def gate(self) -> dict[str, Any]:
+        """Our gate over Triton, by the Open Inference Protocol with binary tensors, as its stock client sends them."""
+        body, header_length = _text_request()
+        headers = {"Inference-Header-Content-Length": str(header_length), "Content-Type": "application/octet-stream"}
+        found = {}
+        for name in SHAPES:
+            model = self._encoder(name)
+            straight, gated = self._infer(model, headers, body)
+            found[name] = compete((straight, gated), {"gate": "Triton"}, self._lengths, OURS)
+            self.stages[f"/v2, {name}"] = stages(gated, self._lengths.calls)
+        return found
+
+    def gateways(self) -> dict[str, Any]:
+        """Our gate over Triton, and LiteLLM's proxy over a server that answers at once: what each adds, the question the same."""
+        decoder = self._publish("generator", decoder_folder(self._sources / "generator", layers=2, width=64, heads=2))
+        encoder = self._encoder("small")
+        asked = {"prompt": TEXT, "max_tokens": 1, "temperature": 0}
+        generate = _body({"text_input": TEXT, "max_tokens": 1, "temperature": 0.0, "stream": False})
+        infer, header_length = _text_request()
+        binary = {"Inference-Header-Content-Length": str(header_length), "Content-Type": "application/octet-stream"}
+        found = {}
+        with ExitStack() as running:
+            upstream = running.enter_context(servers.upstream(self._stack.home, SHAPES["small"]["width"]))
+            proxy = self._started(running, "LiteLLM", servers.litellm, upstream)
+            for path, model, straight, question in (
+                ("completions", decoder, self._straight(decoder, "generate", JSON, generate), asked),
+                ("embeddings", encoder, self._straight(encoder, "infer", binary, infer), {"input": TEXT}),
+            ):
+                token = self._stack.buy(model, "bob").token
+                keyed = {**JSON, "Authorization": f"Bearer {token}"}
+                gated = Target("gate", f"{self._settings.public_url}/v1/{path}", keyed, _body({"model": model.did, **question}))
+                targets = [straight, gated]
+                if proxy is not None:
+                    named = _body({"model": path.removesuffix("s"), **question})
+                    keyed = {**JSON, "Authorization": f"Bearer {servers.MASTER_KEY}"}
+                    targets.append(Target("upstream", f"{upstream}/v1/{path}", JSON, named))
+                    targets.append(Target("LiteLLM", f"{proxy}/v1/{path}", keyed, named))
+                found[path] = compete(targets, {"gate": "Triton", "LiteLLM": "upstream"}, self._lengths, OURS)
+                self.stages[f"/v1/{path}, small"] = stages(gated, self._lengths.calls)
+        return found
+
+    def servers(self) -> dict[str, Any]:
+        """Four servers of the same ONNX graph, by the Open Inference Protocol in JSON, which all four speak."""
+        models = {
+            f"model{number}": self._publish(f"tensors, {name}", self._folder(name, LABELS), "--task", "tensors")
+            for number, name in enumerate(SHAPES)
+        }
+        entries = {key: self._stack.home / "models" / model.entry for key, model in models.items()}
+        graphs = {key: entry / "1" / "model.onnx" for key, entry in entries.items()}
+        found = {}
+        with ExitStack() as running:
+            mlserver = self._started(running, "MLServer", servers.mlserver, graphs)
+            kserve = self._started(running, "KServe", servers.kserve, graphs)
+            for (key, model), name in zip(models.items(), SHAPES, strict=True):
+                body = _tensor_request(entries[key])
+                targets = list(self._infer(model, JSON, body))
+                for peer, url in (("MLServer", mlserver), ("KServe", kserve)):
+                    if url is not None:
+                        targets.append(Target(peer, f"{url}/v2/models/{key}/infer", JSON, body))
+                targets = [target for target in targets if self._answers_alike(target, targets[0])]
+                found[name] = compete(targets, {"gate": "Triton"}, self._lengths, OURS)
+        return found
+
+    @property
+    def _sources(self) -> Path:
+        return self._stack.home / "sources"
+
+    def _folder(self, name: str, labels: int = 0) -> Path:
+        return encoder_folder(self._sources / f"{SHAPES[name]['width']}-{labels}", **SHAPES[name], labels=labels)
+
+    def _encoder(self, name: str) -> OnSale:
+        return self._publish(name, self._folder(name))
+
+    def _publish(self, name: str, folder: Path, *options: str) -> OnSale:
+        """Again: the one that is on sale."""
+        if name not in self._models:
+            print(f"publishing: {name}", file=sys.stderr)
+            self._models[name] = self._stack.publish(folder, f"bench {name}", *options)
+        return self._models[name]
+
+    def _infer(self, model: OnSale, headers: Mapping[str, str], body: bytes) -> tuple[Target, Target]:
+        token = self._stack.buy(model, "bob").token
+        url = f"{self._settings.public_url}/v2/models/{model.did}/infer"
+        return self._straight(model, "infer", headers, body), Target(
+            "gate", url, {**headers, "Authorization": f"Bearer {token}"}, body
+        )
+
+    def _straight(self, model: OnSale, route: str, headers: Mapping[str, str], body: bytes) -> Target:
+        url = f"{self._settings.triton_url}/v2/models/{model.entry}/{route}"
+        return Target("Triton", url, {**headers, "triton-key": self._settings.triton_key}, body)
+
+    def _started(
+        self, running: ExitStack, name: str, starts: Callable[[Environment, Path, Any], AbstractContextManager[str]], given: Any
+    ) -> str | None:
+        """A peer's address; None when it cannot be measured, and then `failed` says why."""
+        if name not in self._environments:
+            return None
+        print(f"starting: {name}", file=sys.stderr)
+        try:
+            return running.enter_context(starts(self._environments[name], self._stack.home, given))
+        except NotMeasured as reason:
+            self.failed[name] = str(reason)
+            return None
+
+    def _answers_alike(self, target: Target, first: Target) -> bool:
+        """Whether a server computes what the first one does; one that does not would be compared for something else."""
+        try:
+            (answer,), (right,) = one_after_another(target, 1), one_after_another(first, 1)
+        except RuntimeError as error:
+            if target.name in OURS:
+                raise
+            self.failed[target.name] = str(error)
+            return False
+        found, expected = (np.array(json.loads(one.body)["outputs"][0]["data"], np.float32) for one in (answer, right))
+        if found.shape == expected.shape and np.allclose(found, expected, atol=1e-4):
+            return True
+        self.failed[target.name] = (
+            f"answered something else: {found.shape} {found.flat[:3]}, expected {expected.shape} {expected.flat[:3]}"
+        )
+        return False
 
 
-def request() -> tuple[bytes, int]:
+def _body(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode()
+
+
+def _text_request() -> tuple[bytes, int]:
     """One text as a binary tensor, as the stock client sends it: body and the length of its JSON header."""
     text = triton_http.InferInput("text_input", [1], "BYTES")
     text.set_data_from_numpy(np.array([TEXT.encode()], dtype=np.object_))
@@ -58,112 +187,52 @@ def request() -> tuple[bytes, int]:
     return triton_http.InferenceServerClient.generate_request_body([text], outputs=[embedding])
 
 
-def targets(home: Path, folder: Path, name: str) -> tuple[Target, Target]:
-    """Publish and buy one model; where to call it straight, and through the gate."""
-    published = posthuman(home, "publish", str(folder), "--as", "alice", "--price", "1", "--name", name)
-    did = published["did"]
-    posthuman(home, "buy", did, "--as", "bob")
-    settings = read_settings({**os.environ, "POSTHUMAN_HOME": str(home)})
-    bob = local_accounts()["bob"]
-    session = session_for(Market(settings.public_url), bob, BuyerFiles(home, bob.address), did, settings.chain_id)
-    body, header_length = request()
-    headers = {"Inference-Header-Content-Length": str(header_length), "Content-Type": "application/octet-stream"}
-    entry = triton_name(ModelDigest(published["model_digest"]))
-    straight = Target(
-        "Triton", f"{settings.triton_url}/v2/models/{entry}/infer", {**headers, "triton-key": settings.triton_key}, body
-    )
-    gated = Target(
-        "gate", f"{settings.public_url}/v2/models/{did}/infer", {**headers, "Authorization": f"Bearer {session.token}"}, body
-    )
-    return straight, gated
-
-
-def compare(straight: Target, gated: Target, *, blocks: int, calls: int, rounds: int, duration_s: float) -> dict[str, Any]:
-    """Milliseconds and ratios of one model; blocks and rounds alternate between the two sides."""
-    for target in (straight, gated):
-        one_after_another(target, 50)
-    alone: dict[str, list[float]] = {"Triton": [], "gate": []}
-    added: list[float] = []
-    for _ in range(blocks):
-        pair = {target.name: one_after_another(target, calls) for target in (straight, gated)}
-        for name, seconds in pair.items():
-            alone[name] += seconds
-        added.append(median(pair["gate"]) - median(pair["Triton"]))
-    crowds: dict[str, list[Crowd]] = {"Triton": [], "gate": []}
-    for _ in range(rounds):
-        for target in (straight, gated):
-            crowds[target.name].append(side_by_side(target, 16, duration_s))
-    ratios = [gate.calls_per_s / triton.calls_per_s for gate, triton in zip(crowds["gate"], crowds["Triton"], strict=True)]
-    result: dict[str, Any] = {}
-    for name in ("Triton", "gate"):
-        crowd = [seconds for one in crowds[name] for seconds in one.seconds]
-        result[name] = {
-            "one client": {"p50_ms": 1e3 * median(alone[name]), "p99_ms": 1e3 * percentile(alone[name], 0.99)},
-            "16 clients": {
-                "p50_ms": 1e3 * median(crowd),
-                "p99_ms": 1e3 * percentile(crowd, 0.99),
-                "calls_per_s": median([one.calls_per_s for one in crowds[name]]),
-            },
-        }
-    result["added_p50_ms"] = {"median": 1e3 * median(added), "least": 1e3 * min(added), "most": 1e3 * max(added)}
-    result["added_p99_ms"] = result["gate"]["one client"]["p99_ms"] - result["Triton"]["one client"]["p99_ms"]
-    result["throughput_ratio"] = {"median": median(ratios), "least": min(ratios), "most": max(ratios)}
-    return result
-
-
-def table(report: dict[str, Any]) -> str:
-    lines = [
-        f"Measured {report['when']} on {report['machine']}; {report['settings']}.",
-        "",
-        "| model | Triton p50 / p99 ms | gate p50 / p99 ms | added p50 ms (least to most) | added p99 ms | calls/s, 16 clients: "
-        "Triton / gate | ratio (least to most) |",
-        "|---|---|---|---|---|---|---|",
+def _tensor_request(entry: Path) -> bytes:
+    """Every input of a classifier's graph, `TOKENS` long, and its output of `LABELS` numbers."""
+    details = json.loads((entry / "entry.json").read_text(encoding="utf-8"))["details"]
+    values = {"input_ids": list(range(3, 3 + TOKENS)), "attention_mask": [1] * TOKENS, "token_type_ids": [0] * TOKENS}
+    inputs = [
+        {"name": tensor["name"], "shape": [1, TOKENS], "datatype": tensor["dtype"], "data": values[tensor["name"]]}
+        for tensor in details["graph_inputs"]
     ]
-    for name, found in report["models"].items():
-        triton, gate, added, ratio = found["Triton"], found["gate"], found["added_p50_ms"], found["throughput_ratio"]
-        lines.append(
-            f"| {name} | {triton['one client']['p50_ms']:.2f} / {triton['one client']['p99_ms']:.2f} "
-            f"| {gate['one client']['p50_ms']:.2f} / {gate['one client']['p99_ms']:.2f} "
-            f"| {added['median']:.2f} ({added['least']:.2f} to {added['most']:.2f}) | {found['added_p99_ms']:.2f} "
-            f"| {triton['16 clients']['calls_per_s']:.0f} / {gate['16 clients']['calls_per_s']:.0f} "
-            f"| {ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f}) |"
-        )
-    return "\n".join(lines)
+    return _body({"inputs": inputs, "outputs": [{"name": "logits"}]})
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--blocks", type=int, default=20, help="blocks of calls by one client, each side")
     parser.add_argument("--calls", type=int, default=100, help="calls a block")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of 16 clients, each side")
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of such a round")
-    parser.add_argument("--dry", action="store_true", help="print the table, write no file")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of such a round")
+    parser.add_argument("--peers", type=Path, default=REPOSITORY / ".posthuman" / "bench", help="the folder of their environments")
+    parser.add_argument("--dry", action="store_true", help="print the tables, write no file")
     chosen = parser.parse_args()
-    home = Path(tempfile.mkdtemp(prefix="posthuman-bench-"))
-    try:
-        posthuman(home, "up")
-        found: dict[str, Any] = {}
-        for name, shape in SHAPES.items():
-            print(f"{name}: publishing and buying", flush=True)
-            folder = encoder_folder(home / "sources" / name.replace(" ", "-").replace("'", ""), **shape)
-            straight, gated = targets(home, folder, f"bench {name}")
-            print(f"{name}: measuring", flush=True)
-            found[name] = compare(
-                straight, gated, blocks=chosen.blocks, calls=chosen.calls, rounds=chosen.rounds, duration_s=chosen.seconds
-            )
+    lengths = Lengths(chosen.blocks, chosen.calls, chosen.rounds, chosen.seconds)
+    environments, failed = {}, {}
+    for peer in PACKAGES:
+        print(f"installing, if it is not there yet: {peer}", file=sys.stderr)
+        try:
+            environments[peer] = environment(peer, chosen.peers)
+        except NotMeasured as reason:
+            failed[peer] = str(reason)
+    load = os.getloadavg()[0]
+    with running_stack() as stack:
+        bench = Bench(stack, lengths, environments, failed)
         report = {
             "when": time.strftime("%Y-%m-%d", time.gmtime()),
             "machine": f"{machine()}, clients on the same",
-            "settings": f"{chosen.blocks} alternating blocks of {chosen.calls} calls by one client, {chosen.rounds} alternating "
-            f"rounds of {chosen.seconds:g} s by 16 clients, one text of {len(TEXT)} letters, binary tensors",
-            "models": found,
+            "load": load,
+            "lengths": lengths.said(),
+            "peers": {peer: packages[0].replace("==", " ") for peer, packages in PACKAGES.items()},
+            "gate": bench.gate(),
+            "gateways": bench.gateways(),
+            "servers": bench.servers(),
+            "stages": bench.stages,
+            "not_measured": bench.failed,
         }
-        print(table(report))
-        if not chosen.dry:
-            write_report("gate", report, table(report))
-    finally:
-        posthuman(home, "down")
-        shutil.rmtree(home)
+    print(table(report))
+    if not chosen.dry:
+        write_report("gate", report, table(report), charts=charts(report))
     return 0
 
 

@@ -1,6 +1,6 @@
 """Calls a server over and over, and tells how long each call took.
 
-In: an address, headers and a body. Out: seconds per call. This module must never know what it calls: both sides of a comparison
+In: an address, headers and a body. Out: seconds per call. This module must never know what it calls: all sides of a comparison
 use the same client.
 """
 
@@ -13,6 +13,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One answer with status 200. seconds: from sending to having read all of it."""
+
+    seconds: float
+    headers: Mapping[str, str]
+    body: bytes
 
 
 @dataclass(frozen=True)
@@ -30,8 +39,8 @@ class Target:
         connection.connect()
         return connection
 
-    def post(self, connection: http.client.HTTPConnection) -> float:
-        """Seconds of one call over a kept connection. Raises RuntimeError for any answer but 200."""
+    def call(self, connection: http.client.HTTPConnection) -> Answered:
+        """One call over a kept connection. Raises RuntimeError for any answer but 200."""
         began = time.perf_counter()
         connection.request("POST", urlsplit(self.url).path, self.body, dict(self.headers))
         answer = connection.getresponse()
@@ -39,14 +48,14 @@ class Target:
         took = time.perf_counter() - began
         if answer.status != 200:
             raise RuntimeError(f"{self.name}: expected status 200, found {answer.status}: {body[:300]!r}")
-        return took
+        return Answered(took, answer.headers, body)
 
 
-def one_after_another(target: Target, calls: int) -> list[float]:
-    """Seconds of `calls` calls by one client over one connection."""
+def one_after_another(target: Target, calls: int) -> list[Answered]:
+    """`calls` calls by one client over one connection."""
     connection = target.connect()
     try:
-        return [target.post(connection) for _ in range(calls)]
+        return [target.call(connection) for _ in range(calls)]
     finally:
         connection.close()
 
@@ -60,36 +69,37 @@ class Crowd:
 
 
 def side_by_side(target: Target, clients: int, duration_s: float) -> Crowd:
-    """`clients` clients, each calling again as soon as it is answered, for `duration_s` seconds."""
+    """`clients` clients, each calling again as soon as it is answered, for `duration_s` seconds from when all are connected."""
     taken: list[list[float]] = [[] for _ in range(clients)]
     failures: list[BaseException] = []
-    start = threading.Barrier(clients + 1)
-    until = [0.0]
+    began: list[float] = []
+    start = threading.Barrier(clients, action=lambda: began.append(time.perf_counter()))
 
     def client(mine: list[float]) -> None:
-        connection = target.connect()
+        connection = None
         try:
+            connection = target.connect()
             start.wait()
-            while time.perf_counter() < until[0]:
-                mine.append(target.post(connection))
+            while time.perf_counter() < began[0] + duration_s:
+                mine.append(target.call(connection).seconds)
+        except threading.BrokenBarrierError:  # another could not connect, and says why
+            return
         except BaseException as error:
             failures.append(error)
+            start.abort()
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
 
     threads = [threading.Thread(target=client, args=(mine,)) for mine in taken]
     for thread in threads:
         thread.start()
-    began = time.perf_counter()
-    until[0] = began + duration_s
-    start.wait()
     for thread in threads:
         thread.join()
-    took = time.perf_counter() - began
     if failures:
         raise failures[0]
     calls = [seconds for mine in taken for seconds in mine]
-    return Crowd(len(calls) / took, calls)
+    return Crowd(len(calls) / (time.perf_counter() - began[0]), calls)
 
 
 def percentile(seconds: list[float], share: float) -> float:

@@ -22,10 +22,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.decoders import decoder_folder
-from bench.gate import posthuman
 from bench.load import median
 from bench.plot import Bar, Chart, Group, Mark
 from bench.report import REPOSITORY, machine, write_report
+from bench.stack import posthuman
 
 SHAPES = {"GPT-2, 4 MB": {"layers": 2, "width": 64, "heads": 2}, "GPT-2, 81 MB": {"layers": 8, "width": 384, "heads": 6}}
 BUDGET_S = 30.0

@@ -30,18 +30,23 @@ def write_report(name: str, report: Mapping[str, Any], table: str, page: Path = 
     Again: replaces them. Raises ValueError for a page without both marks of that name, once each, and for a chart that cannot be
     drawn; nothing is written then.
     """
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    text = page.read_text(encoding="utf-8")
-    found = text.count(begin), text.count(end)
-    if found != (1, 1):
-        raise ValueError(f"{page.name}: expected {begin} and {end} once each, found them {found[0]} and {found[1]} times")
-    before, rest = text.split(begin)
-    _, after = rest.split(end)
     figures = page.parent / FIGURES.name
     pictures = {chart.name: svg(chart) for chart in charts}
     shown = "".join(f"![{chart.title}]({figures.name}/{chart.name}.svg)\n\n" for chart in charts)
+    text = with_marked(page.read_text(encoding="utf-8"), name, f"{shown}{table}", page.name)
     figures.mkdir(parents=True, exist_ok=True)
     (figures / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     for picture, drawn in pictures.items():
         (figures / f"{picture}.svg").write_text(drawn, encoding="utf-8")
-    page.write_text(f"{before}{begin}\n{shown}{table}\n{end}{after}", encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
+
+
+def with_marked(text: str, name: str, content: str, page: str) -> str:
+    """A page's text with `content` between its marks of that name. Raises ValueError for a page without both, once each."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    found = text.count(begin), text.count(end)
+    if found != (1, 1):
+        raise ValueError(f"{page}: expected {begin} and {end} once each, found them {found[0]} and {found[1]} times")
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{content}\n{end}{after}"
