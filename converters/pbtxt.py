@@ -11,7 +11,7 @@ from pathlib import Path
 
 from converters.entry import Entry, ModelDigest
 from converters.errors import ConversionFailed, EntryBroken
-from converters.tasks import raw
+from converters.tasks import offered_inputs, offered_outputs, raw
 from converters.tensorrt.profiles import onnxruntime_shapes, profiles_of
 from converters.tensors import Tensor
 
@@ -63,8 +63,8 @@ def config_pbtxt(entry: Entry, name: str, digest: ModelDigest, hardware: Hardwar
     lines = [f"name: {_quoted(name)}", f"backend: {_quoted(entry.backend)}", "max_batch_size: 0"]
     if _BACKENDS[entry.backend]:
         lines.append("model_transaction_policy { decoupled: true }")
-    lines += [_tensor("input", tensor) for tensor in entry.inputs]
-    lines += [_tensor("output", tensor) for tensor in entry.outputs]
+    lines += [_tensor("input", tensor) for tensor in offered_inputs(entry)]
+    lines += [_tensor("output", tensor) for tensor in offered_outputs(entry)]
     if hardware.has_gpu:
         lines.append(f"instance_group [ {{ kind: KIND_GPU count: 1 gpus: [ {hardware.device} ] }} ]")
     else:

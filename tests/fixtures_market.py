@@ -12,7 +12,7 @@ import io
 import json
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,8 @@ def wallet_of(name: str) -> LocalWallet:
     return LocalWallet(hashlib.sha256(f"wallet of {name}".encode()).digest())
 
 
-def make_entry(models: Path, task: str, name: str) -> tuple[str, ModelDigest]:
-    """A small entry under its digest's name; its weights are bytes that no runtime reads."""
+def make_entry(models: Path, task: str, name: str, **stated: Any) -> tuple[str, ModelDigest]:
+    """A small entry under its digest's name; its weights are bytes that no runtime reads. stated: fields that differ."""
     part = models / f"part-{name}"
     (part / "1").mkdir(parents=True)
     (part / "1" / "model.onnx").write_bytes(hashlib.shake_256(name.encode()).digest(5000))
@@ -83,7 +83,7 @@ def make_entry(models: Path, task: str, name: str) -> tuple[str, ModelDigest]:
         outputs=outputs_of(kind, {"dimensions": DIMENSIONS, "graph_outputs": []}),
         details={"context_length": CONTEXT_LENGTH},
     )
-    write_entry(part, entry)
+    write_entry(part, replace(entry, **stated))
     digest = model_digest(part)
     part.rename(models / triton_name(digest))
     return triton_name(digest), digest
@@ -113,9 +113,9 @@ class Market:
     def wallet(self, name: str) -> LocalWallet:
         return wallet_of(name)
 
-    def publish(self, task: str, name: str) -> Listing:
+    def publish(self, task: str, name: str, **stated: Any) -> Listing:
         models, alice = self.services.settings.models, self.wallet("alice")
-        entry_name, digest = make_entry(models, task, name)
+        entry_name, digest = make_entry(models, task, name, **stated)
         terms = Terms(TokenWei(ONE), self.ledger.network.ocean, TokenWei(0), self.services.operator.address)
         created = self.ledger.create_asset(alice, f"asset {name}", name, name.upper(), terms)
         self.ledger.record_data(alice, f"digest {name}", created.nft, data_key(MODEL_LABEL), bytes.fromhex(digest[2:]))

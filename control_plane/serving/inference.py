@@ -27,6 +27,8 @@ class Generated:
     """Generated text, or one piece of it. finish_reason: `stop`, `length`, or None while a stream goes on.
 
     The token counts are of the whole call so far; prompt_tokens is set on every piece.
+    token_logprobs, token_texts: one for each of `token_ids` where the call asked for `logprobs`, else none; what they are exactly
+    stands in `converters/tasks/generation.py`.
     """
 
     text: str
@@ -34,6 +36,8 @@ class Generated:
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str | None
+    token_logprobs: tuple[float, ...] = ()
+    token_texts: tuple[str, ...] = ()
 
 
 class InferenceServer(Protocol):

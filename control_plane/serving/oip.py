@@ -286,6 +286,8 @@ def generated_tensors(made: Generated) -> tuple[Values, ...]:
         Values("prompt_tokens", "INT32", (1,), (made.prompt_tokens,)),
         Values("completion_tokens", "INT32", (1,), (made.completion_tokens,)),
         Values("finish_reason", "BYTES", (1,), (FINISHED.get(made.finish_reason, ""),)),
+        Values("token_logprobs", "FP32", (len(made.token_logprobs),), made.token_logprobs),
+        Values("token_texts", "BYTES", (len(made.token_texts),), made.token_texts),
     )
 
 

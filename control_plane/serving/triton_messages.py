@@ -53,6 +53,11 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "temperature": ("a finite number", _is_number),
     "top_p": ("a finite number", _is_number),
     "top_k": ("a whole number that fits into 32 bits", _whole(32)),
+    "min_p": ("a finite number", _is_number),
+    "repetition_penalty": ("a finite number", _is_number),
+    "frequency_penalty": ("a finite number", _is_number),
+    "presence_penalty": ("a finite number", _is_number),
+    "logprobs": ("true or false", lambda value: isinstance(value, bool)),
     "seed": ("a whole number that fits into 64 bits", _whole(64)),
     "stop": ("a list of texts", _is_texts),
 }
@@ -91,16 +96,25 @@ def data_url(file: bytes) -> str:
 def generated_from(record: Mapping[str, Any]) -> Generated:
     """One answer of the generate extension. Raises Unavailable when it is not what our backend sends."""
     try:
-        token_ids = record["token_ids"]
-        return Generated(
+        made = Generated(
             text=str(record["text_output"]),
-            token_ids=tuple(token_ids) if isinstance(token_ids, list) else (int(token_ids),),
+            token_ids=_elements(record["token_ids"], int),
             prompt_tokens=int(record["prompt_tokens"]),
             completion_tokens=int(record["completion_tokens"]),
             finish_reason=str(record["finish_reason"]) or None,
+            token_logprobs=_elements(record.get("token_logprobs", []), float),
+            token_texts=_elements(record.get("token_texts", []), str),
         )
+        if {len(made.token_logprobs), len(made.token_texts)} - {len(made.token_ids), 0}:
+            raise ValueError("another number of probabilities or texts than of tokens")
     except (KeyError, TypeError, ValueError) as error:
         raise Unavailable("the inference server gave an answer that is not one of the generate backend") from error
+    return made
+
+
+def _elements(value: Any, kind: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """A tensor's elements: Triton writes a tensor of one as a bare value."""
+    return tuple(map(kind, value)) if isinstance(value, list) else (kind(value),)
 
 
 def json_object(body: bytes) -> Mapping[str, Any]:

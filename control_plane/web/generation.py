@@ -17,9 +17,12 @@ from converters.tasks.task import FILES, Task
 
 TEXT_TO_TEXT = ("text-generation", "text2text-generation")
 EMBEDDING = ("feature-extraction",)
-DRAWING = ("temperature", "top_p", "top_k")
-"""Parameters of how a token is drawn."""
+DRAWING = ("temperature", "top_p", "top_k", "min_p")
+"""Parameters of how a token is drawn: one of them asks for drawing."""
+PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
 MOST_STOPS = 4
+_OFF = {"min_p": 0, "repetition_penalty": 1, "frequency_penalty": 0, "presence_penalty": 0}
+"""What the backend takes where it is told nothing, whatever the entry: see `generate/call.py`."""
 _LONGEST_URL = 1 << 27
 
 
@@ -50,24 +53,35 @@ def prompt(task: Task) -> Table:
 
 
 def sampling(max_new_tokens: int) -> Table:
-    """Parameters that are the same in every API. max_new_tokens: the operator's limit for one call."""
+    """Parameters that are the same in every API, by the names of the backend's inputs; what each means exactly stands in
+    `model_repository/backends/generate/sampling.py` and `penalties.py`. max_new_tokens: the operator's limit for one call.
+    """
     return {
         "max_tokens": whole(f"a whole number from 1 to {max_new_tokens}", 1, max_new_tokens, 16),
         "temperature": number("a number from 0 (always the likeliest token) to 2", 0, 2, 1.0),
         "top_p": number("a number above 0, at most 1", 0, 1, 1.0, is_low_excluded=True),
         "top_k": whole("a whole number from 0 (off)", 0, 2**31 - 1, 0),
+        "min_p": number("a number from 0 (off) to 1", 0, 1, 0.0),
+        "repetition_penalty": number("a number from 0.0625 to 16; 1 is off", 0.0625, 16, 1.0),
+        "frequency_penalty": number("a number from -2 to 2; 0 is off", -2, 2, 0.0),
+        "presence_penalty": number("a number from -2 to 2; 0 is off", -2, 2, 0.0),
         "seed": whole("a whole number that fits into 64 bits", -INT64, INT64 - 1),
         "stop": texts(f"a text, or a list of 1 to {MOST_STOPS} texts", MOST_STOPS),
         "stream": flag("true or false"),
+        "logprobs": flag("true (tell the logarithm of each chosen token's probability) or false"),
     }
 
 
 def backend_fields(asked: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of the generate backend, by tensor name. asked: what `prompt` lists. fields: of `sampling`. Null is left out."""
-    given = {**asked, **{name: fields[name] for name in ("max_tokens", *DRAWING, "seed")}}
-    inputs: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    """The inputs of the generate backend, by tensor name. asked: what `prompt` lists. fields: of `sampling`. Null is left out, and
+    what is off: it costs a tensor a call.
+    """
+    given = {**asked, **{name: fields[name] for name in ("max_tokens", *DRAWING, *PENALTIES, "seed")}}
+    inputs: dict[str, Any] = {name: value for name, value in given.items() if value is not None and value != _OFF.get(name)}
     if stops := listed(fields["stop"]):
         inputs["stop"] = stops
+    if fields["logprobs"]:
+        inputs["logprobs"] = True
     return inputs
 
 

@@ -1,7 +1,7 @@
 """Generation as a Hugging Face client asks for it and reads it: parameters, whole answers, events of a stream.
 
 In: parameters, what the backend generated. Out: the backend's fields, JSON. This module must never drop a parameter in silence, and
-never show a probability: many of them give weights away.
+never show a probability of a token that was not chosen: many of them give weights away.
 
 Source: `huggingface_hub` 0.36.2 and the shapes of text-generation-inference that it parses.
 """
@@ -19,7 +19,7 @@ from control_plane.receipts.store import Issued
 from control_plane.serving.inference import Generated
 from control_plane.web.answers import event
 from control_plane.web.fields import Field, Kind, Table, flag, only, parse_fields
-from control_plane.web.generation import DRAWING, backend_fields, sampling
+from control_plane.web.generation import DRAWING, PENALTIES, backend_fields, sampling
 from control_plane.web.hugging_face_inputs import callers_names, merged_parameters
 from converters.tasks.task import Task
 
@@ -31,13 +31,12 @@ _NESTED = ("generate_parameters", "generation_parameters", "generate_kwargs")
 def parameter_table(task: Task, max_new_tokens: int) -> Table:
     """No defaults: what a call does not say, the entry's own defaults say."""
     ours = sampling(max_new_tokens)
-    drawn = {name: replace(ours[name], default=None) for name in (*DRAWING, "seed", "stop")}
+    drawn = {name: replace(ours[name], default=None) for name in (*DRAWING, *PENALTIES, "seed", "stop")}
     table: dict[str, Field] = {
         "max_new_tokens": replace(ours["max_tokens"], default=None),
         **drawn,
         "do_sample": Field("true or false", lambda value: isinstance(value, bool), {"type": "boolean"}),
         "num_beams": only((1,), "beam search"),
-        "repetition_penalty": only((1,), "a repetition penalty"),
         "typical_p": only((1,), "typical decoding"),
         "use_cache": only((True,), "computing without a cache"),
     }
@@ -47,7 +46,6 @@ def parameter_table(task: Task, max_new_tokens: int) -> Table:
             "details": flag("true or false"),
             "best_of": only((1,), "choosing among several"),
             "decoder_input_details": only((False,), "returning the prompt's probabilities"),
-            "frequency_penalty": only((0,), "a frequency penalty"),
             "top_n_tokens": only((0,), "returning other tokens"),
             "truncate": only((), "cutting a prompt"),
             "watermark": only((False,), "a watermark"),
@@ -68,7 +66,7 @@ def parameter_table(task: Task, max_new_tokens: int) -> Table:
 
 def generation_names(task: Task) -> dict[str, str]:
     """As `callers_names`, with the parameters of generation."""
-    beside = {name: f"parameters.{name}" for name in (*DRAWING, "seed", "stop")}
+    beside = {name: f"parameters.{name}" for name in (*DRAWING, *PENALTIES, "seed", "stop")}
     return {**callers_names(task), "max_tokens": "parameters.max_new_tokens", **beside}
 
 
@@ -92,7 +90,7 @@ def generation_fields(asked: Mapping[str, Any], fields: Mapping[str, Any]) -> di
     Tokens are drawn where `do_sample`, `temperature`, `top_k` or `top_p` asks for it, else the likeliest is taken, as
     text-generation-inference does.
     """
-    inputs = backend_fields(asked, {**fields, "max_tokens": fields["max_new_tokens"]})
+    inputs = backend_fields(asked, {**fields, "max_tokens": fields["max_new_tokens"], "logprobs": fields.get("details")})
     if not fields["do_sample"] and all(fields[name] is None for name in DRAWING):
         inputs["temperature"] = 0
     return inputs
@@ -103,7 +101,8 @@ def answer(task: Task, prompt: str, made: Generated, fields: Mapping[str, Any], 
     if task.name == "text-generation":
         record: dict[str, Any] = {"generated_text": prompt + made.text if fields["return_full_text"] else made.text}
         if fields["details"]:
-            tokens = [{"id": token, "text": None, "logprob": None, "special": token in ends} for token in made.token_ids]
+            told = zip(made.token_ids, made.token_texts, made.token_logprobs, strict=True)
+            tokens = [{"id": token, "text": text, "logprob": value, "special": token in ends} for token, text, value in told]
             record["details"] = _details(made, ends, fields) | {"prefill": [], "tokens": tokens}
         return _dump([record])
     if task.name == "text2text-generation":
@@ -113,27 +112,31 @@ def answer(task: Task, prompt: str, made: Generated, fields: Mapping[str, Any], 
 
 
 def pieces(stream: Iterator[Generated], prompt: str, fields: Mapping[str, Any], ends: Collection[int]) -> Iterator[Piece]:
-    """One event a piece of text; the last one has the whole text and how it ended."""
-    text, made = prompt if fields.get("return_full_text") else "", None
-    for index, made in enumerate(stream, start=1):
+    """One event a token: text that came with several stands in the last one's. The last of all has the whole text and its end."""
+    text, made, count = prompt if fields.get("return_full_text") else "", None, 0
+    for made in stream:
         text += made.text
-        record = _event(index, made.token_ids[-1] if made.token_ids else None, made.text)
+        logprobs = made.token_logprobs or (None,) * len(made.token_ids)
+        told: list[tuple[int | None, float | None]] = [*zip(made.token_ids, logprobs, strict=True)] or [(None, None)]
+        records = [_event(count + place, *each, "") for place, each in enumerate(told, start=1)]
+        records[-1] = _event(count + len(told), *told[-1], made.text)
+        count += len(told)
         if made.finish_reason is not None:
             details = _details(made, ends, fields) | {"input_length": made.prompt_tokens}
-            record |= {"generated_text": text, "details": details}
-        yield Piece(event(_encode(record)), made.prompt_tokens, made.completion_tokens)
+            records[-1] |= {"generated_text": text, "details": details}
+        yield Piece(b"".join(event(_encode(record)) for record in records), made.prompt_tokens, made.completion_tokens)
     if made is None:
         raise Unavailable("the inference server ended a stream that had not begun", code="strange_answer")
 
 
 def last_event(issued: Issued) -> bytes:
     """The receipt, in an event of its own that adds no text: the client has it as `receipt` beside a special token."""
-    return event(_encode(_event(0, None, "") | {"receipt": issued.to_json()}))
+    return event(_encode(_event(0, None, None, "") | {"receipt": issued.to_json()}))
 
 
-def _event(index: int, token: int | None, text: str) -> dict[str, Any]:
+def _event(index: int, token: int | None, logprob: float | None, text: str) -> dict[str, Any]:
     # `special` is what a client may leave out of a text, so nothing with text is.
-    one = {"id": token, "text": text, "logprob": None, "special": not text}
+    one = {"id": token, "text": text, "logprob": logprob, "special": not text}
     return {"index": index, "token": one, "generated_text": None, "details": None}
 
 

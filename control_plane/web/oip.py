@@ -31,7 +31,7 @@ from control_plane.web.body import check_nesting, parse_object, read_body, read_
 from control_plane.web.fields import Kind, Table, parse_fields, safe_name
 from control_plane.web.generation import backend_fields, generating_tasks, is_generating, must_serve, prompt, sampling
 from control_plane.web.journal import Journal
-from converters.tasks import TASKS
+from converters.tasks import TASKS, offered_inputs, offered_outputs
 from converters.tasks.task import FILES
 from converters.tensors import Tensor
 
@@ -69,7 +69,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         entry = services.catalogue.entry(listing)
         tensors = {
             direction: [{"name": tensor.name, "datatype": tensor.dtype, "shape": tensor.shape} for tensor in tensors]
-            for direction, tensors in (("inputs", entry.inputs), ("outputs", entry.outputs))
+            for direction, tensors in (("inputs", offered_inputs(entry)), ("outputs", offered_outputs(entry)))
         }
         return jsonify(name=listing.did, versions=["1"], platform=f"posthuman_{entry.backend}", **tensors)
 
@@ -101,7 +101,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
 
             return inferring.whole(admitted, body, ask)
         values, wanted = oip.parse_request(parse_object(body[:length]), body[length:], _OUTPUT_NAMES, FILES)
-        inputs = _inputs_of(values, tables[admitted.listing.task], services.catalogue.entry(admitted.listing).inputs)
+        inputs = _inputs_of(values, tables[admitted.listing.task], offered_inputs(services.catalogue.entry(admitted.listing)))
 
         def ask_generate(_call_id: str) -> Answer:
             made = services.server.generate(admitted.listing.entry_name, inputs, admitted.session.wallet)
@@ -207,15 +207,11 @@ _OUTPUT_NAMES = tuple(tensor.name for tensor in oip.generated_tensors(Generated(
 
 def _generated(did: Did, made: Generated) -> dict[str, Any]:
     """Triton's shape: a tensor of one element is a bare value."""
-    return {
-        "model_name": did,
-        "model_version": "1",
-        "text_output": made.text,
-        "token_ids": made.token_ids[0] if len(made.token_ids) == 1 else list(made.token_ids),
-        "prompt_tokens": made.prompt_tokens,
-        "completion_tokens": made.completion_tokens,
-        "finish_reason": oip.FINISHED.get(made.finish_reason, ""),
+    tensors = {
+        tensor.name: tensor.elements[0] if len(tensor.elements) == 1 else list(tensor.elements)
+        for tensor in oip.generated_tensors(made)
     }
+    return {"model_name": did, "model_version": "1", **tensors}
 
 
 def _pieces(services: Services, admitted: Admitted, inputs: dict[str, Any]) -> Iterator[Piece]:

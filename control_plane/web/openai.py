@@ -66,8 +66,6 @@ def completion_table(max_new_tokens: int) -> Table:
         "logit_bias": Field(
             "nothing: biasing tokens is not supported", lambda value: value == {}, {"type": "object", "maxProperties": 0}
         ),
-        "frequency_penalty": only((0,), "a frequency penalty"),
-        "presence_penalty": only((0,), "a presence penalty"),
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from converters.entry import Entry
 from converters.errors import ModelRefused
 from converters.tasks import audio, generation, image, raw, text
 from converters.tasks.task import Task
@@ -87,3 +88,16 @@ def outputs_of(task: Task, details: Mapping[str, Any]) -> tuple[Tensor, ...]:
     if task.kind == "raw":
         return raw.tensors(details["graph_outputs"])
     return {"text": text, "image": image, "audio": audio}[task.kind].outputs(task.name, dict(details))
+
+
+def offered_inputs(entry: Entry) -> tuple[Tensor, ...]:
+    """What Triton takes for an entry, whenever it was made: the inputs it states, and those that are its backend's own."""
+    if entry.backend != "generate":
+        return entry.inputs
+    own = {tensor.name for tensor in generation.SAMPLING}
+    return (*(tensor for tensor in entry.inputs if tensor.name not in own), *generation.SAMPLING)
+
+
+def offered_outputs(entry: Entry) -> tuple[Tensor, ...]:
+    """What Triton offers for an entry, whenever it was made."""
+    return generation.GENERATED if entry.backend == "generate" else entry.outputs

@@ -62,9 +62,16 @@ SAMPLING = (
     Tensor("temperature", "FP32", (1,), is_optional=True),
     Tensor("top_p", "FP32", (1,), is_optional=True),
     Tensor("top_k", "INT32", (1,), is_optional=True),
+    Tensor("min_p", "FP32", (1,), is_optional=True),
+    Tensor("repetition_penalty", "FP32", (1,), is_optional=True),
+    Tensor("frequency_penalty", "FP32", (1,), is_optional=True),
+    Tensor("presence_penalty", "FP32", (1,), is_optional=True),
+    Tensor("logprobs", "BOOL", (1,), is_optional=True),
     Tensor("seed", "INT64", (1,), is_optional=True),
     Tensor("stop", "BYTES", (-1,), is_optional=True),
 )
+"""What every generating entry takes beside what it reads. They are the backend's own, so an entry that was made before one of them
+takes it too: see `tasks.offered_inputs`. What each means exactly stands in `generate/call.py` and `generate/sampling.py`."""
 
 GENERATED = (
     Tensor("text_output", "BYTES", (1,)),
@@ -72,8 +79,17 @@ GENERATED = (
     Tensor("prompt_tokens", "INT32", (1,)),
     Tensor("completion_tokens", "INT32", (1,)),
     Tensor("finish_reason", "BYTES", (1,)),
+    Tensor("token_logprobs", "FP32", (-1,)),
+    Tensor("token_texts", "BYTES", (-1,)),
 )
-"""What every generating entry offers."""
+"""What every generating entry offers, also the backend's own.
+
+token_logprobs: natural logarithm of each chosen token's probability, in the order of `token_ids`, under the softmax of the scores
+    as the model gave them: before penalties and temperature, and without top-k, top-p or min-p (vLLM's "raw_logprobs"). Where the
+    model's own settings forbid or force tokens (encoder-decoder models), after that. Of chosen tokens only.
+token_texts: what each token adds to the text. Joined they are the text, with a stop string where one ended it: a token that ends in
+    the middle of a character adds nothing, the one that completes it the whole character; an end token adds nothing.
+Both are empty unless `logprobs` is true."""
 
 _TEXT_TO_TEXT = (
     *("T5ForConditionalGeneration", "T5GemmaForConditionalGeneration", "SwitchTransformersForConditionalGeneration"),

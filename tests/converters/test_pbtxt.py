@@ -15,7 +15,7 @@ from tritonclient.grpc import model_config_pb2
 from converters.entry import Entry, ModelDigest
 from converters.errors import EntryBroken
 from converters.pbtxt import Hardware, config_pbtxt
-from converters.tasks import TASKS, outputs_of
+from converters.tasks import TASKS, offered_inputs, offered_outputs, outputs_of
 
 DIGEST = ModelDigest("0x" + "5a" * 32)
 
@@ -44,6 +44,21 @@ def test_triton_reads_the_entrys_tensors_as_the_entry_states_them(task: str) -> 
     assert config.model_transaction_policy.decoupled is (entry.backend == "generate")
     assert [(group.kind, group.count) for group in config.instance_group] == [(model_config_pb2.ModelInstanceGroup.KIND_CPU, 1)]
     assert {key: value.string_value for key, value in config.parameters.items()} == {"model_digest": DIGEST, "entry_name": "tiny"}
+
+
+def test_a_generating_entry_from_before_an_input_of_its_backend_takes_it_too() -> None:
+    """config.pbtxt is never hashed: what is the backend's own is written from this release, not from the entry's."""
+    entry = entry_for("text-generation")
+    before = replace(entry, inputs=entry.inputs[:6], outputs=entry.outputs[:5])
+    assert {"min_p", "logprobs"}.isdisjoint(tensor.name for tensor in before.inputs)
+    assert config_pbtxt(before, "m", DIGEST) == config_pbtxt(entry, "m", DIGEST)
+    assert offered_inputs(before) == entry.inputs and offered_outputs(before) == entry.outputs
+
+
+def test_an_entry_that_predicts_offers_what_it_states() -> None:
+    entry = entry_for("text-classification")
+    fewer = replace(entry, inputs=entry.inputs[:1], outputs=entry.outputs[:1])
+    assert (offered_inputs(fewer), offered_outputs(fewer)) == (fewer.inputs, fewer.outputs)
 
 
 def test_the_same_entry_always_gives_the_same_text() -> None:

@@ -15,6 +15,7 @@ from opening.entry import OpenEntry
 from opening.refusal import Refused
 
 CONTEXT = 10
+FP32 = ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,14 @@ CONTEXT = 10
 )
 def test_who_asks_is_read_from_the_requests_parameters(parameters: str, caller: str) -> None:
     assert caller_of(parameters) == caller
+
+
+@pytest.mark.parametrize("name", ["min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "logprobs"])
+def test_an_input_that_triton_made_a_parameter_of_is_refused_and_not_overlooked(name: str) -> None:
+    """It knows no such tensor of a model that was loaded with a config.pbtxt from before there was one."""
+    with pytest.raises(Refused) as refused:
+        caller_of(json.dumps({name: 0.5, "caller": "0xB0b"}))
+    assert refused.value.field == name
 
 
 def entry(**details: Any) -> OpenEntry:
@@ -39,7 +48,14 @@ def entry(**details: Any) -> OpenEntry:
 
 
 def tensors(**values: Any) -> dict[str, np.ndarray]:
-    kinds = {"text_input": object, "stop": object, "temperature": np.float32, "top_p": np.float32, "seed": np.int64, "stream": bool}
+    kinds = {
+        "text_input": object,
+        "stop": object,
+        "seed": np.int64,
+        "stream": bool,
+        "logprobs": bool,
+        **dict.fromkeys(FP32, np.float32),
+    }
     return {
         name: np.array(value if isinstance(value, list) else [value], kinds.get(name, np.int32))
         for name, value in {"text_input": b"one two", **values}.items()
@@ -52,12 +68,23 @@ def test_what_a_call_leaves_out_comes_from_the_entry() -> None:
     assert (call.temperature, call.top_p) == (0.7, 0.9)
 
 
+def test_what_a_call_leaves_out_and_the_entry_does_not_know_is_off() -> None:
+    call = read_call(tensors(), entry())
+    assert (call.min_p, call.repetition_penalty, call.frequency_penalty, call.presence_penalty) == (0.0, 1.0, 0.0, 0.0)
+    assert call.has_logprobs is False
+
+
 def test_what_a_call_says_is_taken() -> None:
     call = read_call(
         tensors(max_tokens=2, temperature=0.0, top_p=1.0, top_k=0, seed=-5, stop=["é".encode(), b"two"], stream=True), entry()
     )
     assert (call.max_tokens, call.temperature, call.top_p, call.top_k, call.seed) == (2, 0.0, 1.0, 0, -5)
     assert (call.stops, call.is_streamed) == (("é", "two"), True)
+    call = read_call(
+        tensors(min_p=0.25, repetition_penalty=1.5, frequency_penalty=-2.0, presence_penalty=2.0, logprobs=True), entry()
+    )
+    assert (call.min_p, call.repetition_penalty, call.frequency_penalty, call.presence_penalty) == (0.25, 1.5, -2.0, 2.0)
+    assert call.has_logprobs is True
 
 
 def test_a_call_ends_where_the_context_ends() -> None:
@@ -88,6 +115,17 @@ def test_a_call_ends_where_the_context_ends() -> None:
         ("top_p", -1.0, "-1.0"),
         ("top_p", float("nan"), "nan"),
         ("top_k", -1, "-1"),
+        ("min_p", -0.5, "-0.5"),
+        ("min_p", 1.5, "1.5"),
+        ("min_p", float("nan"), "nan"),
+        ("repetition_penalty", 0.0, "0.0"),
+        ("repetition_penalty", -1.0, "-1.0"),
+        ("repetition_penalty", 17.0, "17.0"),
+        ("repetition_penalty", float("nan"), "nan"),
+        ("frequency_penalty", 2.5, "2.5"),
+        ("frequency_penalty", float("nan"), "nan"),
+        ("presence_penalty", -2.5, "-2.5"),
+        ("presence_penalty", [0.0, 0.0], "2 values"),
         ("stop", [b"a", b""], "0 bytes in item 1"),
         ("stop", [b"a"] * 17, "17 texts"),
         ("stop", [b"a" * 257], "257 bytes"),

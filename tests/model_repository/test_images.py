@@ -248,7 +248,7 @@ def test_an_image_that_keeps_its_size_may_not_be_a_whole_photo() -> None:
 
 def test_what_an_image_is_told_of_may_not_be_a_whole_photo_either() -> None:
     made = SourceImage.__new__(SourceImage)
-    made._looker, made.context, made._replaced = looker(), 9, 0
+    made._looker, made.context, made._replaced, made._begun = looker(), 9, 0, ()
     assert made.read({"image": np.array([file_of(picture())], object)}).room == 9
     with pytest.raises(Refused, match=r"2000 x 1500"):
         made.read({"image": np.array([file_of(Image.new("RGB", (2000, 1500)))], object)})

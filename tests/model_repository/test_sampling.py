@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from generate.sampling import Sampler, candidates
+from generate.sampling import Sampler, candidates, log_probability
 
 logits = arrays(np.float32, st.integers(1, 200), elements=st.floats(-30, 30, width=32))
 temperatures = st.floats(0.05, 50)
@@ -17,8 +17,8 @@ counts = st.integers(0, 250)
 seeds = st.integers(-(2**63), 2**63 - 1)
 
 
-def sampler(seed: int, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0) -> Sampler:
-    return Sampler(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
+def sampler(seed: int, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0) -> Sampler:
+    return Sampler(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
 
 
 @given(logits, temperatures, shares, counts)
@@ -53,6 +53,33 @@ def test_top_p_of_almost_nothing_is_greedy(scores: np.ndarray, temperature: floa
     tokens, probabilities = candidates(scores, temperature, 1e-9, top_k)
     assert tokens.tolist() == [int(np.argmax(scores.astype(np.float64) / temperature))]
     assert probabilities.tolist() == [1.0]
+
+
+@given(logits, temperatures, shares, st.floats(0.001, 1.0))
+def test_min_p_keeps_what_is_likely_enough_of_what_top_p_keeps(
+    scores: np.ndarray, temperature: float, top_p: float, min_p: float
+) -> None:
+    without, probabilities = candidates(scores, temperature, top_p, 0)
+    tokens, _ = candidates(scores, temperature, top_p, 0, min_p)
+    likely = probabilities >= min_p * probabilities.max() * (1 - 1e-12)
+    assert int(np.argmax(scores)) in tokens.tolist()
+    assert set(tokens.tolist()) <= set(without[likely].tolist())
+    surely = probabilities >= min_p * probabilities.max() * (1 + 1e-12)
+    assert set(without[surely].tolist()) <= set(tokens.tolist())
+
+
+@given(logits, st.data())
+def test_the_logarithm_of_a_probability_is_that_of_the_softmax(scores: np.ndarray, data: st.DataObject) -> None:
+    token = data.draw(st.integers(0, len(scores) - 1))
+    exact = scores.astype(np.float64)
+    expected = exact[token] - exact.max() - np.log(np.exp(exact - exact.max()).sum())
+    # float32 inside: the difference of two scores up to 30 is off by at most 4e-6, each exponential by a relative 1e-6
+    assert log_probability(scores, token) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_forbidden_token_has_no_share_in_a_probability() -> None:
+    scores = np.array([0.0, -np.inf, 0.0], np.float32)
+    assert log_probability(scores, 0) == pytest.approx(-np.log(2), abs=1e-6)
 
 
 @given(logits, temperatures, shares, counts, seeds)

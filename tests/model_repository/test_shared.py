@@ -39,7 +39,7 @@ def entry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def random_call(chances: np.random.Generator, vocabulary: int) -> Call:
-    """Greedy or drawn by a seed, of a prompt of 1 to 90 tokens."""
+    """Greedy or drawn by a seed, of a prompt of 1 to 90 tokens; half of the time with each penalty, min-p and probabilities."""
     prompt = [int(token) for token in chances.integers(3, vocabulary, size=chances.integers(1, 91))]
     drawn = bool(chances.integers(2))
     return Call(
@@ -53,18 +53,28 @@ def random_call(chances: np.random.Generator, vocabulary: int) -> Call:
         seed=int(chances.integers(1 << 40)) if drawn else None,
         stops=(),
         is_streamed=False,
+        min_p=float(chances.choice([0.0, 0.05])),
+        repetition_penalty=float(chances.choice([1.0, 1.3])),
+        frequency_penalty=float(chances.choice([0.0, 0.7])),
+        presence_penalty=float(chances.choice([0.0, -0.4])),
+        has_logprobs=bool(chances.integers(2)),
     )
 
 
-def tokens_of(pieces: list) -> list[int]:
-    return [token for piece in pieces for token in piece.token_ids]
+def told_by(pieces: list) -> list[tuple[int, float | None]]:
+    """Each token, with the logarithm of its probability where it was asked for."""
+    told: list[tuple[int, float | None]] = []
+    for piece in pieces:
+        told += zip(piece.token_ids, piece.logprobs or [None] * len(piece.token_ids), strict=True)
+    return told
 
 
 def test_an_answer_does_not_depend_on_what_else_is_computed(entry: OpenEntry) -> None:
     chances = np.random.default_rng(5)
     calls = [random_call(chances, int(entry.detail("vocabulary"))) for _ in range(24)]
-    expected = [tokens_of(pieces_of(entry, call)) for call in calls]
-    assert len({tuple(tokens) for tokens in expected}) > 12
+    expected = [told_by(pieces_of(entry, call)) for call in calls]
+    assert len({tuple(token for token, _ in told) for told in expected}) > 12
+    assert [call.has_logprobs for call in calls] == [told[0][1] is not None for told in expected]
     shared = Shared(entry, most=8, most_bytes=CACHE_BYTES)
     for _ in range(MIXES):
         mix = [int(number) for number in chances.permutation(len(calls))[: chances.integers(2, 8)]]
@@ -72,7 +82,7 @@ def test_an_answer_does_not_depend_on_what_else_is_computed(entry: OpenEntry) ->
         assert _together(entry, shared, calls, mix, arrivals) == [expected[number] for number in mix]
 
 
-def _together(entry: OpenEntry, shared: Shared, calls: list[Call], mix: list[int], arrivals: list[int]) -> list[list[int]]:
+def _together(entry: OpenEntry, shared: Shared, calls: list[Call], mix: list[int], arrivals: list[int]) -> list[list]:
     """Each call enters in its round and leaves at its end."""
     ends = frozenset(entry.detail("eos_token_ids"))
     generations = [Generation(calls[number], entry.tokenizer.decode, ends, seed=0) for number in mix]
@@ -105,7 +115,7 @@ def _together(entry: OpenEntry, shared: Shared, calls: list[Call], mix: list[int
             shared.leave(places[index])
             active.remove(index)
         round_ += 1
-    return [tokens_of([piece for piece in told if piece]) for told in pieces]
+    return [told_by([piece for piece in told if piece]) for told in pieces]
 
 
 def test_memory_is_bounded_but_for_a_call_that_is_alone(tiny_gpt2: Converted) -> None:

@@ -1,7 +1,8 @@
 """An inference server in memory: same interface as `Triton`, and it really reads the entries that it is told to load.
 
 What both do alike is written down in `tests/control_plane/serving/test_inference_contract.py`, which runs on both.
-Text is made by hashing the prompt, so the same request gives the same answer; embeddings likewise. `is_down` is a server that does
+Text is made by hashing the prompt and the penalties, so the same request gives the same answer; embeddings likewise. A probability
+belongs to a token alone. `is_down` is a server that does
 not answer, `break_after` one that dies in the middle of a stream.
 """
 
@@ -22,6 +23,7 @@ from converters.entry import DERIVED, Entry, read_entry
 from converters.errors import EntryBroken
 from tests.simulators.answers import FILES, PARAMETERS, VOCABULARY, answer
 
+_PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
 MOST_ITEMS = 256
 """The predict backend's limit of one call."""
 
@@ -116,6 +118,8 @@ class SimulatedServer:
             pieces[-1].prompt_tokens,
             pieces[-1].completion_tokens,
             pieces[-1].finish_reason,
+            tuple(one for piece in pieces for one in piece.token_logprobs),
+            tuple(text for piece in pieces for text in piece.token_texts),
         )
 
     def generate_stream(self, name: str, fields: Mapping[str, Any], caller: str = "") -> Iterator[Generated]:
@@ -143,6 +147,10 @@ class SimulatedServer:
             ("temperature", "a number from 0 to 100", 0 <= fields.get("temperature", 1.0) <= 100),
             ("top_p", "a number above 0 and at most 1", 0 < fields.get("top_p", 1.0) <= 1),
             ("top_k", "a number from 0, which means off", fields.get("top_k", 0) >= 0),
+            ("min_p", "a number from 0, which means off, to 1", 0 <= fields.get("min_p", 0) <= 1),
+            ("repetition_penalty", "a number from 0.0625 to 16", 0.0625 <= fields.get("repetition_penalty", 1) <= 16),
+            ("frequency_penalty", "a number from -2 to 2", -2 <= fields.get("frequency_penalty", 0) <= 2),
+            ("presence_penalty", "a number from -2 to 2", -2 <= fields.get("presence_penalty", 0) <= 2),
             ("stop", "at most 16 texts, none empty", len(fields.get("stop", ())) <= 16 and all(fields.get("stop", ()))),
         ):
             if not is_right:
@@ -201,13 +209,16 @@ class _Stream(Iterator[Generated]):
 def _pieces(name: str, prompt: str, prompt_tokens: int, most: int, fields: Mapping[str, Any]) -> Iterator[Generated]:
     text = ""
     for made in range(1, most + 1):
-        seeded = f"{name}|{prompt}|{fields.get('seed', 0) if fields.get('temperature', 1.0) else 0}|{made}"
+        drawn = fields.get("seed", 0) if fields.get("temperature", 1.0) else 0
+        penalties = [fields[penalty] for penalty in _PENALTIES if penalty in fields]
+        seeded = f"{name}|{prompt}|{drawn}|{made}" + (f"|{penalties}" if penalties else "")
         token = hashlib.sha256(seeded.encode()).digest()[0] % len(VOCABULARY)
         word = " " + VOCABULARY[token]
         text += word
         is_stopped = any(stop in text for stop in fields.get("stop", ()))
         reason = "stop" if is_stopped else "length" if made == most else None
-        yield Generated("" if is_stopped else word, (token,), prompt_tokens, made, reason)
+        told = ((-(token + 1) / 8,), (word,)) if fields.get("logprobs") else ((), ())
+        yield Generated("" if is_stopped else word, (token,), prompt_tokens, made, reason, *told)
         if is_stopped:
             return
 

@@ -20,13 +20,19 @@ from opening.texts import read_text
 MAX_STOPS = 16
 MAX_STOP_BYTES = 256
 MAX_TEMPERATURE = 100.0
+LEAST_REPETITION, MOST_REPETITION = 0.0625, 16.0
+MOST_PENALTY = 2.0
+_LATE = ("min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "logprobs")
+"""Inputs that came after the first release: a model that was loaded as it was then knows no such tensors."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """prompt, prompt_tokens, feeds: as `Given` has them. seed: None when the caller left it to us.
+    """prompt, prompt_tokens, feeds, begun: as `Given` has them. seed: None when the caller left it to us.
 
     max_tokens: at most what the context has room for after the prompt; a call that asks for more ends there, with reason `length`.
+    temperature to min_p: see `sampling.py`. The penalties: see `penalties.py`. has_logprobs: tell each token's logarithm of its
+    probability, which changes no token.
     """
 
     prompt: tuple[int, ...]
@@ -39,6 +45,12 @@ class Call:
     seed: int | None
     stops: tuple[str, ...]
     is_streamed: bool
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    has_logprobs: bool = False
+    begun: tuple[int, ...] = ()
 
 
 def read_call(tensors: Mapping[str, np.ndarray], entry: OpenEntry, source: Source | None = None) -> Call:
@@ -58,6 +70,16 @@ def read_call(tensors: Mapping[str, np.ndarray], entry: OpenEntry, source: Sourc
     top_k = int(one_of(tensors, "top_k", defaults["top_k"]))
     if top_k < 0:
         raise Refused("top_k", "a number from 0, which means off", top_k)
+    min_p = float(one_of(tensors, "min_p", 0.0))
+    if not 0.0 <= min_p <= 1.0:
+        raise Refused("min_p", "a number from 0, which means off, to 1", min_p)
+    repetition = float(one_of(tensors, "repetition_penalty", 1.0))
+    if not LEAST_REPETITION <= repetition <= MOST_REPETITION:
+        raise Refused("repetition_penalty", f"a number from {LEAST_REPETITION:g} to {MOST_REPETITION:g}; 1 means off", repetition)
+    frequency, presence = (float(one_of(tensors, name, 0.0)) for name in ("frequency_penalty", "presence_penalty"))
+    for name, value in (("frequency_penalty", frequency), ("presence_penalty", presence)):
+        if not -MOST_PENALTY <= value <= MOST_PENALTY:
+            raise Refused(name, f"a number from {-MOST_PENALTY:g} to {MOST_PENALTY:g}; 0 means off", value)
     return Call(
         prompt=given.prompt,
         prompt_tokens=given.prompt_tokens,
@@ -69,13 +91,27 @@ def read_call(tensors: Mapping[str, np.ndarray], entry: OpenEntry, source: Sourc
         seed=int(one_of(tensors, "seed", 0)) if "seed" in tensors else None,
         stops=_stops(tensors.get("stop")),
         is_streamed=bool(one_of(tensors, "stream", False)),
+        min_p=min_p,
+        repetition_penalty=repetition,
+        frequency_penalty=frequency,
+        presence_penalty=presence,
+        has_logprobs=bool(one_of(tensors, "logprobs", False)),
+        begun=given.begun,
     )
 
 
 def caller_of(parameters: str) -> str:
-    """Who asks, from a request's parameters as Triton gives them: a JSON object, or nothing. "" where they do not say."""
+    """Who asks, from a request's parameters as Triton gives them: a JSON object, or nothing. "" where they do not say.
+
+    Raises Refused for an input of ours among them: Triton read a config.pbtxt from before there was one.
+    """
     given = json.loads(parameters) if parameters else {}
-    return str(given.get("caller", "")) if isinstance(given, dict) else ""
+    if not isinstance(given, dict):
+        return ""
+    for name in _LATE:
+        if name in given:  # Triton makes a parameter of what it does not know, and nobody would look at it
+            raise Refused(name, "no such input before this model is loaded anew, by its operator", "one")
+    return str(given.get("caller", ""))
 
 
 def _stops(raw: np.ndarray | None) -> tuple[str, ...]:

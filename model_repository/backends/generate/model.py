@@ -74,6 +74,10 @@ class _Answer:
             pb_utils.Tensor("completion_tokens", np.array([piece.completion_tokens], np.int32)),
             pb_utils.Tensor("finish_reason", np.array([piece.finish_reason.encode()], object)),
         ]
+        if self._call.has_logprobs:  # nobody else pays for carrying them
+            logprobs = np.array([one for part in pieces for one in part.logprobs], np.float32)
+            texts = np.array([text.encode() for part in pieces for text in part.token_texts], object)
+            tensors += [pb_utils.Tensor("token_logprobs", logprobs), pb_utils.Tensor("token_texts", texts)]
         flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if piece.finish_reason else 0
         self._sender.send(pb_utils.InferenceResponse(tensors), flags=flags)
 

@@ -29,13 +29,14 @@ class Given:
     """prompt: tokens that the model reads before its first own; without those that an encoder-decoder model always begins with.
 
     prompt_tokens: of the texts that the caller sent. feeds: the encoder's inputs by name, each with a batch axis of 1.
-    room: most tokens that can be made.
+    room: most tokens that can be made. begun: tokens that the decoder reads before `prompt`, but for a language it detects itself.
     """
 
     prompt: tuple[int, ...]
     prompt_tokens: int
     feeds: Mapping[str, np.ndarray]
     room: int
+    begun: tuple[int, ...] = ()
 
 
 class Source(Protocol):
@@ -72,7 +73,7 @@ class SourceText:
 
     def __init__(self, entry: OpenEntry) -> None:
         self._entry, self._longest = entry, int(entry.detail("context_length"))
-        self._has_mask = _is_fed(entry, "attention_mask")
+        self._has_mask, self._begun = _is_fed(entry, "attention_mask"), _begun(entry)
         self.context = _room(entry)
 
     def read(self, tensors: Mapping[str, np.ndarray]) -> Given:
@@ -80,7 +81,7 @@ class SourceText:
         feeds = {"input_ids": np.asarray([tokens], np.int64)}
         if self._has_mask:
             feeds["attention_mask"] = np.ones((1, len(tokens)), np.int64)
-        return Given((), len(tokens), feeds, self.context)
+        return Given((), len(tokens), feeds, self.context, self._begun)
 
 
 class SourceImage:
@@ -88,29 +89,30 @@ class SourceImage:
 
     def __init__(self, entry: OpenEntry) -> None:
         self._entry, self.context = entry, _room(entry)
-        self._looker = Looker(entry, _ENCODER)
+        self._looker, self._begun = Looker(entry, _ENCODER), _begun(entry)
         self._replaced = len(entry.detail("start_tokens")) if entry.detail("does_prompt_replace_start") else 0
 
     def read(self, tensors: Mapping[str, np.ndarray]) -> Given:
         (image,) = read_images([bytes(one_of(tensors, "image", b""))], "image", most=1)
         feeds = self._looker.look(image)
         if "text_input" not in tensors:
-            return Given((), 0, feeds, self.context)
+            return Given((), 0, feeds, self.context, self._begun)
         prompt = _tokens(
             tensors, self._entry, self.context + self._replaced - 1, ", which leaves room for one more", is_special=False
         )
-        return Given(prompt, len(prompt), feeds, self.context + self._replaced - len(prompt))
+        begun = () if self._replaced else self._begun
+        return Given(prompt, len(prompt), feeds, self.context + self._replaced - len(prompt), begun)
 
 
 class SourceSound:
     """A sound for an encoder."""
 
     def __init__(self, entry: OpenEntry) -> None:
-        self._listener, self.context = Listener(entry, _ENCODER), _room(entry)
+        self._listener, self.context, self._begun = Listener(entry, _ENCODER), _room(entry), _begun(entry)
 
     def read(self, tensors: Mapping[str, np.ndarray]) -> Given:
         (feeds,) = self._listener.hear([bytes(one_of(tensors, "audio", b""))], most=1)
-        return Given((), 0, feeds, self.context)
+        return Given((), 0, feeds, self.context, self._begun)
 
 
 def one_of(tensors: Mapping[str, np.ndarray], name: str, absent: Any) -> Any:
@@ -141,6 +143,10 @@ def _tokens(
 
 def _room(entry: OpenEntry) -> int:
     return int(entry.detail("decoder_length")) - len(entry.detail("start_tokens"))
+
+
+def _begun(entry: OpenEntry) -> tuple[int, ...]:
+    return tuple(token for token in entry.detail("start_tokens") if isinstance(token, int))
 
 
 def _is_fed(entry: OpenEntry, name: str) -> bool:

@@ -128,6 +128,33 @@ def test_a_whole_answer_is_its_stream_joined(served: Served, settings: dict[str,
     assert whole.prompt_tokens > 0
 
 
+@pytest.mark.parametrize("settings", [{"temperature": 0.0, "repetition_penalty": 1.5}, {"min_p": 0.05, "seed": 4}])
+def test_each_token_comes_with_its_probability_and_text_where_that_is_asked(served: Served, settings: dict[str, Any]) -> None:
+    call = {"text_input": "the model", "max_tokens": 12, **settings}
+    without, whole = (
+        served.server.generate(served.generator, call),
+        served.server.generate(served.generator, {**call, "logprobs": True}),
+    )
+    assert (without.token_logprobs, without.token_texts) == ((), ())
+    assert (whole.text, whole.token_ids) == (without.text, without.token_ids), "asking changes nothing"
+    assert len(whole.token_logprobs) == len(whole.token_ids) and all(each <= 0 for each in whole.token_logprobs)
+    assert "".join(whole.token_texts) == whole.text
+    pieces = list(served.server.generate_stream(served.generator, {**call, "logprobs": True}))
+    assert tuple(each for piece in pieces for each in piece.token_logprobs) == whole.token_logprobs
+    assert tuple(each for piece in pieces for each in piece.token_texts) == whole.token_texts
+    one = served.server.generate(served.generator, {**call, "max_tokens": 1, "logprobs": True})
+    assert one.token_logprobs == whole.token_logprobs[:1]
+
+
+def test_a_stop_text_is_among_the_texts_of_the_tokens_that_made_it(served: Served) -> None:
+    call = {"text_input": "the model", "max_tokens": 12, "temperature": 0.0, "logprobs": True}
+    whole = served.server.generate(served.generator, call)
+    stop = whole.text[len(whole.text) // 2 : len(whole.text) // 2 + 4]
+    stopped = served.server.generate(served.generator, {**call, "stop": [stop]})
+    assert "".join(stopped.token_texts).startswith(stopped.text + stop)
+    assert whole.token_logprobs[: len(stopped.token_ids)] == stopped.token_logprobs
+
+
 def test_nothing_said_means_sixteen_tokens_at_most(served: Served) -> None:
     assert 1 <= served.server.generate(served.generator, {"text_input": "the model"}).completion_tokens <= 16
 
@@ -173,6 +200,11 @@ def test_a_closed_stream_is_over_and_the_server_goes_on(served: Served) -> None:
         ("temperature", -1.0),
         ("top_p", 0.0),
         ("top_k", -1),
+        ("min_p", 1.5),
+        ("repetition_penalty", 0),
+        ("frequency_penalty", 3),
+        ("presence_penalty", -3.0),
+        ("logprobs", 1),
         ("seed", 2**63),
         ("stop", [""]),
         ("stop", ["a"] * 17),

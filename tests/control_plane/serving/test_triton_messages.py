@@ -19,7 +19,18 @@ from control_plane.serving.triton_messages import (
 
 
 def test_the_body_holds_the_fields_and_says_whether_it_is_a_stream() -> None:
-    fields = {"text_input": "é\0", "stream": False, "max_tokens": 3, "temperature": 0, "top_p": 1.0, "seed": -1, "stop": ["a", "b"]}
+    fields = {
+        "text_input": "é\0",
+        "stream": False,
+        "max_tokens": 3,
+        "temperature": 0,
+        "top_p": 1.0,
+        "seed": -1,
+        "stop": ["a", "b"],
+        "min_p": 0.1,
+        "repetition_penalty": 1,
+        "logprobs": True,
+    }
     body = generate_body(fields, is_streamed=True)
     assert json.loads(body) == {**fields, "stream": True}
 
@@ -53,6 +64,11 @@ def test_a_requests_id_goes_along_as_tritons_own() -> None:
         ("temperature", float("inf")),
         ("top_p", None),
         ("top_k", -(2**31) - 1),
+        ("min_p", "0.1"),
+        ("repetition_penalty", float("inf")),
+        ("frequency_penalty", None),
+        ("presence_penalty", True),
+        ("logprobs", 1),
         ("seed", 2**63),
         ("stop", "a"),
         ("stop", [1]),
@@ -82,6 +98,18 @@ def test_one_token_and_many_are_read_alike() -> None:
     assert generated_from({**record, "token_ids": 7}).token_ids == (7,)
     assert generated_from({**record, "token_ids": [7, 8]}).token_ids == (7, 8)
     assert generated_from({**record, "token_ids": []}).finish_reason is None
+
+
+def test_probabilities_and_texts_of_tokens_are_read_where_there_are_any() -> None:
+    record = {"text_output": "a", "prompt_tokens": 1, "completion_tokens": 2, "finish_reason": ""}
+    one = generated_from({**record, "token_ids": 7, "token_logprobs": -0.5, "token_texts": "a"})
+    assert (one.token_logprobs, one.token_texts) == ((-0.5,), ("a",))
+    two = generated_from({**record, "token_ids": [7, 8], "token_logprobs": [-0.5, 0], "token_texts": ["", "a"]})
+    assert (two.token_logprobs, two.token_texts) == ((-0.5, 0.0), ("", "a"))
+    none = generated_from({**record, "token_ids": [7, 8]})
+    assert (none.token_logprobs, none.token_texts) == ((), ())
+    with pytest.raises(Unavailable):
+        generated_from({**record, "token_ids": [7, 8], "token_logprobs": [-0.5], "token_texts": ["a", "b"]})
 
 
 @pytest.mark.parametrize("record", [{}, {"text_output": "a"}, {"token_ids": None, "text_output": "a", "prompt_tokens": 1}])

@@ -12,6 +12,8 @@ import pytest
 from control_plane.receipts.receipt import CallStatus, request_hash, response_hash
 from control_plane.serving import oip
 from control_plane.serving.inference import TensorAnswer
+from converters.tasks import TASKS
+from converters.tasks.generation import GENERATED
 from tests.fixtures_market import DIMENSIONS, PROMPT_CANARY, Market, events_of, receipt_of, record_of
 
 LENGTH = "Inference-Header-Content-Length"
@@ -200,6 +202,8 @@ def test_a_generating_model_answers_infer_through_generate(market: Market, is_bi
             "prompt_tokens": [2],
             "completion_tokens": [2],
             "finish_reason": ["length"],
+            "token_logprobs": [],
+            "token_texts": [],
         }
     receipt = receipt_of(answer).signed.receipt
     assert (receipt.units_in, receipt.units_out) == (2, 2)
@@ -326,6 +330,27 @@ def test_metadata_states_the_entrys_tensors_under_the_did(market: Market) -> Non
         ]
         assert {"name": "embedding", "datatype": "FP32", "shape": [-1, DIMENSIONS]} in record["outputs"]
     assert market.client.get(f"/v2/models/{market.embedder.did}/versions/2").status_code == 404
+
+
+def test_metadata_of_a_generating_model_from_before_a_parameter_has_it_and_takes_it(market: Market) -> None:
+    """What is the backend's own is not the entry's to state: an entry is never changed once it has a digest."""
+    stated = TASKS["text-generation"].inputs[:6]
+    old = market.publish("text-generation", "old", inputs=stated, outputs=GENERATED[:5])
+    token = market.sign_in("bob", old)
+    assert len(market.client.get(f"/v1/models/{old.did}/entry").get_json()["inputs"]) == len(stated)
+    record = market.client.get(f"/v2/models/{old.did}").get_json()
+    assert {"name": "min_p", "datatype": "FP32", "shape": [1]} in record["inputs"]
+    assert {"name": "token_logprobs", "datatype": "FP32", "shape": [-1]} in record["outputs"]
+    tensors = [
+        {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": ["hello"]},
+        {"name": "presence_penalty", "datatype": "FP32", "shape": [1], "data": [0.5]},
+        {"name": "max_tokens", "datatype": "INT32", "shape": [1], "data": [3]},
+        {"name": "logprobs", "datatype": "BOOL", "shape": [1], "data": [True]},
+    ]
+    answer = market.post(f"/v2/models/{old.did}/infer", token, json.dumps({"inputs": tensors}).encode())
+    told = {each["name"]: each["data"] for each in answer.get_json()["outputs"]}
+    assert "".join(told["token_texts"]) == told["text_output"][0]
+    assert len(told["token_logprobs"]) == len(told["token_ids"]) == 3
 
 
 def test_a_model_is_ready_when_it_is_on_sale_and_loaded(market: Market) -> None:

@@ -139,7 +139,8 @@ def test_details_say_how_a_text_ended(market: Market, url: str) -> None:
     client = client_of(market, url, market.gpt)
     made = client.text_generation("hello", max_new_tokens=3, details=True, seed=4, temperature=0.5)
     assert (made.details.finish_reason, made.details.generated_tokens, made.details.seed) == ("length", 3, 4)
-    assert [token.id for token in made.details.tokens if token.logprob is None] == [token.id for token in made.details.tokens]
+    assert "".join(token.text for token in made.details.tokens) == made.generated_text
+    assert [token.logprob for token in made.details.tokens] == [-(token.id + 1) / 8 for token in made.details.tokens]
     stop = made.generated_text.split()[1]
     stopped = client.text_generation("hello", max_new_tokens=3, details=True, seed=4, temperature=0.5, stop=[stop])
     assert stopped.details.finish_reason == "stop_sequence"
@@ -158,6 +159,7 @@ def test_a_stream_joined_is_the_whole_answer_and_its_last_event_holds_the_receip
         1,
     )
     assert [piece.index for piece in pieces[:-1]] == [1, 2, 3, 4]
+    assert [piece.token.logprob for piece in pieces[:-1]] == [-(piece.token.id + 1) / 8 for piece in pieces[:-1]]
     assert (pieces[-1].token.text, pieces[-1].token.special) == ("", True)
     assert Issued.from_json(pieces[-1].receipt).signed.receipt.units_out == 4
 
