@@ -16,6 +16,7 @@ from pathlib import Path
 
 from control_plane.errors import PosthumanError
 from control_plane.receipts.keeper import Keeper, Step, lease
+from control_plane.receipts.keeper_metrics import KeeperMetrics, keeper_metrics_file
 from control_plane.receipts.workers import is_alive
 from control_plane.settings import read_settings
 from control_plane.wiring import keeper_steps_of, workers_folder
@@ -57,7 +58,8 @@ def main() -> int:
             workers = workers_folder(settings)
             swept = Step("sweep", SWEEP_EVERY_S, lambda: sweep(workers))
             steps = (*keeper_steps_of(settings), swept)
-            keeper = Keeper(with_sign_of_life(steps, alive_file(settings.home)), report)
+            watched = KeeperMetrics(keeper_metrics_file(settings.home)).watched(steps)
+            keeper = Keeper(with_sign_of_life(watched, alive_file(settings.home)), report)
             report({"step": "start", "home": str(settings.home)})
             keeper.run_until(stop)
     except PosthumanError as error:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Select, func, select
@@ -29,6 +30,7 @@ from control_plane.did import ZERO_BYTES32, Address, Bytes32, Did, TransactionHa
 from control_plane.errors import BadInput, Conflict, Forbidden, NotFound, Unauthenticated, Unavailable
 from control_plane.receipts.receipt import FIRST_PREVIOUS, CallStatus, Issued, Receipt, SignedReceipt, leaf_bytes, leaf_id
 from control_plane.receipts.signing import ReceiptSigner, recover_signer
+from control_plane.receipts.standing import Standing, look
 from control_plane.receipts.statements import (
     ADD_RECEIPT,
     CLOSE_CALL,
@@ -278,6 +280,10 @@ class ReceiptStore:
             place = f"order {signed.receipt.order}: sequence {signed.receipt.sequence}"
             raise Conflict(f"{place} already holds another receipt than {identity}", code="sequence_taken") from error
         return issued
+
+    def standing(self, log_folder: Path) -> Standing:
+        """How far receipts are on their way into the anchored log; see `standing.look`."""
+        return look(self._reader, log_folder)
 
     def waiting(self) -> int:
         """Receipts that have no place in the log yet."""

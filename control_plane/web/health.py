@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flask import Blueprint, Response, jsonify
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 
 from control_plane.errors import PosthumanError
 from control_plane.flows.services import Services
+from control_plane.web.log_metrics import LogMetrics
 from control_plane.web.metrics import exposition
 
 NEEDED = ("database", "triton")
@@ -22,6 +23,7 @@ NEEDED = ("database", "triton")
 
 def blueprint(services: Services, metrics_folder: Path | None) -> Blueprint:
     pages = Blueprint("health", __name__)
+    log_metrics = LogMetrics(services)
 
     @pages.get("/healthz")
     def alive() -> Response:
@@ -39,7 +41,8 @@ def blueprint(services: Services, metrics_folder: Path | None) -> Blueprint:
 
     @pages.get("/metrics")
     def metrics() -> Response:
-        return Response(exposition(metrics_folder), content_type=CONTENT_TYPE_LATEST)
+        text = exposition(metrics_folder) + generate_latest(log_metrics.registry) + log_metrics.told_by_keeper()
+        return Response(text, content_type=CONTENT_TYPE_LATEST)
 
     return pages
 

@@ -87,13 +87,11 @@ def count_refusal(status: int, code: str) -> None:
     _REFUSALS.labels(str(status), code).inc()
 
 
-def exposition(folder: Path | None, *more: CollectorRegistry) -> bytes:
-    """The metrics as Prometheus reads them, and those of `more`. folder: where the workers that count together keep theirs."""
+def exposition(folder: Path | None) -> bytes:
+    """The metrics as Prometheus reads them. folder: where the workers that count together keep theirs."""
     if folder is None:
-        own = generate_latest(REGISTRY)
-    else:
-        with reading(folder):
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]  # prometheus-client 0.26
-            own = generate_latest(registry)
-    return own + b"".join(generate_latest(registry) for registry in more)
+        return generate_latest(REGISTRY)
+    with reading(folder):
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]  # prometheus-client 0.26
+        return generate_latest(registry)

@@ -23,6 +23,9 @@ OUR_BACKENDS = REPOSITORY / "model_repository" / "backends"
 KEY_HEADER = "triton-key"
 """HTTP header that carries the management key; over gRPC it is `triton-grpc-protocol-triton-key`."""
 
+REQUEST_ID_PATTERN = "(?i)^x-request-id$"
+"""The one header that Triton hands on to a backend, as a parameter of the request: whoever reads its log finds the gate's line."""
+
 RESTRICTED = ("inference", "model-repository", "model-config", "shared-memory", "statistics", "trace", "logging")
 """Every API but `health` and `metadata` needs the key. Inference too: who calls Triton past the gate calls without paying."""
 
@@ -134,6 +137,7 @@ def triton_command(
         f"--grpc-restricted-protocol={','.join(RESTRICTED)}:{KEY_HEADER}={management_key}",
         *(f"--backend-config={name},shm-region-prefix-name={shared_memory_prefix(ports)}" for name in backend_names),
         f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
+        f"--http-header-forward-pattern={REQUEST_ID_PATTERN}",
         "--log-verbose=0",
     ]
     # The stub takes its site-packages from the first python3 on PATH and ignores PYTHONPATH.

@@ -74,6 +74,9 @@ def test_the_server_listens_on_this_machine_only_and_locks_all_but_its_health(en
     assert f"--grpc-restricted-protocol={','.join(RESTRICTED)}:triton-key=k3y" in command
     assert {"inference", "model-repository", "shared-memory"} <= set(RESTRICTED)
     assert "--model-control-mode=explicit" in command
+    assert [part for part in command if "forward" in part] == ["--http-header-forward-pattern=(?i)^x-request-id$"], (
+        "no token goes on"
+    )
     assert variables["PATH"].startswith(str(environment / "bin"))
 
 

@@ -24,6 +24,21 @@ from generate.rows import Rows
 _CLOSE_TIMEOUT_S = 5.0
 
 
+@dataclass(frozen=True)
+class Counts:
+    """waiting, running: calls now. The others only grow: prompt tokens read, tokens chosen, and calls without an answer: refused,
+    for the queue was full; cancelled, for the caller had gone; failed.
+    """
+
+    waiting: int
+    running: int
+    prompt_tokens: int
+    tokens: int
+    refused: int
+    cancelled: int
+    failed: int
+
+
 @dataclass
 class _Running:
     generation: Generation
@@ -41,6 +56,7 @@ class Engine:
         self._active: list[_Running] = []
         self._changed = threading.Condition()
         self._is_closed = False
+        self._prompt_tokens = self._tokens = self._refused = self._cancelled = self._failed = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -53,11 +69,20 @@ class Engine:
             waiting = sum(map(len, self._waiting.values()))
             own = len(self._waiting.get(caller, ())) if caller else 0
             if own >= max(1, self._most_waiting // 2):
+                self._refused += 1
                 raise TooBusy(f"{own} of your calls are waiting for this model")
             if self._is_closed or waiting >= self._most_waiting:
+                self._refused += 1
                 raise TooBusy(f"{waiting} calls are waiting for this model")
             self._waiting.setdefault(caller, deque()).append(_Running(generation, listener))
             self._changed.notify()
+
+    def counts(self) -> Counts:
+        """As they are now; those of one moment need not fit each other."""
+        with self._changed:
+            waiting = sum(map(len, self._waiting.values()))
+        running = len(self._joining) + len(self._active)
+        return Counts(waiting, running, self._prompt_tokens, self._tokens, self._refused, self._cancelled, self._failed)
 
     def close(self) -> None:
         """Fail what is not finished, and end the thread. Again: does nothing.
@@ -86,7 +111,7 @@ class Engine:
                 self._step(self._active[start : start + self._rows.most_together])
             self._active = [one for one in self._active if one.place >= 0]
         for one in unfinished:
-            _fail(one, TooBusy("the model is being unloaded"))
+            self._fail(one, TooBusy("the model is being unloaded"))
 
     def _next_entering(self) -> _Running | None:
         """The next to be let in, if there is a place: of the caller whose turn it is."""
@@ -104,7 +129,7 @@ class Engine:
         try:
             one.place = self._rows.enter(one.generation.call)
         except BaseException as error:  # as in `_advance`; no memory for its keys and values, for one
-            _fail(one, error)
+            self._fail(one, error)
             return
         self._joining.append(one)
 
@@ -119,7 +144,9 @@ class Engine:
             return
         if logits is None:
             self._joining.append(one)
-        elif self._advance(one, logits):
+            return
+        self._prompt_tokens += one.generation.call.prompt_tokens
+        if self._advance(one, logits):
             self._active.append(one)
 
     def _step(self, together: Sequence[_Running]) -> None:
@@ -139,6 +166,7 @@ class Engine:
         """Choose a token and tell it; whether more are to come."""
         try:
             piece = one.generation.take(logits)
+            self._tokens += 1
             if piece is not None:
                 one.listener.deliver(piece)
         # Whatever it is, it ends this generation and no other. A panic in the tokenizer's Rust is no Exception, and would end the
@@ -162,14 +190,16 @@ class Engine:
 
     def _end(self, one: _Running, error: BaseException) -> None:
         self._leave(one)
-        _fail(one, error)
+        self._fail(one, error)
 
     def _leave(self, one: _Running) -> None:
         self._rows.leave(one.place)
         one.place = -1
 
-
-def _fail(one: _Running, error: BaseException) -> None:
-    """A listener that raises cannot be told anything more."""
-    with suppress(BaseException):
-        one.listener.fail(error)
+    def _fail(self, one: _Running, error: BaseException) -> None:
+        if isinstance(error, Cancelled):
+            self._cancelled += 1
+        else:
+            self._failed += 1
+        with suppress(BaseException):  # a listener that raises cannot be told anything more
+            one.listener.fail(error)

@@ -20,9 +20,10 @@ from generate.call import Call, caller_of, read_call
 from generate.engine import Engine
 from generate.generation import Generation, Piece
 from generate.listener import Cancelled, TooBusy
+from generate.meters import Meters
 from generate.model_rows import cache_bytes, rows_of
 from generate.source import source_of
-from opening.tritonside import end_with_the_server, error_response, open_from, tensors_of
+from opening.tritonside import counter, end_with_the_server, error_response, gauge, name_of, open_from, tensors_of
 
 MOST_WAITING = 256
 
@@ -37,26 +38,30 @@ class TritonPythonModel:
         self._end_tokens = frozenset(int(token) for token in self._entry.detail("eos_token_ids"))
         rows = rows_of(self._entry, most_bytes=cache_bytes(self._entry))
         self._engine = Engine(rows, most_waiting=MOST_WAITING)
+        self._meters = Meters(self._engine.counts, gauge, counter, args)
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
         for request in requests:
-            sender = request.get_response_sender()
+            sender, name = request.get_response_sender(), ""
             try:
+                name = name_of(request)
                 call = read_call(tensors_of(request), self._entry, self._source)
                 generation = Generation(call, self._entry.tokenizer.decode, self._end_tokens, secrets.randbits(63))
-                self._engine.add(generation, _Answer(call, sender), caller_of(request.parameters()))
+                self._engine.add(generation, _Answer(call, sender, name), caller_of(request.parameters()))
             except BaseException as error:  # a call that cannot start must not take the others with it; see engine.py
-                _send_error(sender, error)
+                _send_error(sender, error, name)
 
     def finalize(self) -> None:
         self._engine.close()
+        self._meters.close()
 
 
 class _Answer:
     """Where one call's pieces go."""
 
-    def __init__(self, call: Call, sender: pb_utils.InferenceResponseSender) -> None:
-        self._call, self._sender = call, sender
+    def __init__(self, call: Call, sender: pb_utils.InferenceResponseSender, name: str) -> None:
+        """name: of the request, see `name_of`."""
+        self._call, self._sender, self._name = call, sender, name
         self._pieces: list[Piece] = []
 
     def is_cancelled(self) -> bool:
@@ -82,14 +87,14 @@ class _Answer:
         self._sender.send(pb_utils.InferenceResponse(tensors), flags=flags)
 
     def fail(self, error: BaseException) -> None:
-        _send_error(self._sender, error)
+        _send_error(self._sender, error, self._name)
 
 
-def _send_error(sender: pb_utils.InferenceResponseSender, error: BaseException) -> None:
+def _send_error(sender: pb_utils.InferenceResponseSender, error: BaseException, name: str) -> None:
     if isinstance(error, TooBusy):
         response = pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.UNAVAILABLE))
     elif isinstance(error, Cancelled):
         response = pb_utils.InferenceResponse(error=pb_utils.TritonError("the caller has gone", pb_utils.TritonError.CANCELLED))
     else:
-        response = error_response(error)
+        response = error_response(error, name)
     sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import re
 import threading
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,9 @@ from opening.memory import ceiling, limit_memory
 from opening.providers import providers_for
 from opening.refusal import Refused
 
+REQUEST_ID = "X-Request-Id"
+"""As Triton 2.51 writes a forwarded header's name, however it came; the last of that name in the parameters is the header's."""
+_NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
 _STUCK_S = 30.0
 """No call holds Python's lock this long: tokenising a MiB takes a second, and the model runs without the lock."""
 
@@ -55,16 +60,55 @@ def end_with_the_server() -> None:
     threading.Thread(target=put_off, name="end with the server", daemon=True).start()
 
 
+def gauge(name: str, description: str, args: Mapping[str, str]) -> Callable[[float], None]:
+    """A number at Triton's own metrics port that goes up and down; call it with each new value, which costs about 30 us."""
+    metric = _metric(name, description, args, pb_utils.MetricFamily.GAUGE)
+    return lambda value: metric.set(value)
+
+
+def counter(name: str, description: str, args: Mapping[str, str]) -> Callable[[float], None]:
+    """A number there that only grows, also over loads of the entry; call it with what came to it."""
+    metric = _metric(name, description, args, pb_utils.MetricFamily.COUNTER)
+    return lambda more: metric.increment(more)
+
+
+def _metric(name: str, description: str, args: Mapping[str, str], kind: object) -> pb_utils.Metric:
+    """One of an entry's; the server keeps a family of one name once, whichever entry asks first."""
+    family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
+    metric = family.Metric(labels={"model": args["model_name"], "version": args["model_version"]})
+    _KEPT.append((family, metric))
+    return metric
+
+
+_KEPT: list[object] = []
+"""A metric is gone from the server when Python forgets its family."""
+
+
 def tensors_of(request: pb_utils.InferenceRequest) -> dict[str, np.ndarray]:
     """The request's inputs by name; those that the caller left out are absent."""
     return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
 
 
-def error_response(error: BaseException) -> pb_utils.InferenceResponse:
-    """A refusal goes out as INVALID_ARG with its JSON, everything else as INTERNAL with its kind alone: texts may be private."""
+def name_of(request: pb_utils.InferenceRequest) -> str:
+    """The id under which the gate's lines know this request; "" where it has none that may stand in a log.
+
+    `infer` brings it in a header, for its body is the caller's, with an id of the caller's own; `generate` as Triton's own id.
+    """
+    given = json.loads(request.parameters() or "{}")
+    name = str(given.get(REQUEST_ID, request.request_id()))
+    return name if _NAME.fullmatch(name) else ""
+
+
+def error_response(error: BaseException, name: str) -> pb_utils.InferenceResponse:
+    """A refusal goes out as INVALID_ARG with its JSON, everything else as INTERNAL with its kind alone: texts may be private.
+
+    name: of the request, for the line in Triton's log, which holds the error's kind and place.
+    """
     if isinstance(error, Refused):
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.to_json(), pb_utils.TritonError.INVALID_ARG))
-    pb_utils.Logger.log_error(f"a call failed: {type(error).__name__}: {error}")
+    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    where = " < ".join(reversed(places[-6:]))
+    pb_utils.Logger.log_error(f"a call failed: request={name or '-'} kind={type(error).__name__} where={where}")
     return pb_utils.InferenceResponse(
         error=pb_utils.TritonError(f"the computation failed: {type(error).__name__}", pb_utils.TritonError.INTERNAL)
     )

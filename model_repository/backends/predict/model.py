@@ -13,7 +13,7 @@ import triton_python_backend_utils as pb_utils
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the stub ignores PYTHONPATH
 
-from opening.tritonside import error_response, open_from, tensors_of
+from opening.tritonside import error_response, name_of, open_from, tensors_of
 from predict.tasks import task_of
 
 
@@ -32,5 +32,5 @@ class TritonPythonModel:
             arrays = self._task.answer(tensors_of(request), wanted)
             tensors = [pb_utils.Tensor(name, array) for name, array in arrays.items() if name in wanted]
         except BaseException as error:  # one call's failure is that call's alone; a panic in a library's Rust is no Exception
-            return error_response(error)
+            return error_response(error, name_of(request))
         return pb_utils.InferenceResponse(tensors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from control_plane.errors import BadInput
-from tests.control_plane.serving.asking_triton import generator, infer_body, long_call, slow, smoke
+from tests.control_plane.serving.asking_triton import generator, infer_body, long_call, slow, smoke, wait_until
 from tests.fixtures_triton import TritonServer, slow_gpt2, tiny_gpt2, triton_server
 
 __all__ = ["generator", "slow", "slow_gpt2", "smoke", "tiny_gpt2", "triton_server"]
@@ -152,3 +153,41 @@ def test_many_callers_at_once_each_get_their_own_answer(triton_server: TritonSer
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(ask, list(range(8)) * 6))
     assert together == alone * 6
+
+
+def engine_of(server: TritonServer, name: str) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    ours = [line.rsplit(" ", 1) for line in lines if line.startswith("posthuman_engine_") and f'model="{name}"' in line]
+    return {named.split("{")[0].removeprefix("posthuman_engine_"): float(value) for named, value in ours}
+
+
+def test_the_engine_tells_who_waits_and_what_it_makes(triton_server: TritonServer, slow: str) -> None:
+    started = engine_of(triton_server, slow)
+    assert (started["calls_waiting"], started["calls_running"]) == (0, 0)
+    streams = [triton_server.client.generate_stream(slow, long_call()) for _ in range(2)]
+    wait_until(lambda: engine_of(triton_server, slow)["calls_running"] == 2)
+    wait_until(lambda: engine_of(triton_server, slow)["tokens_total"] >= started["tokens_total"] + 2)
+    for stream in streams:
+        stream.close()
+    wait_until(lambda: engine_of(triton_server, slow)["calls_running"] == 0)
+    left = engine_of(triton_server, slow)
+    assert left["calls_cancelled_total"] == started["calls_cancelled_total"] + 2
+    assert left["prompt_tokens_total"] > started["prompt_tokens_total"]
+    assert (left["calls_failed_total"], left["calls_refused_total"]) == (
+        started["calls_failed_total"],
+        started["calls_refused_total"],
+    )
+
+
+def test_a_model_that_is_gone_and_back_counts_on_and_runs_nothing(triton_server: TritonServer, slow: str) -> None:
+    stream = triton_server.client.generate_stream(slow, long_call())
+    wait_until(lambda: engine_of(triton_server, slow)["calls_running"] == 1)
+    made = engine_of(triton_server, slow)["tokens_total"]
+    triton_server.stub_of(slow).kill()  # its gauge stays as it was, for nobody is left to set it
+    stream.close()
+    triton_server.client.unload(slow)
+    wait_until(lambda: slow not in triton_server.client.loaded())
+    triton_server.client.load(slow)
+    wait_until(lambda: engine_of(triton_server, slow)["calls_running"] == 0)
+    assert engine_of(triton_server, slow)["tokens_total"] >= made
