@@ -287,7 +287,7 @@ class Outbox:
 
     def _path(self, key: str) -> Path:
         if self._genesis is None:
-            self._genesis = self._rpc.block(0).hash
+            self._genesis = self._rpc.genesis()
         named = f"{self._rpc.chain_id} {self._genesis} {key}"
         return self._folder / (hashlib.sha256(named.encode()).hexdigest() + ".json")
 

@@ -88,6 +88,15 @@ class Rpc:
         """Raises Unavailable for a number past the head: this node has not seen it yet."""
         return self._block(hex(number))
 
+    def genesis(self) -> Bytes32:
+        """The hash of the block that block 1 stands on: the chain's name, together with its id.
+
+        Not that of block 0: anvil keeps in its file one for every start, and gives any of them once it was started again
+        (`@foundry-rs/anvil` 1.x; it is mended when three starts of one file give the same block 0).
+        """
+        second = self.ask("eth_getBlockByNumber", [hex(1), False])
+        return self.block(0).hash if second is None else Bytes32(second["parentHash"])
+
     def receipt(self, transaction: TransactionHash) -> Mined | None:
         """None: this node knows no block with it; never sent, still waiting, or reorganised away."""
         found = self.ask("eth_getTransactionReceipt", [transaction])

@@ -52,7 +52,8 @@ class SimulatedNode:
     chain_id: int = 8996
     is_mining: bool = True
     is_down: bool = False
-    genesis: str = "0x" + "00" * 32
+    first: str = "0x" + "00" * 32
+    """The hash of its first block."""
     failures: list[str] = field(default_factory=list)
     reverts: set[bytes] = field(default_factory=set)
     refuses_estimates: bool = False
@@ -71,7 +72,10 @@ class SimulatedNode:
 
     def block(self, number: int) -> Block:
         self._reach()
-        return Block(number, Bytes32(self.genesis if number == 0 else "0x" + keccak(text=str(number)).hex()), UnixSeconds(number))
+        return Block(number, Bytes32(self.first if number == 0 else "0x" + keccak(text=str(number)).hex()), UnixSeconds(number))
+
+    def genesis(self) -> Bytes32:
+        return self.block(0).hash
 
     def sent_count(self, account: Address, block: int | str = "latest") -> int:
         self._reach()

@@ -89,14 +89,14 @@ def test_a_restarted_chain_remembers_assets_receipts_and_events(tmp_path: Path) 
         terms = Chain(ledger, local_accounts(), lambda _count: None, lambda: 0.0).terms()
         made = ledger.create_asset(alice, "asset", "A model", "MODEL", terms)
         ledger.record_data(alice, "digest", made.nft, data_key(MODEL_LABEL), bytes(32))
-        first, head = ledger.block(0), ledger.head()
-    with running_anvil(tmp_path / "chain") as url:
-        wait_for_chain(url)
-        ledger = open_ledger(url, LOCAL_CHAIN_ID, tmp_path / "outbox")
-        assert (ledger.block(0), ledger.head()) == (first, head)
-        assert ledger.create_asset(alice, "asset", "A model", "MODEL", terms) == made
-        assert len(ledger.data_history(made.nft, data_key(MODEL_LABEL))) == 1
-        assert ledger.head() == head
+        head = ledger.head()
+    for _ in range(5):  # from the second on, anvil may call another block its first: an asset was made twice by then
+        with running_anvil(tmp_path / "chain") as url:
+            wait_for_chain(url)
+            ledger = open_ledger(url, LOCAL_CHAIN_ID, tmp_path / "outbox")
+            assert ledger.create_asset(alice, "asset", "A model", "MODEL", terms) == made
+            assert len(ledger.data_history(made.nft, data_key(MODEL_LABEL))) == 1
+            assert ledger.head() == head
 
 
 def test_the_fix_of_ocean_lib_is_for_the_versions_it_was_written_for() -> None:

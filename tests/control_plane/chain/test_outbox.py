@@ -258,7 +258,7 @@ def test_a_node_that_knows_it_already_is_no_error(node: SimulatedNode, outbox: C
 
 def test_a_chain_begun_anew_knows_nothing_of_the_old_one(node: SimulatedNode, outbox: Callable[..., Outbox]) -> None:
     outbox().send(WALLET, "key", WRITE)
-    node.genesis, node.mined, node.counts = "0x" + "11" * 32, {}, [{}]
+    node.first, node.mined, node.counts = "0x" + "11" * 32, {}, [{}]
     assert not outbox().is_live("key")
     assert outbox().send(WALLET, "key", WRITE).status == 1
 

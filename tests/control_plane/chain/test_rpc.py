@@ -172,6 +172,11 @@ def test_a_node_without_a_tip_method_gets_one_gwei(node: Node) -> None:
     assert (fees.most, fees.priority) == (200 + 10**9, 10**9)
 
 
+def test_a_chain_is_named_by_the_block_that_its_second_one_stands_on(node: Node) -> None:
+    node.set("eth_getBlockByNumber", {"result": {"number": "0x1", "hash": "0x01", "parentHash": "0x00", "timestamp": "0x0"}})
+    assert Rpc(node.url, LOCAL_CHAIN_ID).genesis() == "0x00"
+
+
 def test_a_block_past_the_head_is_unavailable(node: Node) -> None:
     node.set("eth_getBlockByNumber", {"result": None})
     with pytest.raises(Unavailable, match="0x5"):
