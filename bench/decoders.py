@@ -10,10 +10,13 @@ from pathlib import Path
 from bench.encoders import CORPUS
 
 
-def decoder_folder(out: Path, *, layers: int, width: int, heads: int, vocabulary: int = 16_000, seed: int = 7) -> Path:
+def decoder_folder(
+    out: Path, *, layers: int, width: int, heads: int, vocabulary: int = 16_000, seed: int = 7, spread: float = 0.1
+) -> Path:
     """A GPT-2 with context 256, and a byte-level tokenizer of 2,000 tokens at most. Again: the same bytes.
 
     The embedding has `vocabulary` rows, as a trained model of that size would have; tokens past the tokenizer's are never written.
+    spread: of the weights.
     """
     import torch
     from tokenizers import ByteLevelBPETokenizer
@@ -35,7 +38,7 @@ def decoder_folder(out: Path, *, layers: int, width: int, heads: int, vocabulary
         bos_token_id=0,
         eos_token_id=0,
         # Weights with spread: a model whose tokens are all as likely has no clear answer to compare.
-        initializer_range=0.1,
+        initializer_range=spread,
     )
     GPT2LMHeadModel(config).eval().save_pretrained(out, safe_serialization=True)
     (out / "README.md").write_text("---\nlicense: apache-2.0\n---\nRandom weights, for benchmarks.\n", encoding="utf-8")

@@ -4,8 +4,8 @@ In: `python -m bench.engines NAME FOLDER`, then one JSON object a line on stdin:
 one JSON object a line: {"ready": version} once, then {"seconds": s, "tokens": [[token, ...], ...]}. Everything but the answer's own
 computation is done before the clock starts.
 
-FOLDER holds what `bench.generation` made: `model/` (Hugging Face), `entry/` (ours), `grown/` (ours, with a cache that grows, for
-engines that run ONNX), `ct2/` (CTranslate2), `genai/`.
+FOLDER holds what `bench.generation_models` made: `model/` (Hugging Face), `entry/` (ours), `optimum/`, `ct2/` (CTranslate2),
+`genai/`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from typing import Any
 import numpy
 
 THREADS = 2
-Generate = Callable[[list[list[int]], int], list[list[int]]]
+Generate = Callable[[list[list[int]], int], Any]
+"""Prompts and a number of tokens -> the tokens made for each prompt."""
 BACKENDS = Path(__file__).resolve().parent.parent / "model_repository" / "backends"
 
 
@@ -48,13 +50,22 @@ def greedy(prompt: Sequence[int], tokens: int) -> Any:
 
 def posthuman(folder: Path) -> Generate:
     """The engine as Triton's backend runs it, without Triton: one call a prompt, all at once."""
+    return _ours(folder, THREADS)
+
+
+def served(folder: Path) -> Generate:
+    """The same with as many threads as it takes behind Triton: one core is left for the server and the gate."""
+    return _ours(folder, None)
+
+
+def _ours(folder: Path, threads: int | None) -> Generate:
     sys.path.insert(0, str(BACKENDS))
     from generate.engine import Engine
     from generate.generation import Generation, Piece
     from generate.model_rows import rows_of
     from opening.entry import open_entry
 
-    entry = open_entry(folder / "entry", threads=THREADS)
+    entry = open_entry(folder / "entry", threads=threads)
     engine = Engine(rows_of(entry, most_bytes=1 << 32), most_waiting=256)
 
     class Waiting:
@@ -104,7 +115,7 @@ def optimum(folder: Path) -> Generate:
     torch.set_num_threads(THREADS)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
-    return _by_generate(ORTModelForCausalLM.from_pretrained(folder / "grown", session_options=options, use_cache=True))
+    return _by_generate(ORTModelForCausalLM.from_pretrained(folder / "optimum", session_options=options, use_cache=True))
 
 
 def _by_generate(model: Any) -> Generate:
@@ -167,26 +178,44 @@ def genai(folder: Path) -> Generate:
     return generate
 
 
-def bandwidth(_folder: Path) -> Generate:
-    """Not an engine: reads a GiB of memory with as many threads; the seconds say how fast memory can be read now."""
-    import torch
+def bandwidth(folder: Path) -> Generate:
+    """Not an engine: says how fast memory can be read now."""
+    from bench.reading import Reading
 
-    torch.set_num_threads(THREADS)
-    values = torch.ones(1 << 28, dtype=torch.float32)
+    reading = Reading(THREADS, folder)
 
-    def generate(_prompts: list[list[int]], _tokens: int) -> list[list[int]]:
-        return [[int(values.sum().item() > 0)]]
+    def generate(_prompts: list[list[int]], _tokens: int) -> dict[str, float]:
+        return reading.speeds()
 
     return generate
 
 
+@dataclass(frozen=True)
+class Known:
+    """make: opens the engine. package: whose version is told. precisions: what it computes with, by the precision asked for."""
+
+    make: Callable[[Path], Generate]
+    package: str
+    precisions: Mapping[str, str]
+
+
+_BLOCKS = "weights int8 in blocks of 32 with one scale each (MatMulNBits), sums of 8-bit products, rest float32"
 ENGINES = {
-    "posthuman": (posthuman, "onnxruntime"),
-    "transformers": (transformers, "transformers"),
-    "optimum": (optimum, "optimum-onnx"),
-    "ctranslate2": (ctranslate2, "ctranslate2"),
-    "onnxruntime-genai": (genai, "onnxruntime-genai"),
-    "bandwidth": (bandwidth, "torch"),
+    "posthuman": Known(posthuman, "onnxruntime", {"fp32": "float32", "int8": _BLOCKS}),
+    "posthuman-served": Known(served, "onnxruntime", {"fp32": "float32", "int8": _BLOCKS}),
+    "transformers": Known(transformers, "transformers", {"fp32": "float32"}),
+    "optimum": Known(
+        optimum,
+        "optimum-onnx",
+        {"fp32": "float32", "int8": "ONNX Runtime's dynamic quantisation: weights and activations int8, one scale a matrix"},
+    ),
+    "ctranslate2": Known(
+        ctranslate2,
+        "ctranslate2",
+        {"fp32": "float32", "int8": "weights int8 with one scale a row, the embedding too; activations int8, rest float32"},
+    ),
+    "onnxruntime-genai": Known(genai, "onnxruntime-genai", {"fp32": "float32", "int8": f"our graph: {_BLOCKS}"}),
+    "bandwidth": Known(bandwidth, "numpy", {}),
 }
 
 
@@ -194,14 +223,14 @@ def main() -> None:
     name, folder = sys.argv[1], Path(sys.argv[2])
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries that print do not talk into the answers
-    make, package = ENGINES[name]
-    generate = make(folder)
+    known = ENGINES[name]
+    generate = known.make(folder)
 
     def say(record: dict[str, Any]) -> None:
         answers.write(json.dumps(record) + "\n")
         answers.flush()
 
-    say({"ready": version(package)})
+    say({"ready": version(known.package)})
     with contextlib.suppress(KeyboardInterrupt):
         for line in sys.stdin:
             order = json.loads(line)
