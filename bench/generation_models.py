@@ -65,23 +65,22 @@ def text_of(tokens: list[int]) -> str:
 def write_model(out: Path, shape: Shape) -> Path:
     """A GPT-2 with random weights and a name for every row of its embedding: each token has a text, so that each is streamed, and
     CTranslate2 takes no model without. Again: does nothing."""
-    from transformers import AutoTokenizer
-
     from bench.decoders import decoder_folder
 
-    if out.exists():
-        return out
-    size = {"layers": shape.layers, "width": shape.width, "heads": shape.heads, "vocabulary": shape.vocabulary}
-    bare = decoder_folder(out.with_name("bare"), **size, spread=_SPREAD)
-    tokenizer = AutoTokenizer.from_pretrained(bare)
-    tokenizer.bos_token = tokenizer.unk_token = tokenizer.eos_token
-    tokenizer.add_tokens([f"<extra {number}>" for number in range(len(tokenizer), shape.vocabulary)])
-    tokenizer.save_pretrained(out)
-    for file in bare.iterdir():
-        if not (out / file.name).exists():
-            file.rename(out / file.name)
-    shutil.rmtree(bare)
+    if not out.exists():
+        size = {"layers": shape.layers, "width": shape.width, "heads": shape.heads, "vocabulary": shape.vocabulary}
+        name_tokens(decoder_folder(out, **size, spread=_SPREAD), shape.vocabulary)
     return out
+
+
+def name_tokens(model: Path, vocabulary: int) -> None:
+    """Give every token that the folder's tokenizer does not know a text, and every role a token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.bos_token = tokenizer.unk_token = tokenizer.eos_token
+    tokenizer.add_tokens([f"<extra {number}>" for number in range(len(tokenizer), vocabulary)])
+    tokenizer.save_pretrained(model)
 
 
 def prepare_ours(work: Path, precision: str, shape: Shape) -> Path:
@@ -90,7 +89,7 @@ def prepare_ours(work: Path, precision: str, shape: Shape) -> Path:
     if not folder.exists():
         folder.mkdir()
         (folder / "model").symlink_to(model)
-        _convert(model, folder / "entry", precision, "shared")
+        convert(model, folder / "entry", precision, "shared")
     return folder
 
 
@@ -98,7 +97,7 @@ def prepare(work: Path, precision: str, peers: Path, shape: Shape) -> dict[str, 
     """Everything that the engines of this precision read; the error of each that takes the model in no form."""
     folder = prepare_ours(work, precision, shape)
     model = folder / "model"
-    _convert(model, folder / "grown", precision, "grown")
+    convert(model, folder / "grown", precision, "grown")
     errors: dict[str, str] = {}
     with _noting(errors, "optimum"):
         _for_optimum(folder, precision)
@@ -127,7 +126,8 @@ def step_bytes(entry: Path) -> int:
     return sum(size for name, size in sizes.items() if name in read or name not in gathered)
 
 
-def _convert(model: Path, target: Path, precision: str, cache: str) -> None:
+def convert(model: Path, target: Path, precision: str, cache: str) -> None:
+    """The entry, at `target`. Raises RuntimeError with what the conversion said."""
     out = target.with_suffix(".out")
     command = [sys.executable, "-m", "converters", str(model), "--out", str(out), "--precision", precision, "--kv-cache", cache]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -147,7 +147,7 @@ def _for_optimum(folder: Path, precision: str) -> None:
         _link_graphs(folder / "grown", into)
         return
     full = folder / "full"
-    _convert(folder / "model", full, "fp32", "grown")
+    convert(folder / "model", full, "fp32", "grown")
     code = (
         "import sys; from optimum.onnxruntime import ORTQuantizer;"
         " from optimum.onnxruntime.configuration import AutoQuantizationConfig;"

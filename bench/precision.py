@@ -1,8 +1,8 @@
 """What each precision saves and costs: file size, worst difference, quality, speed, side by side in one run.
 
 `python bench/precision.py MODEL... [--rounds N]` writes `docs/benchmarks/precision.json` and the table in `docs/precision.md`.
-Speed is through our own backends' decoding loop and session settings, one thread, without Triton: rounds alternate between the
-precisions, and what is told is the median over rounds of (this precision's rate / fp32's in the same round), with least and most.
+Speed is through our own backends' rows and session settings, one thread, without Triton, a generator's with the cache that is served:
+rounds alternate between the precisions, and what is told is the median over rounds of (this precision's rate / fp32's in the same round), with least and most.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def measure(model: Path, out: Path, rounds: int) -> dict[str, Any]:
                 "bytes": sum(path.stat().st_size for path in one.folder.glob("1/*.onnx*")),
                 "parity": [{key: line[key] for key in ("output", "worst_relative", "bound")} for line in one.entry.parity],
                 "quality": [dict(line) for line in one.entry.quality],
+                "kv_cache": one.entry.export.get("kv_cache", "").split(":")[0].split(",")[0],
                 "speed": [round(pick(ratios), 2) for pick in (statistics.median, min, max)] if ratios else None,
             }
         )
@@ -108,14 +109,16 @@ def table(run: dict[str, Any]) -> str:
     for model in run["models"]:
         lines += ["", f"**{model['name']}** ({model['task']})", ""]
         lines += [
-            "| precision | MB | worst difference / bound | quality (fp32) | speed over fp32, CPU (least to most) |",
-            "|---|---|---|---|---|",
+            "| precision | MB | worst difference / bound | quality (fp32) | cache | speed over fp32, CPU (least to most) |",
+            "|---|---|---|---|---|---|",
         ]
         for row in model["rows"]:
             parity = ", ".join(f"{one['output']} {one['worst_relative']:g} / {one['bound']:g}" for one in row["parity"])
             quality = ", ".join(f"{one['measure']} {one['value']:g} ({one['full_precision']:g})" for one in row["quality"])
             speed = "{:.2f} ({:.2f} to {:.2f})".format(*row["speed"]) if row["speed"] else "does not run on a CPU"
-            lines.append(f"| {row['precision']} | {row['bytes'] / 1e6:.1f} | {parity} | {quality or '-'} | {speed} |")
+            lines.append(
+                f"| {row['precision']} | {row['bytes'] / 1e6:.1f} | {parity} | {quality or '-'} | {row['kv_cache'] or '-'} | {speed} |"
+            )
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -90,10 +91,9 @@ def _clients(count: int, door: Door, client: Callable[[int, http.client.HTTPConn
 
     def run(number: int) -> None:
         try:
-            connection = door.connect()
-            start.wait()
-            made.extend(client(number, connection))
-            connection.close()
+            with closing(door.connect()) as connection:
+                start.wait()
+                made.extend(client(number, connection))
         except BaseException as error:
             start.abort()
             failures.append(error)

@@ -91,6 +91,8 @@ def open_entry(folder: Path, *, threads: int | None = None, providers: Sequence[
 
 
 def _session(folder: Path, name: str, threads: int | None, providers: Sequence[Provider]) -> onnxruntime.InferenceSession:
+    if providers[0] != "CPUExecutionProvider":
+        onnxruntime.preload_dlls()  # CUDA's libraries where pip has put them; without it only those that the system knows are found
     options = _session_options(threads or default_threads())
     session = onnxruntime.InferenceSession(str(inside(folder, name)), options, providers=list(providers))
     check_taken(providers, session.get_providers())
