@@ -1,8 +1,9 @@
 """What each precision saves and costs: file size, worst difference, quality, speed, side by side in one run.
 
 `python bench/precision.py MODEL... [--rounds N]` writes `docs/benchmarks/precision.json` and the table in `docs/precision.md`.
-Speed is through our own backends' rows and session settings, one thread, without Triton, a generator's with the cache that is served:
-rounds alternate between the precisions, and what is told is the median over rounds of (this precision's rate / fp32's in the same round), with least and most.
+Speed is through our own backends' rows and session settings, one thread, without Triton, a generator's with the cache that is
+served: rounds alternate between the precisions, and what is told is the median over rounds of (this precision's rate / fp32's in
+the same round), with least and most.
 """
 
 from __future__ import annotations
@@ -116,9 +117,8 @@ def table(run: dict[str, Any]) -> str:
             parity = ", ".join(f"{one['output']} {one['worst_relative']:g} / {one['bound']:g}" for one in row["parity"])
             quality = ", ".join(f"{one['measure']} {one['value']:g} ({one['full_precision']:g})" for one in row["quality"])
             speed = "{:.2f} ({:.2f} to {:.2f})".format(*row["speed"]) if row["speed"] else "does not run on a CPU"
-            lines.append(
-                f"| {row['precision']} | {row['bytes'] / 1e6:.1f} | {parity} | {quality or '-'} | {row['kv_cache'] or '-'} | {speed} |"
-            )
+            cells = (row["precision"], f"{row['bytes'] / 1e6:.1f}", parity, quality or "-", row["kv_cache"] or "-", speed)
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
