@@ -19,6 +19,7 @@ from bench.gate_report import ADDED_MS, OF_LITELLM, SLOW_MS, THROUGHPUT, added_p
 from bench.load import median
 from bench.publish import BUDGET_S
 from bench.report import FIGURES, PAGE, with_marked
+from bench.served import added_per_token
 
 Report = Mapping[str, Any]
 
@@ -120,9 +121,25 @@ def _engine(report: Report) -> Iterator[Promise]:
             for batch, least in (("1", 0.75), ("8", 0.5)):
                 what = f"engine, fp32, of the memory's bound, {batch} at once"
                 yield Promise(what, Limit(least, "", False), median(ours[batch]) / run["bound"][batch])
+    yield from _served(report)
     for precision in {"fp32", "int8"} - {run["precision"] for run in report["runs"]}:
         what = f"engine, {precision}, tokens a second over the best peer's"
         yield Promise(what, Limit(1.0, "", False), None, f"generation.json has no {precision}")
+
+
+def _served(report: Report) -> Iterator[Promise]:
+    """From the engine to the buyer."""
+    added, many, late = Limit(0.03), Limit(4.0, "", False), Limit(5.0)
+    found = report.get("served")
+    if not found:
+        yield Promise("Triton, added to the engine's time of a token", added, None, "generation.json has no way to the buyer")
+        return
+    rates = found["tokens_per_second"]
+    yield Promise("Triton, added to the engine's time of a token, one stream", added, median(added_per_token(rates, "Triton", "1")))
+    for way, first in found["first_text"].items():
+        ratios = [eight / one for eight, one in zip(rates[way]["8"], rates[way]["1"], strict=True)]
+        yield Promise(f"tokens a second of eight streams over one's, {way}", many, median(ratios))
+        yield Promise(f"first text, p95 of eight clients over one alone, {way}", late, first["loaded_p95_ms"] / first["alone_ms"])
 
 
 def _publish(report: Report) -> Iterator[Promise]:
