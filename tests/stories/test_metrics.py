@@ -1,0 +1,73 @@
+"""What a running stack tells Prometheus is what the documentation says, and moves when something happens."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import requests
+
+from control_plane.did import TransactionHash, parse_did
+from control_plane.flows.keep import request_anchor
+from deploy.local.chain import local_accounts
+from deploy.market import Market
+from tests.dashboards import documented, exposed
+from tests.fixtures_stack import LiveStack
+
+pytestmark = [pytest.mark.live, pytest.mark.slow]
+
+
+def scraped(stack: LiveStack) -> tuple[str, str]:
+    """The web's metrics and Triton's."""
+    port = json.loads((stack.home / "environment.json").read_text())["POSTHUMAN_TRITON_METRICS_PORT"]
+    addresses = (f"{stack.settings.public_url}/metrics", f"http://127.0.0.1:{port}/metrics")
+    answers = [requests.get(address, timeout=10) for address in addresses]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    return answers[0].text, answers[1].text
+
+
+def value(text: str, name: str) -> float:
+    """The sum of a family's samples."""
+    found = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+    assert found, f"{name} is not there"
+    return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
+
+def test_the_stack_exposes_what_is_documented_and_no_more(stack: LiveStack, on_sale: str) -> None:
+    bought = stack.run("buy", on_sale, "--as", "bob", "--json")
+    assert bought.code == 0, bought.out + bought.err
+    market, bob = Market(stack.settings.public_url), local_accounts()["bob"]
+    token = market.sign_in(bob, parse_did(on_sale), TransactionHash(bought.json["order"]), stack.settings.chain_id).token
+    before, engines = scraped(stack)
+    call = {"model": on_sale, "prompt": "The market", "max_tokens": 8, "temperature": 0}
+    market.complete(token, call)
+    market.stream(token, call, lambda _text: None)
+    assert requests.get(f"{market.url}/v1/nothing", timeout=5).status_code == 404
+
+    web, triton = scraped(stack)
+    assert value(web, "posthuman_calls_total") == value(before, "posthuman_calls_total") + 2
+    assert value(web, "posthuman_receipts_total") == value(before, "posthuman_receipts_total") + 2
+    assert value(web, "posthuman_calls_in_flight") == 0
+    until = time.monotonic() + 10
+    while value(triton, "posthuman_engine_tokens_total") < value(engines, "posthuman_engine_tokens_total") + 16:
+        assert time.monotonic() < until, "the engine's tokens are not told"
+        time.sleep(0.3)
+        _, triton = scraped(stack)
+    found = exposed(web) | exposed(triton)
+    ours, known = ({name for name in names if name.startswith("posthuman_")} for names in (found, documented()))
+    assert ours <= known, f"not documented: {ours - known}"
+    assert known - ours <= {"posthuman_keeper_step_failures_total"}, f"documented only: {known - ours}; a failure makes that one"
+    assert {name for name in documented() if name.startswith("nv_")} <= found
+
+
+def test_an_anchor_ends_the_lag_and_the_keeper_says_when_it_was_there(stack: LiveStack, on_sale: str) -> None:
+    request_anchor(stack.home / "run")
+    until = time.monotonic() + 30
+    while value(web := scraped(stack)[0], "posthuman_anchor_lag_seconds") > 0:
+        assert time.monotonic() < until, "not anchored"
+        time.sleep(0.3)
+    assert value(web, "posthuman_log_anchored_leaves") == value(web, "posthuman_log_leaves") > 0
+    assert value(web, "posthuman_receipts_waiting") == 0
+    assert time.time() - value(web, "posthuman_keeper_last_sign_timestamp_seconds") < 30
+    assert time.time() - value(web, "posthuman_log_anchor_timestamp_seconds") < 3600
