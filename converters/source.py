@@ -29,6 +29,7 @@ _FILMS = ("VideoMAE", "Vivit", "Tvlt", "Tvp")
 """What the processors' names begin with that take several pictures at once."""
 _VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json"})
 """Their keys are a model's tokens, which may be any word; only the `tokenizers` library reads them, as data."""
+_TEMPLATE = "chat_template.jinja"
 _ALLOWED = frozenset(name for name in hub.FETCHED if "*" not in name)
 _ALLOWED_PATTERN = re.compile(r"model-\d{5}-of-\d{5}\.safetensors|LICENSE(?:\.(?:md|txt))?")
 
@@ -84,6 +85,8 @@ def stage(located: Located, into: Path) -> Source:
     for name, document in documents.items():
         if name not in _VOCABULARIES:
             scan.refuse_code_in(name, document)
+    if _TEMPLATE in files:
+        scan.refuse_template(_TEMPLATE, (into / _TEMPLATE).read_bytes().decode("utf-8", "replace"))
     if "config.json" not in documents:
         raise ModelRefused(f"{located.identifier}: expected a config.json, found none")
     model_type, architectures = scan.check_config(documents["config.json"])

@@ -166,6 +166,20 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Converted:
     return _tiny(tmp_path_factory, "gpt2", "LMHeadModel", initializer_range=0.5)
 
 
+TALKS = "{% for m in messages %}{{ m['role'][0] + '>' + m['content'] + eos_token }}{% endfor %}{{ 'a>' }}"
+"""A chat template so short that a conversation fits into 64 tokens."""
+
+
+@pytest.fixture(scope="session")
+def talking_llama(tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    """Like `tiny_gpt2`, with a chat template of its own."""
+    folder = tmp_path_factory.mktemp("talking")
+    model = tiny_model(folder / "model", "llama", "ForCausalLM", initializer_range=0.5)
+    described = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**described, "chat_template": TALKS}))
+    return Converted(model, convert_model(model, folder / "out"))
+
+
 @pytest.fixture(scope="session")
 def slow_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Converted:
     """Large enough that a whole context of 1024 tokens takes seconds, and its end token is never likely."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from control_plane.errors import BadInput, NotFound, PosthumanError, Unavailable
 from control_plane.serving.inference import Generated
-from converters.tasks.task import FILES
+from converters.tasks.task import FILES, MESSAGES
 
 _CALLERS_FAULTS = (
     "failed to parse the request JSON",
@@ -46,6 +46,7 @@ def _is_texts(value: object) -> bool:
 
 _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "text_input": ("a text", lambda value: isinstance(value, str)),
+    "messages": ("a conversation, written as JSON in a text", lambda value: isinstance(value, str)),
     "audio": ("a file", lambda value: isinstance(value, bytes | str)),
     "image": ("a file", lambda value: isinstance(value, bytes | str)),
     "stream": ("true or false", lambda value: isinstance(value, bool)),
@@ -78,7 +79,7 @@ def generate_body(fields: Mapping[str, Any], *, is_streamed: bool, caller: str =
         if not is_right(value):
             # A text may be a prompt, which no message may show.
             raise BadInput(name, expected, value if isinstance(value, int | float) else type(value).__name__)
-    if not any(name in fields for name in ("text_input", *FILES)):
+    if not any(name in fields for name in ("text_input", MESSAGES, *FILES)):
         raise BadInput("text_input", "a text", "nothing")
     written = {name: data_url(value) if isinstance(value, bytes) else value for name, value in fields.items()}
     named = {name: value for name, value in (("id", request_id), ("caller", caller)) if value}

@@ -13,7 +13,7 @@ from control_plane.errors import BadInput
 from control_plane.serving.listing import Listing
 from control_plane.web.fields import INT64, Field, Kind, Table, flag, is_text, listed, number, text, texts, whole
 from converters.tasks import TASKS
-from converters.tasks.task import FILES, Task
+from converters.tasks.task import FILES, MESSAGES, Task
 
 TEXT_TO_TEXT = ("text-generation", "text2text-generation")
 EMBEDDING = ("feature-extraction",)
@@ -36,11 +36,13 @@ def generating_tasks() -> tuple[str, ...]:
 
 
 def prompt(task: Task) -> Table:
-    """What a generation is made from: a text, a file, or both."""
+    """What a generation is made from: a text or a conversation, a file, or a text and a file."""
     taken = {tensor.name: tensor for tensor in task.inputs}
     fields: dict[str, Field] = {}
     if "text_input" in taken:
         fields["text_input"] = text("a text that is not empty", is_required=not taken["text_input"].is_optional)
+    if task.takes_messages:
+        fields[MESSAGES] = text("a conversation instead of text_input: a JSON list of objects with role and content, in a text")
     for name in FILES:
         if name in taken:
             fields[name] = Field(
@@ -50,6 +52,19 @@ def prompt(task: Task) -> Table:
                 is_required=True,
             )
     return fields
+
+
+def asked_for(task: Task, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `prompt` that a call gives. Raises BadInput where it gives both of two that exclude each other, or neither."""
+    asked = {name: fields[name] for name in prompt(task) if fields[name] is not None}
+    if task.takes_messages and len(asked) != 1:
+        raise BadInput(
+            "text_input" if not asked else MESSAGES,
+            f"either text_input or {MESSAGES}",
+            Kind("both" if asked else "neither"),
+            code="bad_input" if asked else "missing_parameter",
+        )
+    return asked
 
 
 def sampling(max_new_tokens: int) -> Table:

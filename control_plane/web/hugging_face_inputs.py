@@ -92,7 +92,7 @@ def read_inputs(task: Task, question: Question) -> tuple[Asked, dict[str, Any]]:
     """The task's tensors, and the parameters that are left for its backend. Raises BadInput naming the field."""
     parameters = dict(question.parameters)
     inputs = question.inputs
-    named = {tensor.name: tensor for tensor in task.inputs if not tensor.is_optional}
+    named = {tensor.name: tensor for tensor in task.main}
     beside = {_LABELS: _labels(parameters)} if _LABELS in named else {}
     main = [name for name in named if name not in beside]
     if task.name == "feature-extraction" and isinstance(inputs, dict) and set(inputs) == _SIMILARITY:
@@ -124,7 +124,7 @@ def read_inputs(task: Task, question: Question) -> tuple[Asked, dict[str, Any]]:
 
 def callers_names(task: Task) -> dict[str, str]:
     """How a caller writes each input of the task, by tensor name: the backend's refusals name tensors."""
-    main = [tensor.name for tensor in task.inputs if not tensor.is_optional and tensor.name != _LABELS]
+    main = [tensor.name for tensor in task.main if tensor.name != _LABELS]
     names = {main[0]: "inputs"} if len(main) == 1 else {name: f"inputs.{name}" for name in main}
     return {**names, _LABELS: f"parameters.{_LABELS}"}
 

@@ -10,7 +10,7 @@ stream (`DECISIONS.md`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -29,11 +29,10 @@ from control_plane.web.answers import LENGTH_HEADER, Answering, event
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import check_nesting, parse_object, read_body, read_object
 from control_plane.web.fields import Kind, Table, parse_fields, safe_name
-from control_plane.web.generation import backend_fields, generating_tasks, is_generating, must_serve, prompt, sampling
+from control_plane.web.generation import asked_for, backend_fields, generating_tasks, is_generating, must_serve, prompt, sampling
 from control_plane.web.journal import Journal
 from converters.tasks import TASKS, offered_inputs, offered_outputs
-from converters.tasks.task import FILES
-from converters.tensors import Tensor
+from converters.tasks.task import FILES, Task
 
 INFER_TYPES = ("application/json", "application/octet-stream", "")
 """What `infer` takes; none, since `tritonclient` names none."""
@@ -101,7 +100,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
 
             return inferring.whole(admitted, body, ask)
         values, wanted = oip.parse_request(parse_object(body[:length]), body[length:], _OUTPUT_NAMES, FILES)
-        inputs = _inputs_of(values, tables[admitted.listing.task], offered_inputs(services.catalogue.entry(admitted.listing)))
+        inputs = _inputs_of(values, tables[admitted.listing.task], TASKS[admitted.listing.task])
 
         def ask_generate(_call_id: str) -> Answer:
             made = services.server.generate(admitted.listing.entry_name, inputs, admitted.session.wallet)
@@ -175,13 +174,13 @@ def _read_generate(admitted: Admitted, tables: Mapping[str, Table], is_streaming
     fields = parse_fields(record | inner, tables[admitted.listing.task])
     if fields["stream"] and not is_streaming:
         raise BadInput("stream", "false here; generate_stream streams", True)
-    return body, backend_fields(_asked(fields), fields)
+    return body, backend_fields(asked_for(TASKS[admitted.listing.task], fields), fields)
 
 
-def _inputs_of(values: tuple[oip.Values, ...], table: Table, declared: Sequence[Tensor]) -> dict[str, Any]:
+def _inputs_of(values: tuple[oip.Values, ...], table: Table, task: Task) -> dict[str, Any]:
     """The generate backend's inputs from tensors, each of its declared type and checked like the same parameter in JSON."""
     record: dict[str, Any] = {}
-    known = {tensor.name: tensor for tensor in declared}
+    known = {tensor.name: tensor for tensor in task.inputs}
     for tensor in values:
         if tensor.name not in known:
             expected = f"no such tensor; known are {', '.join(known)}"
@@ -195,11 +194,7 @@ def _inputs_of(values: tuple[oip.Values, ...], table: Table, declared: Sequence[
     fields = parse_fields(record, table)
     if fields["stream"]:
         raise BadInput("stream", "false here; generate_stream streams", True)
-    return backend_fields(_asked(fields), fields)
-
-
-def _asked(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: fields[name] for name in ("text_input", *FILES) if name in fields}
+    return backend_fields(asked_for(task, fields), fields)
 
 
 _OUTPUT_NAMES = tuple(tensor.name for tensor in oip.generated_tensors(Generated("", (), 0, 0, None)))

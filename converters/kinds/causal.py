@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from converters.chat_template import ChatTemplate, chat_template_of
 from converters.errors import ModelRefused
 from converters.export.graphs import Exported, Graph
 from converters.export.shared_cache import is_shared
@@ -23,6 +24,7 @@ from converters.tasks.generation import GENERATION_DEFAULTS, KEPT, LENGTHS, TOTA
 from converters.tasks.task import Task
 from converters.tokenizer import load_tokenizer, write_tokenizer
 
+_TEMPLATE = "1/chat_template.jinja"
 _FED = {"input_ids", "attention_mask", "position_ids", LENGTHS, TOTAL, KEPT}
 
 
@@ -33,6 +35,9 @@ class Causal:
         self._task = task
         self._loaded = load_tokenizer(source.folder)
         self._tokenizer = write_tokenizer(self._loaded, folder / "1" / "tokenizer.json")
+        self._template = chat_template_of(self._loaded)
+        if self._template.text is not None:
+            (folder / _TEMPLATE).write_text(self._template.text, encoding="utf-8", newline="")
 
     def adjust(self, model: Any) -> None:
         if model.config.is_encoder_decoder:
@@ -45,7 +50,8 @@ class Causal:
     def describe(self, model: Any, exported: Exported) -> dict[str, Any]:
         graph = exported.graphs["model"]
         facts = {**tokenizer_facts(model, self._tokenizer), "padding_side": "left"}
-        return {**facts, **graph_facts(graph), "precision": "FP32", **_generation(model, graph, facts["vocabulary"])}
+        generation = _generation(model, graph, facts["vocabulary"])
+        return {**facts, **graph_facts(graph), "precision": "FP32", **generation, "chat_template": _stated(self._template)}
 
     def check(self, model: Any, exported: Exported, details: Mapping[str, Any], bound: float) -> tuple[Mapping[str, Any], ...]:
         graph = exported.graphs["model"]
@@ -53,7 +59,12 @@ class Causal:
         return check(model, graph.path, details, bound)
 
     def probes(self, model: Any, details: Mapping[str, Any], bound: float) -> tuple[Probe, ...]:
-        return causal_probes(model, self._loaded, details, bound)
+        return causal_probes(model, self._loaded, details, bound, self._template)
+
+
+def _stated(template: ChatTemplate) -> dict[str, Any]:
+    file = None if template.text is None else _TEMPLATE
+    return {"file": file, "why": template.why, "special_tokens": dict(template.special_tokens)}
 
 
 def _forget(module: Any, _args: Any, _given: Any) -> None:

@@ -6,6 +6,7 @@ ONNX gives, or give a token that is not certain, or that the sequence read witho
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 import numpy
 import torch
 
+from converters.chat_template import CONVERSATIONS, ChatTemplate
 from converters.parity.arrays import numbers
 from converters.parity.compare import scale_of
 from converters.parity.prompts import fitting
 from converters.parity.texts import positions_of, reference
 from converters.probes import Probe, ProbeTensor, texts
+from converters.tasks.task import MESSAGES
 
 GREEDY_TOKENS = 32
 _WORDS = (2, 9, 21)
@@ -35,37 +38,65 @@ _TRIED_WORK = 3e11
 
 @dataclass(frozen=True)
 class _Greedy:
-    """tokens: those that are certain; the last may be an end token."""
+    """prompt: as a call gives it. tokens: those that are certain; the last may be an end token."""
 
-    prompt: str
+    prompt: ProbeTensor
     length: int
     tokens: tuple[int, ...]
 
 
-def causal_probes(model: Any, loaded: Any, details: Mapping[str, Any], bound: float) -> tuple[Probe, ...]:
+def causal_probes(
+    model: Any, loaded: Any, details: Mapping[str, Any], bound: float, template: ChatTemplate | None = None
+) -> tuple[Probe, ...]:
     """One probe for each of three lengths: 32 greedy tokens, or as many as the context holds, a model's end token ends it early.
 
     Of some prompts the one with most certain tokens is taken. Where not even its first is certain, the probe holds the prompt's
-    length and the count of tokens, and no token.
+    length and the count of tokens, and no token. A conversation is asked too, where the entry has a template that writes every day
+    the same, and the context has room for it.
     """
     chances = numpy.random.default_rng(7)
     with torch.inference_mode():
-        return tuple(_probe(model, loaded, details, bound, words, chances) for words in _WORDS)
+        probes = [_probe(model, loaded, details, bound, words, chances) for words in _WORDS]
+        if template is not None and template.text is not None and not template.tells_time:
+            probes += _conversation_probes(model, loaded, details, bound)
+        return tuple(probes)
+
+
+def _conversation_probes(model: Any, loaded: Any, details: Mapping[str, Any], bound: float) -> list[Probe]:
+    for messages in CONVERSATIONS:
+        try:
+            ids = loaded.apply_chat_template(messages, add_generation_prompt=True)
+        except Exception:  # noqa: S112  # this one it refuses, as a template may
+            continue
+        if not 0 < len(ids) < int(details["context_length"]) or max(ids) >= int(details["vocabulary"]):
+            continue
+        prompt = texts(MESSAGES, [json.dumps(messages)])
+        return [_asked(_decoded(model, prompt, ids, details, bound, least=1), bound)]
+    return []
 
 
 def _probe(model: Any, loaded: Any, details: Mapping[str, Any], bound: float, words: int, chances: numpy.random.Generator) -> Probe:
     context = int(details["context_length"])
     room = max(1, context - GREEDY_TOKENS) if context > GREEDY_TOKENS + 8 else max(1, context // 2)
     least = GREEDY_TOKENS if words == _WORDS[0] and details["layers"] else 1
-    best = _decoded(model, loaded, fitting(loaded, chances, words, room), details, bound, least)
+
+    def decoded() -> _Greedy:
+        prompt = fitting(loaded, chances, words, room)
+        ids = [int(token) for token in loaded(prompt, verbose=False)["input_ids"]]
+        return _decoded(model, texts("text_input", [prompt]), ids, details, bound, least)
+
+    best = decoded()
     for _ in range(min(_TRIES, int(_TRIED_WORK / _work(model, details, best.length, GREEDY_TOKENS)))):
         if len(best.tokens) >= min(_affordable(model, details, best.length, least), context - best.length):
             break
-        found = _decoded(model, loaded, fitting(loaded, chances, words, room), details, bound, least)
-        best = max(best, found, key=lambda one: len(one.tokens))
+        best = max(best, decoded(), key=lambda one: len(one.tokens))
+    return _asked(best, bound)
+
+
+def _asked(best: _Greedy, bound: float) -> Probe:
     wanted = max(1, len(best.tokens))
     inputs = (
-        texts("text_input", [best.prompt]),
+        best.prompt,
         numbers("max_tokens", numpy.array([wanted], numpy.int32)),
         numbers("temperature", numpy.array([0.0], numpy.float32)),
     )
@@ -76,9 +107,8 @@ def _probe(model: Any, loaded: Any, details: Mapping[str, Any], bound: float, wo
     return Probe(inputs, tuple(outputs), bound)
 
 
-def _decoded(model: Any, loaded: Any, prompt: str, details: Mapping[str, Any], bound: float, least: int) -> _Greedy:
-    """The greedy tokens after a prompt, as long as they are certain. least: as many are tried whatever they cost."""
-    ids = [int(token) for token in loaded(prompt, verbose=False)["input_ids"]]
+def _decoded(model: Any, prompt: ProbeTensor, ids: list[int], details: Mapping[str, Any], bound: float, least: int) -> _Greedy:
+    """The greedy tokens after a prompt's, as long as they are certain. least: as many are tried whatever they cost."""
     most = max(0, min(_affordable(model, details, len(ids), least), int(details["context_length"]) - len(ids)))
     ends = frozenset(int(end) for end in details["eos_token_ids"])
     proposed = _proposed(model, ids, most, int(details["pad_token_id"])) if details["layers"] and most > 1 else []

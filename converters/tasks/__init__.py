@@ -91,11 +91,9 @@ def outputs_of(task: Task, details: Mapping[str, Any]) -> tuple[Tensor, ...]:
 
 
 def offered_inputs(entry: Entry) -> tuple[Tensor, ...]:
-    """What Triton takes for an entry, whenever it was made: the inputs it states, and those that are its backend's own."""
-    if entry.backend != "generate":
-        return entry.inputs
-    own = {tensor.name for tensor in generation.SAMPLING}
-    return (*(tensor for tensor in entry.inputs if tensor.name not in own), *generation.SAMPLING)
+    """What Triton takes for an entry, whenever it was made: an entry from before knows less than its backend, which is ours."""
+    known = TASKS.get(entry.task)
+    return known.inputs if known is not None and known.backend == entry.backend == "generate" else entry.inputs
 
 
 def offered_outputs(entry: Entry) -> tuple[Tensor, ...]:

@@ -29,11 +29,16 @@ In: nothing. Out: `Task` rows. This module must never import anything heavy.
                                  sequence again
     kv_heads, head_size   int    of the first layer's key; 0 where `layers` is empty. A value, or another layer, may have others:
                                  `graph_inputs` has the shape of each
+    chat_template         dict   {"file": "1/chat_template.jinja" or null, "why": why it is null, "special_tokens": what
+                                 transformers hands to it beside the messages}; absent in entries from before there were templates
 
   `attention_mask` is [batch, past + new]; `input_ids` and `position_ids` are [batch, new]; `logits` is [batch, new, vocabulary].
   A graph whose cache is shared takes the three inputs below instead of `attention_mask`: past and present are then the same
   memory, [batch, kv_heads, buffer_length, head_size], each row holds tokens from its first place on, and `logits` is [batch, kept,
   vocabulary].
+
+  A call gives `text_input` or `messages`, exactly one of them; Triton knows no such rule, so both are optional, and the backend
+  refuses. Messages are written out by the entry's chat template, else as lines of `role: content`.
 
 `text2text-generation`, `speech-to-text`, `image-to-text` (kind seq2seq): see `converters/kinds/seq2seq.py`'s docstring.
 
@@ -46,7 +51,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from converters.tasks.task import Task
+from converters.tasks.task import MESSAGES, Task
 from converters.tensors import Tensor
 
 LENGTHS, TOTAL, KEPT = "seqlens_k", "total_sequence_length", "logits_to_keep"
@@ -109,7 +114,11 @@ TASKS = (
         auto_classes=("AutoModelForCausalLM",),
         export_task="text-generation-with-past",
         architectures=("LMHeadModel", "ForCausalLM"),
-        inputs=(Tensor("text_input", "BYTES", (1,)), *SAMPLING),
+        inputs=(
+            Tensor("text_input", "BYTES", (1,), is_optional=True),
+            Tensor(MESSAGES, "BYTES", (1,), is_optional=True),
+            *SAMPLING,
+        ),
     ),
     Task(
         name="text2text-generation",

@@ -19,6 +19,9 @@ RESULT = Tensor("result", "BYTES", (-1,))
 FILES = ("audio", "image")
 """Inputs that hold a file: bytes in a binary tensor, a data URL in JSON."""
 
+MESSAGES = "messages"
+"""Input that holds a conversation, instead of `text_input`: a JSON list of objects with `role` and `content`, both texts."""
+
 _TEXTS = frozenset({"text_input", "candidate_labels", "question", "context", "choices"})
 
 
@@ -45,6 +48,18 @@ class Task:
     inputs: tuple[Tensor, ...]
 
     @property
+    def takes_messages(self) -> bool:
+        """May a call give a conversation instead of a text?"""
+        return any(tensor.name == MESSAGES for tensor in self.inputs)
+
+    @property
+    def main(self) -> tuple[Tensor, ...]:
+        """What a call is made of: all that it must give, and the text that a conversation may stand in for."""
+        return tuple(
+            tensor for tensor in self.inputs if not tensor.is_optional or (tensor.name == "text_input" and self.takes_messages)
+        )
+
+    @property
     def reads_text(self) -> bool:
         """Must a caller give a text, so that the model needs a tokenizer?"""
-        return any(tensor.name in _TEXTS and not tensor.is_optional for tensor in self.inputs)
+        return any(tensor.name in _TEXTS for tensor in self.main)

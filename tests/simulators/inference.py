@@ -139,7 +139,7 @@ class SimulatedServer:
         file = next((fields[each] for each in FILES if each in fields), None)
         if isinstance(file, str):
             file = base64.b64decode(file.partition(";base64,")[2])
-        prompt = str(fields["text_input"]) if file is None else hashlib.sha256(file).hexdigest()
+        prompt = _prompt(fields) if file is None else hashlib.sha256(file).hexdigest()
         prompt_tokens = _count_tokens(prompt, context - 1)
         most = fields.get("max_tokens", 16)
         for field, expected, is_right in (
@@ -221,6 +221,16 @@ def _pieces(name: str, prompt: str, prompt_tokens: int, most: int, fields: Mappi
         yield Generated("" if is_stopped else word, (token,), prompt_tokens, made, reason, *told)
         if is_stopped:
             return
+
+
+def _prompt(fields: Mapping[str, Any]) -> str:
+    """A text, or a conversation as the backend writes it for a model without a template."""
+    if "messages" not in fields:
+        return str(fields["text_input"])
+    if "text_input" in fields:
+        raise BadInput("messages", "either text_input or messages", "both")
+    messages = json.loads(fields["messages"])
+    return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant:"
 
 
 def _count_tokens(text: str, limit: int, where: str = "") -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ import triton_python_backend_utils as pb_utils
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the stub ignores PYTHONPATH
 
+from chat.messages import FIELD as MESSAGES
+from generate.aside import Aside
 from generate.call import Call, caller_of, read_call
 from generate.engine import Engine
 from generate.generation import Generation, Piece
@@ -26,6 +29,8 @@ from generate.source import source_of
 from opening.tritonside import counter, end_with_the_server, error_response, gauge, name_of, open_from, tensors_of
 
 MOST_WAITING = 256
+MOST_CONVERSATIONS = 64
+"""That wait for their prompt, which takes a millisecond, and a second where a model's template is at its limit."""
 
 
 class TritonPythonModel:
@@ -38,6 +43,7 @@ class TritonPythonModel:
         self._end_tokens = frozenset(int(token) for token in self._entry.detail("eos_token_ids"))
         rows = rows_of(self._entry, most_bytes=cache_bytes(self._entry))
         self._engine = Engine(rows, most_waiting=MOST_WAITING)
+        self._aside = Aside(most_waiting=MOST_CONVERSATIONS)
         self._meters = Meters(self._engine.counts, gauge, counter, args)
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
@@ -45,13 +51,33 @@ class TritonPythonModel:
             sender, name = request.get_response_sender(), ""
             try:
                 name = name_of(request)
-                call = read_call(tensors_of(request), self._entry, self._source)
-                generation = Generation(call, self._entry.tokenizer.decode, self._end_tokens, secrets.randbits(63))
-                self._engine.add(generation, _Answer(call, sender, name), caller_of(request.parameters()))
-            except BaseException as error:  # a call that cannot start must not take the others with it; see engine.py
+                tensors, caller = tensors_of(request), caller_of(request.parameters())
+                begin = partial(self._begin, request, tensors, caller, sender, name)
+                if MESSAGES in tensors:
+                    self._aside.add(begin, caller)
+                else:
+                    begin()
+            except BaseException as error:  # as in `_begin`
                 _send_error(sender, error, name)
 
+    def _begin(
+        self,
+        request: pb_utils.InferenceRequest,
+        tensors: Mapping[str, np.ndarray],
+        caller: str,
+        sender: pb_utils.InferenceResponseSender,
+        name: str,
+    ) -> None:
+        """request: kept as long as its tensors are read, since they may be views of its memory."""
+        try:
+            call = read_call(tensors, self._entry, self._source)
+            generation = Generation(call, self._entry.tokenizer.decode, self._end_tokens, secrets.randbits(63))
+            self._engine.add(generation, _Answer(call, sender, name), caller)
+        except BaseException as error:  # a call that cannot start must not take the others with it; see engine.py
+            _send_error(sender, error, name)
+
     def finalize(self) -> None:
+        self._aside.close()
         self._engine.close()
         self._meters.close()
 

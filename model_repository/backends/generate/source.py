@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from chat.messages import FIELD as MESSAGES
+from chat.prompt import Chat
 from opening.entry import OpenEntry
 from opening.images import read_images
 from opening.listening import Listener
@@ -58,13 +60,21 @@ def source_of(entry: OpenEntry) -> Source:
 
 
 class Prompt:
-    """A text that the model goes on with."""
+    """A text that the model goes on with, or a conversation that it answers."""
 
     def __init__(self, entry: OpenEntry) -> None:
         self._entry, self.context = entry, int(entry.detail("context_length"))
+        self._chat = Chat(entry)
 
     def read(self, tensors: Mapping[str, np.ndarray]) -> Given:
-        prompt = _tokens(tensors, self._entry, self.context - 1, ", which leaves room for one more in the context")
+        most, why = self.context - 1, ", which leaves room for one more in the context"
+        if MESSAGES not in tensors:
+            prompt = _tokens(_text(tensors), self._entry, most, why)
+        elif "text_input" in tensors:
+            raise Refused(MESSAGES, "either text_input or messages", "both")
+        else:
+            made = self._chat.prompt(bytes(one_of(tensors, MESSAGES, b"")))
+            prompt = _tokens(made.text, self._entry, most, why, is_special=made.add_special_tokens, field=MESSAGES)
         return Given(prompt, len(prompt), _NOTHING, self.context - len(prompt))
 
 
@@ -77,7 +87,7 @@ class SourceText:
         self.context = _room(entry)
 
     def read(self, tensors: Mapping[str, np.ndarray]) -> Given:
-        tokens = _tokens(tensors, self._entry, self._longest, "")
+        tokens = _tokens(_text(tensors), self._entry, self._longest, "")
         feeds = {"input_ids": np.asarray([tokens], np.int64)}
         if self._has_mask:
             feeds["attention_mask"] = np.ones((1, len(tokens)), np.int64)
@@ -98,7 +108,7 @@ class SourceImage:
         if "text_input" not in tensors:
             return Given((), 0, feeds, self.context, self._begun)
         prompt = _tokens(
-            tensors, self._entry, self.context + self._replaced - 1, ", which leaves room for one more", is_special=False
+            _text(tensors), self._entry, self.context + self._replaced - 1, ", which leaves room for one more", is_special=False
         )
         begun = () if self._replaced else self._begun
         return Given(prompt, len(prompt), feeds, self.context + self._replaced - len(prompt), begun)
@@ -125,19 +135,22 @@ def one_of(tensors: Mapping[str, np.ndarray], name: str, absent: Any) -> Any:
     return values[0]
 
 
+def _text(tensors: Mapping[str, np.ndarray]) -> str:
+    return read_text(bytes(one_of(tensors, "text_input", b"")), "text_input")
+
+
 def _tokens(
-    tensors: Mapping[str, np.ndarray], entry: OpenEntry, most: int, why: str, *, is_special: bool | None = None
+    text: str, entry: OpenEntry, most: int, why: str, *, is_special: bool | None = None, field: str = "text_input"
 ) -> tuple[int, ...]:
-    """Tokens of `text_input`. is_special: add the tokenizer's special tokens; None: as the entry says."""
-    text = read_text(bytes(one_of(tensors, "text_input", b"")), "text_input")
+    """is_special: add the tokenizer's special tokens; None: as the entry says. field: what a refusal names."""
     with_special = bool(entry.detail("add_special_tokens")) if is_special is None else is_special
     tokens = tuple(entry.tokenizer.encode(text, add_special_tokens=with_special).ids)
     if not tokens:
-        raise Refused("text_input", "a text with at least one token", "0 tokens")
+        raise Refused(field, "a text with at least one token", "0 tokens")
     if len(tokens) > most:
-        raise Refused("text_input", f"at most {most} tokens{why}", f"{len(tokens)} tokens")
+        raise Refused(field, f"at most {most} tokens{why}", f"{len(tokens)} tokens")
     if max(tokens) >= int(entry.detail("vocabulary")):
-        raise Refused("text_input", f"tokens below {entry.detail('vocabulary')}", f"token {max(tokens)}")
+        raise Refused(field, f"tokens below {entry.detail('vocabulary')}", f"token {max(tokens)}")
     return tokens
 
 
