@@ -24,7 +24,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
     """
     from flask import Flask
 
-    from control_plane.web import auth, errors, health, hugging_face, log, offers, oip, openai, openapi, receipts
+    from control_plane.web import auth, chat, errors, health, hugging_face, log, offers, oip, openai, openapi, receipts
     from control_plane.web.journal import Journal
     from control_plane.web.request_ids import identified
 
@@ -35,6 +35,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
     errors.register(app, journal)
     for blueprint in (
         openai.blueprint(services, journal),
+        chat.blueprint(services, journal),
         oip.blueprint(services, journal),
         hugging_face.blueprint(services, journal),
         auth.blueprint(services),

@@ -16,6 +16,7 @@ from converters.tasks import TASKS
 from converters.tasks.task import FILES, MESSAGES, Task
 
 TEXT_TO_TEXT = ("text-generation", "text2text-generation")
+CHATTING = ("text-generation",)
 EMBEDDING = ("feature-extraction",)
 DRAWING = ("temperature", "top_p", "top_k", "min_p")
 """Parameters of how a token is drawn: one of them asks for drawing."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -27,10 +27,11 @@ from control_plane.web.answers import Answering, event
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_object
 from control_plane.web.fields import Field, Table, listed, only, parse_fields, text, texts
-from control_plane.web.generation import EMBEDDING, TEXT_TO_TEXT, backend_fields, must_serve, renamed, sampling
+from control_plane.web.generation import CHATTING, EMBEDDING, TEXT_TO_TEXT, backend_fields, must_serve, renamed, sampling
 from control_plane.web.journal import Journal
 
-_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+DONE = b"data: [DONE]\n\n"
 MOST_INPUTS = 2048
 """OpenAI's own limit of one embeddings request."""
 _STREAM_OPTIONS = ("include_usage", "include_obfuscation")
@@ -49,23 +50,30 @@ def _is_one_prompt(value: Any) -> bool:
     return text("").is_right(one)
 
 
-def completion_table(max_new_tokens: int) -> Table:
-    prompt = "a text that is not empty, or a list with one (token ids and several prompts are not supported)"
+def shared_table(max_new_tokens: int) -> Table:
+    """Parameters of completions and of chat completions."""
     options = "include_usage true or false (include_obfuscation only false)"
     return {
         "model": text("the DID of a model", is_required=True),
-        "prompt": Field(prompt, _is_one_prompt, {"type": ["string", "array"]}, is_required=True),
         **sampling(max_new_tokens),
         "stream_options": Field(options, _is_stream_options, {"type": "object"}),
         "user": Field("a text", lambda value: isinstance(value, str), {"type": "string"}),
         "n": only((1,), "more than one completion"),
+        "logit_bias": Field(
+            "nothing: biasing tokens is not supported", lambda value: value == {}, {"type": "object", "maxProperties": 0}
+        ),
+    }
+
+
+def completion_table(max_new_tokens: int) -> Table:
+    prompt = "a text that is not empty, or a list with one (token ids and several prompts are not supported)"
+    return {
+        **shared_table(max_new_tokens),
+        "prompt": Field(prompt, _is_one_prompt, {"type": ["string", "array"]}, is_required=True),
         "best_of": only((1,), "choosing among several"),
         "echo": only((False,), "repeating the prompt"),
         "suffix": only(("",), "filling in the middle"),
         "logprobs": only((), "returning probabilities, which give weights away,"),
-        "logit_bias": Field(
-            "nothing: biasing tokens is not supported", lambda value: value == {}, {"type": "object", "maxProperties": 0}
-        ),
     }
 
 
@@ -91,7 +99,11 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
 
     @pages.get("/v1/models/<did>")
     def model(did: str) -> Response:
-        return jsonify(_model(services.catalogue.find(parse_did(did, "model"))))
+        listing = services.catalogue.find(parse_did(did, "model"))
+        record = _model(listing)
+        if listing.task in CHATTING and listing.state == "on_sale":
+            record["chat_template"] = template_of(services.catalogue.entry(listing).details)
+        return jsonify(record)
 
     @pages.get("/v1/models/<did>/entry")
     def entry(did: str) -> Response:
@@ -115,18 +127,17 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
             def ask(call_id: str) -> Answer:
                 with renamed({"text_input": "prompt"}):
                     made = services.server.generate(entry, inputs, session.wallet)
-                answer = _completion(call_id, created, did, [_choice(made)]) | {"usage": _usage(made)}
-                return Answer(_dump(answer), made.prompt_tokens, made.completion_tokens)
+                answer = _completion(call_id, created, did, [_choice(made)]) | {"usage": usage(made)}
+                return Answer(dump(answer), made.prompt_tokens, made.completion_tokens)
 
             return completing.whole(admitted, body, ask)
-        has_usage = bool((fields["stream_options"] or {}).get("include_usage"))
 
         def ask_streaming(call_id: str) -> Iterator[Piece]:
-            return _pieces(services, admitted, inputs, _completion(call_id, created, did, []), has_usage)
+            return _pieces(services, admitted, inputs, _completion(call_id, created, did, []), has_usage(fields))
 
         def last(call_id: str, issued: Issued) -> bytes:
             chunk = _completion(call_id, created, did, [{"index": 0, "text": "", "logprobs": None, "finish_reason": None}])
-            return event(_text(chunk | {"receipt": issued.to_json()})) + b"data: [DONE]\n\n"
+            return event(encode(chunk | {"receipt": issued.to_json()})) + DONE
 
         return completing.stream(admitted, body, ask_streaming, last, request.path)
 
@@ -154,34 +165,51 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
                 "model": did,
                 "usage": {"prompt_tokens": count, "total_tokens": count},
             }
-            return Answer(_dump(answer), count, len(inputs))
+            return Answer(dump(answer), count, len(inputs))
 
         return embedding.whole(admitted, body, ask)
 
     return pages
 
 
-def _pieces(
-    services: Services, admitted: Admitted, inputs: dict[str, Any], chunk: dict[str, Any], has_usage: bool
-) -> Iterator[Piece]:
-    """One event a piece of text; closing this closes the server's stream, which stops the computation."""
-    with renamed({"text_input": "prompt"}):
+def has_usage(fields: Mapping[str, Any]) -> bool:
+    """Does a stream tell its usage at the end?"""
+    return bool((fields["stream_options"] or {}).get("include_usage"))
+
+
+def made_pieces(services: Services, admitted: Admitted, inputs: dict[str, Any], theirs: Mapping[str, str]) -> Iterator[Generated]:
+    """What the server makes, as it comes; closing this closes its stream, which stops the computation. theirs: as `renamed`."""
+    with renamed(theirs):
         stream = services.server.generate_stream(admitted.listing.entry_name, inputs, admitted.session.wallet)
     try:
-        piece = None
-        with renamed({"text_input": "prompt"}):
-            for piece in stream:
-                record = chunk | {"choices": [_choice(piece)]} | ({"usage": None} if has_usage else {})
-                yield Piece(event(_text(record)), piece.prompt_tokens, piece.completion_tokens)
-        if piece is None:
+        is_empty = True
+        with renamed(theirs):
+            for made in stream:
+                is_empty = False
+                yield made
+        if is_empty:
             raise Unavailable("the inference server ended a stream that had not begun", code="strange_answer")
-        if has_usage:
-            record = chunk | {"choices": [], "usage": _usage(piece)}
-            yield Piece(event(_text(record)), piece.prompt_tokens, piece.completion_tokens)
     finally:
         close = getattr(stream, "close", None)
         if close is not None:
             close()
+
+
+def _pieces(
+    services: Services, admitted: Admitted, inputs: dict[str, Any], chunk: dict[str, Any], is_counted: bool
+) -> Iterator[Piece]:
+    """One event a piece of text."""
+    frame, made = chunk | ({"usage": None} if is_counted else {}), None
+    for made in made_pieces(services, admitted, inputs, {"text_input": "prompt"}):
+        yield Piece(event(encode(frame | {"choices": [_choice(made)]})), made.prompt_tokens, made.completion_tokens)
+    if made is not None and is_counted:
+        record = frame | {"choices": [], "usage": usage(made)}
+        yield Piece(event(encode(record)), made.prompt_tokens, made.completion_tokens)
+
+
+def template_of(details: Mapping[str, Any]) -> str:
+    """Whose template makes a prompt of a conversation: the model's own, or the backend's plain one."""
+    return "model" if (details.get("chat_template") or {}).get("file") else "plain"
 
 
 def _completion(call_id: str, created: int, did: Did, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -192,7 +220,7 @@ def _choice(made: Generated) -> dict[str, Any]:
     return {"index": 0, "text": made.text, "logprobs": None, "finish_reason": made.finish_reason}
 
 
-def _usage(made: Generated) -> dict[str, int]:
+def usage(made: Generated) -> dict[str, int]:
     return {
         "prompt_tokens": made.prompt_tokens,
         "completion_tokens": made.completion_tokens,
@@ -231,5 +259,5 @@ def _model(listing: Listing) -> dict[str, Any]:
     }
 
 
-def _dump(record: dict[str, Any]) -> bytes:
-    return _text(record).encode("utf-8")
+def dump(record: dict[str, Any]) -> bytes:
+    return encode(record).encode("utf-8")

@@ -15,6 +15,7 @@ from flask import Blueprint, Response, jsonify
 
 from control_plane.flows.services import Services
 from control_plane.web.auth import MESSAGE, TOKEN
+from control_plane.web.chat import by_url, chat_table
 from control_plane.web.fields import Table, schema_of
 from control_plane.web.hugging_face_inputs import OPTIONS
 from control_plane.web.oip import generate_table
@@ -141,6 +142,22 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
             answers=(JSON, EVENTS),
             codes=_CALL_CODES,
             has_receipt=True,
+        ),
+        *(
+            Operation(
+                "post",
+                path,
+                "Answer a conversation; with stream true piece by piece, the receipt in the last chunk before [DONE]",
+                is_authenticated=True,
+                body=table,
+                answers=(JSON, EVENTS),
+                codes=_CALL_CODES,
+                has_receipt=True,
+            )
+            for path, table in (
+                ("/v1/chat/completions", chat_table(max_new_tokens)),
+                ("/models/{did}/v1/chat/completions", by_url(chat_table(max_new_tokens))),
+            )
         ),
         Operation(
             "post",

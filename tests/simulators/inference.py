@@ -140,7 +140,7 @@ class SimulatedServer:
         if isinstance(file, str):
             file = base64.b64decode(file.partition(";base64,")[2])
         prompt = _prompt(fields) if file is None else hashlib.sha256(file).hexdigest()
-        prompt_tokens = _count_tokens(prompt, context - 1)
+        prompt_tokens = _count_tokens(prompt, context - 1, field="messages" if "messages" in fields else "text_input")
         most = fields.get("max_tokens", 16)
         for field, expected, is_right in (
             ("max_tokens", f"a number from 1 to {context}, the context of this model", 1 <= most <= context),
@@ -207,18 +207,22 @@ class _Stream(Iterator[Generated]):
 
 
 def _pieces(name: str, prompt: str, prompt_tokens: int, most: int, fields: Mapping[str, Any]) -> Iterator[Generated]:
-    text = ""
-    for made in range(1, most + 1):
-        drawn = fields.get("seed", 0) if fields.get("temperature", 1.0) else 0
-        penalties = [fields[penalty] for penalty in _PENALTIES if penalty in fields]
-        seeded = f"{name}|{prompt}|{drawn}|{made}" + (f"|{penalties}" if penalties else "")
-        token = hashlib.sha256(seeded.encode()).digest()[0] % len(VOCABULARY)
-        word = " " + VOCABULARY[token]
-        text += word
-        is_stopped = any(stop in text for stop in fields.get("stop", ()))
+    """A word a piece; of a stop text nothing is given, wherever in a word it begins, as the backend holds it back."""
+    drawn = fields.get("seed", 0) if fields.get("temperature", 1.0) else 0
+    penalties = [fields[penalty] for penalty in _PENALTIES if penalty in fields]
+    seeded = [f"{name}|{prompt}|{drawn}|{made}" + (f"|{penalties}" if penalties else "") for made in range(1, most + 1)]
+    tokens = [hashlib.sha256(each.encode()).digest()[0] % len(VOCABULARY) for each in seeded]
+    words = [" " + VOCABULARY[token] for token in tokens]
+    whole, given = "".join(words), 0
+    ends = [(whole.find(stop), len(stop)) for stop in fields.get("stop", ()) if stop in whole]
+    cut, stop_length = min(ends, default=(len(whole), 0))
+    for made, (token, word) in enumerate(zip(tokens, words, strict=True), start=1):
+        given += len(word)
+        is_stopped = bool(ends) and given >= cut + stop_length
         reason = "stop" if is_stopped else "length" if made == most else None
         told = ((-(token + 1) / 8,), (word,)) if fields.get("logprobs") else ((), ())
-        yield Generated("" if is_stopped else word, (token,), prompt_tokens, made, reason, *told)
+        text = whole[given - len(word) : max(given - len(word), min(given, cut))]
+        yield Generated(text, (token,), prompt_tokens, made, reason, *told)
         if is_stopped:
             return
 
@@ -233,15 +237,15 @@ def _prompt(fields: Mapping[str, Any]) -> str:
     return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant:"
 
 
-def _count_tokens(text: str, limit: int, where: str = "") -> int:
+def _count_tokens(text: str, limit: int, where: str = "", field: str = "text_input") -> int:
     """A token a word. Raises BadInput for none, and for more than `limit`."""
     if not text:
-        raise BadInput("text_input", "a text that is not empty", f"0 bytes{where}")
+        raise BadInput(field, "a text that is not empty", f"0 bytes{where}")
     found = len(text.split())
     if not found:
-        raise BadInput("text_input", "a text with at least one token", f"0 tokens{where}")
+        raise BadInput(field, "a text with at least one token", f"0 tokens{where}")
     if found > limit:
-        raise BadInput("text_input", f"at most {limit} tokens", f"{found} tokens{where}")
+        raise BadInput(field, f"at most {limit} tokens", f"{found} tokens{where}")
     return found
 
 

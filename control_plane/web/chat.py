@@ -1,0 +1,165 @@
+"""`/v1/chat/completions`, and the same under `/models/<did>`: OpenAI's chat API.
+
+In: a conversation. Out: OpenAI's JSON and chunks, with receipts. This module must never render a template, for the model's backend
+makes the prompt, and never drop a parameter in silence.
+
+Source: OpenAI's API reference for chat completions, as `openai` 3.54 and `huggingface_hub` 0.36 speak it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from flask import Blueprint, Response, request
+
+from control_plane.did import Did, parse_did
+from control_plane.errors import BadInput
+from control_plane.flows.call import Admitted, Answer, Piece, admit
+from control_plane.flows.services import Services
+from control_plane.receipts.store import Issued
+from control_plane.serving.inference import Generated
+from control_plane.serving.sessions import Session
+from control_plane.web.answers import Answering, event
+from control_plane.web.bearer import bearer_session
+from control_plane.web.body import read_object
+from control_plane.web.chat_messages import MESSAGES, conversation
+from control_plane.web.fields import Field, Kind, Table, only, parse_fields
+from control_plane.web.generation import CHATTING, backend_fields, must_serve, sampling
+from control_plane.web.journal import Journal
+from control_plane.web.openai import DONE, dump, encode, has_usage, made_pieces, shared_table, template_of, usage
+
+NAMES_OF_NO_MODEL = ("tgi", "dummy")
+"""What Hugging Face's clients write into a body whose URL names the model."""
+
+
+def chat_table(max_new_tokens: int) -> Table:
+    most = replace(sampling(max_new_tokens)["max_tokens"], default=None)
+    return {
+        **shared_table(max_new_tokens),
+        "messages": MESSAGES,
+        "max_tokens": most,
+        "max_completion_tokens": most,
+        "top_logprobs": only((0,), "returning probabilities of other tokens, which give weights away,"),
+        "tools": only(([],), "calling tools"),
+        "tool_choice": only(("none", "auto"), "calling tools"),
+        "parallel_tool_calls": only((False, True), "calling tools"),
+        "response_format": only(({"type": "text"},), "an answer in another form than text"),
+        "modalities": only((["text"],), "answering with anything but text"),
+        "audio": only((), "answering with sound"),
+        "prediction": only((), "a predicted answer"),
+        "reasoning_effort": only((), "choosing how long to think"),
+        "store": only((False,), "keeping an answer"),
+    }
+
+
+def by_url(table: Table) -> Table:
+    """The same, where the path names the model."""
+    expected = f"the DID in the path, or one of {', '.join(NAMES_OF_NO_MODEL)}, or nothing"
+    return {**table, "model": Field(expected, lambda value: isinstance(value, str), {"type": "string"})}
+
+
+def blueprint(services: Services, journal: Journal) -> Blueprint:
+    pages = Blueprint("chat", __name__)
+    table = chat_table(services.settings.max_new_tokens)
+    answering = Answering(services, journal, "chat")
+
+    @pages.post("/v1/chat/completions")
+    def chat() -> Response:
+        session = bearer_session(services.sessions)
+        body, record = read_object()
+        fields = parse_fields(record, table)
+        return completed(session, parse_did(fields["model"], "model"), body, fields)
+
+    @pages.post("/models/<did>/v1/chat/completions")
+    def chat_by_url(did: str) -> Response:
+        session = bearer_session(services.sessions)
+        named, (body, record) = parse_did(did, "model"), read_object()
+        fields = parse_fields(record, by_url(table))
+        if fields["model"] not in (None, named, *NAMES_OF_NO_MODEL):
+            raise BadInput("model", by_url(table)["model"].expected, Kind("another"))
+        return completed(session, named, body, fields)
+
+    def completed(session: Session | None, did: Did, body: bytes, fields: Mapping[str, Any]) -> Response:
+        asked = {"messages": conversation(fields["messages"])}
+        admitted = admit(services, session, did)
+        must_serve(admitted.listing, CHATTING, "this path is for")
+        details = services.catalogue.entry(admitted.listing).details
+        most = min(services.settings.max_new_tokens, int(details["context_length"]))
+        inputs = backend_fields(asked, {**fields, "max_tokens": _most_tokens(fields, most)})
+        entry = admitted.listing.entry_name
+        frame = {
+            "created": int(services.clock()),
+            "model": did,
+            "system_fingerprint": admitted.listing.model_digest,
+            "chat_template": template_of(details),
+        }
+        if not fields["stream"]:
+
+            def ask(call_id: str) -> Answer:
+                made = services.server.generate(entry, inputs, admitted.session.wallet)
+                answer = _named(call_id, "chat.completion", frame) | {"choices": [_choice(made)], "usage": usage(made)}
+                return Answer(dump(answer), made.prompt_tokens, made.completion_tokens)
+
+            return answering.whole(admitted, body, ask)
+
+        def ask_streaming(call_id: str) -> Iterator[Piece]:
+            chunk = _named(call_id, "chat.completion.chunk", frame)
+            return _pieces(services, admitted, inputs, chunk, has_usage(fields))
+
+        def last(call_id: str, issued: Issued) -> bytes:
+            chunk = _named(call_id, "chat.completion.chunk", frame) | {"choices": [_delta({})]}
+            return event(encode(chunk | {"receipt": issued.to_json()})) + DONE
+
+        return answering.stream(admitted, body, ask_streaming, last, request.path)
+
+    return pages
+
+
+def _most_tokens(fields: Mapping[str, Any], most: int) -> int:
+    """As many as fit, where the call does not say: OpenAI's default for a conversation."""
+    named = [name for name in ("max_tokens", "max_completion_tokens") if fields[name] is not None]
+    if len(named) == 2:
+        raise BadInput("max_completion_tokens", "either max_tokens or max_completion_tokens", Kind("both"))
+    return int(fields[named[0]]) if named else most
+
+
+def _pieces(
+    services: Services, admitted: Admitted, inputs: dict[str, Any], chunk: dict[str, Any], is_counted: bool
+) -> Iterator[Piece]:
+    """Who speaks, one chunk a piece of text, how it ended; closing this stops the computation."""
+    frame = chunk | ({"usage": None} if is_counted else {})
+    made: Generated | None = None
+    for piece in made_pieces(services, admitted, inputs, {}):
+        choices = [_delta({"role": "assistant", "content": ""})] if made is None else []
+        choices += [_delta({"content": piece.text}) | _logprobs(piece)] if piece.text or piece.token_logprobs else []
+        choices += [_delta({}, piece.finish_reason)] if piece.finish_reason else []
+        made = piece
+        events = b"".join(event(encode(frame | {"choices": [choice]})) for choice in choices)
+        if events:
+            yield Piece(events, made.prompt_tokens, made.completion_tokens)
+    if made is not None and is_counted:
+        yield Piece(event(encode(frame | {"choices": [], "usage": usage(made)})), made.prompt_tokens, made.completion_tokens)
+
+
+def _named(call_id: str, kind: str, frame: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{call_id}", "object": kind, **frame}
+
+
+def _choice(made: Generated) -> dict[str, Any]:
+    message = {"role": "assistant", "content": made.text, "refusal": None}
+    return {"index": 0, "message": message, **_logprobs(made), "finish_reason": made.finish_reason}
+
+
+def _logprobs(made: Generated) -> dict[str, Any]:
+    """Of the chosen tokens, where the call asked for them; OpenAI's `bytes` are those of the token's text."""
+    if not made.token_logprobs:
+        return {"logprobs": None}
+    told = zip(made.token_texts, made.token_logprobs, strict=True)
+    content = [{"token": text, "logprob": value, "bytes": list(text.encode("utf-8")), "top_logprobs": []} for text, value in told]
+    return {"logprobs": {"content": content, "refusal": None}}
+
+
+def _delta(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
