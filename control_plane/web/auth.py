@@ -12,17 +12,17 @@ from control_plane.flows.services import Services
 from control_plane.flows.sign_in import compose_message, sign_in
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_object
-from control_plane.web.fields import Table, parse_fields, text, whole
+from control_plane.web.fields import DID_PATTERN, Table, parse_fields, patterned, text, whole
 
 MESSAGE: Table = {
-    "address": text("the address that will sign: 0x and 40 hex digits", is_required=True),
-    "did": text("the model's DID", is_required=True),
-    "order": text("the order's transaction hash", is_required=True),
+    "address": patterned("the address that will sign: 0x and 40 hex digits", "^0x[0-9a-fA-F]{40}$", is_required=True),
+    "did": patterned("the model's DID", DID_PATTERN, is_required=True),
+    "order": patterned("the order's transaction hash", "^0x[0-9a-fA-F]{64}$", is_required=True),
     "valid_for_s": whole("seconds that the session may last, at most a year", 1, 366 * 86_400, 86_400),
 }
 TOKEN: Table = {
     "message": text("the EIP-4361 text that was signed", is_required=True),
-    "signature": text("0x and 130 hex digits: the EIP-191 signature of message", is_required=True),
+    "signature": patterned("0x and 130 hex digits: the EIP-191 signature of message", "^0x[0-9a-fA-F]{130}$", is_required=True),
 }
 
 

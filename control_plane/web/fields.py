@@ -14,6 +14,7 @@ from typing import Any
 from control_plane.errors import BadInput
 
 INT64 = 2**63
+DID_PATTERN = "^did:op:[0-9a-f]{64}$"
 
 
 @dataclass(frozen=True)
@@ -75,22 +76,39 @@ def kind_of(value: object) -> Kind:
 
 
 def schema_of(table: Table) -> dict[str, Any]:
-    """The table as JSON Schema."""
+    """The table as JSON Schema. A whole number is one written without a point, which JSON Schema cannot say."""
     required = [name for name, known in table.items() if known.is_required]
     record: dict[str, Any] = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {
-            name: {**known.schema, "description": known.expected, **({} if known.default is None else {"default": known.default})}
-            for name, known in table.items()
-        },
+        "properties": {name: _property(known) for name, known in table.items()},
     }
     return record | ({"required": required} if required else {})
+
+
+def _property(known: Field) -> dict[str, Any]:
+    """Null is the same as nothing, where nothing may be said."""
+    schema = dict(known.schema) if known.is_required else _or_null(known.schema)
+    return {**schema, "description": known.expected, **({} if known.default is None else {"default": known.default})}
+
+
+def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    if "enum" in schema:
+        return {**schema, "enum": [None, *(value for value in schema["enum"] if value is not None)]}
+    if "type" in schema:
+        kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        return {**schema, "type": [*kinds, "null"]}
+    return {"oneOf": [*schema["oneOf"], {"type": "null"}]} if "oneOf" in schema else dict(schema)
 
 
 def text(expected: str, most: int = 1 << 22, is_required: bool = False) -> Field:
     """A text that is not empty and that UTF-8 can hold."""
     return Field(expected, lambda value: is_text(value, most), {"type": "string", "minLength": 1}, is_required=is_required)
+
+
+def patterned(expected: str, pattern: str, is_required: bool = False) -> Field:
+    """A text of that form; whoever reads it checks the form, and says what it found."""
+    return Field(expected, is_text, {"type": "string", "pattern": pattern}, is_required=is_required)
 
 
 def is_text(value: object, most: int = 1 << 22) -> bool:

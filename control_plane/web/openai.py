@@ -26,7 +26,7 @@ from control_plane.serving.listing import Listing
 from control_plane.web.answers import Answering, event
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_object
-from control_plane.web.fields import Field, Table, listed, only, parse_fields, text, texts
+from control_plane.web.fields import DID_PATTERN, Field, Table, listed, only, parse_fields, patterned, text, texts
 from control_plane.web.generation import CHATTING, EMBEDDING, TEXT_TO_TEXT, backend_fields, must_serve, renamed, sampling
 from control_plane.web.journal import Journal
 
@@ -35,6 +35,13 @@ DONE = b"data: [DONE]\n\n"
 MOST_INPUTS = 2048
 """OpenAI's own limit of one embeddings request."""
 _STREAM_OPTIONS = ("include_usage", "include_obfuscation")
+_STREAM_OPTIONS_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {"include_usage": {"type": "boolean"}, "include_obfuscation": {"enum": [False]}},
+}
+_PROMPT: Mapping[str, Any] = {"type": "string", "minLength": 1}
+_ONE_PROMPT: Mapping[str, Any] = {"oneOf": [_PROMPT, {"type": "array", "items": _PROMPT, "minItems": 1, "maxItems": 1}]}
 
 
 def _is_stream_options(value: Any) -> bool:
@@ -54,9 +61,9 @@ def shared_table(max_new_tokens: int) -> Table:
     """Parameters of completions and of chat completions."""
     options = "include_usage true or false (include_obfuscation only false)"
     return {
-        "model": text("the DID of a model", is_required=True),
+        "model": patterned("the DID of a model", DID_PATTERN, is_required=True),
         **sampling(max_new_tokens),
-        "stream_options": Field(options, _is_stream_options, {"type": "object"}),
+        "stream_options": Field(options, _is_stream_options, _STREAM_OPTIONS_SCHEMA),
         "user": Field("a text", lambda value: isinstance(value, str), {"type": "string"}),
         "n": only((1,), "more than one completion"),
         "logit_bias": Field(
@@ -69,7 +76,7 @@ def completion_table(max_new_tokens: int) -> Table:
     prompt = "a text that is not empty, or a list with one (token ids and several prompts are not supported)"
     return {
         **shared_table(max_new_tokens),
-        "prompt": Field(prompt, _is_one_prompt, {"type": ["string", "array"]}, is_required=True),
+        "prompt": Field(prompt, _is_one_prompt, _ONE_PROMPT, is_required=True),
         "best_of": only((1,), "choosing among several"),
         "echo": only((False,), "repeating the prompt"),
         "suffix": only(("",), "filling in the middle"),
@@ -78,7 +85,7 @@ def completion_table(max_new_tokens: int) -> Table:
 
 
 EMBEDDINGS: Table = {
-    "model": text("the DID of a model", is_required=True),
+    "model": patterned("the DID of a model", DID_PATTERN, is_required=True),
     "input": texts(f"a text, or a list of 1 to {MOST_INPUTS} texts, none empty", MOST_INPUTS, is_required=True),
     "encoding_format": Field("float or base64", lambda value: value in ("float", "base64"), {"enum": ["float", "base64"]}, "float"),
     "dimensions": only((), "cutting embeddings short"),

@@ -14,29 +14,32 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from control_plane.flows.services import Services
+from control_plane.web import openapi_answers as shapes
 from control_plane.web.auth import MESSAGE, TOKEN
 from control_plane.web.chat import by_url, chat_table
-from control_plane.web.fields import Table, schema_of
+from control_plane.web.fields import Table, only, schema_of
 from control_plane.web.hugging_face_inputs import OPTIONS
+from control_plane.web.offers import MOST_S
 from control_plane.web.oip import generate_table
 from control_plane.web.openai import EMBEDDINGS, completion_table
+from control_plane.web.openapi_answers import Schema
+from control_plane.web.receipts import MOST
 
 JSON, BINARY, TEXT, EVENTS = "application/json", "application/octet-stream", "text/plain", "text/event-stream"
-_DID = {"type": "string", "pattern": "^did:op:[0-9a-f]{64}$"}
-_HEX32 = {"type": "string", "pattern": "^0x[0-9a-fA-F]{64}$"}
 _PATH_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
-    "did": _DID,
+    "did": shapes.DID,
     "number": {"type": "string", "enum": ["1"]},
-    "identity": _HEX32,
+    "identity": shapes.HEX32,
     "path": {"type": "string"},
 }
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path. path: parameters in braces. query: name to schema. body: a table, or a ready schema.
+    """One method of one path. path: parameters in braces. query: name to schema; required: those that must be
+    given. body: a table, or a ready schema.
 
-    files: content types of a body that is a file instead.
+    answers: content types. answer: the schema of one in JSON. files: content types of a body that is a file instead.
     """
 
     method: str
@@ -44,31 +47,46 @@ class Operation:
     summary: str
     is_authenticated: bool = False
     body: Table | None = None
-    schema: Mapping[str, Any] | None = None
-    query: Mapping[str, Mapping[str, Any]] | None = None
+    schema: Schema | None = None
+    query: Mapping[str, Schema] | None = None
     answers: tuple[str, ...] = (JSON,)
+    answer: Schema | None = None
     files: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
     codes: tuple[int, ...] = ()
     has_receipt: bool = False
 
 
-_ENVELOPE: Mapping[str, Any] = {
+_TENSOR: Schema = {
     "type": "object",
-    "required": ["signed", "salt", "id"],
+    "required": ["name", "shape", "datatype"],
     "additionalProperties": False,
-    "properties": {"signed": {"type": "object"}, "salt": _HEX32, "id": _HEX32},
-}
-_INFER: Mapping[str, Any] = {
-    "type": "object",
-    "required": ["inputs"],
     "properties": {
-        "id": {"type": "string"},
-        "inputs": {"type": "array", "items": {"type": "object"}},
-        "outputs": {"type": "array", "items": {"type": "object"}},
+        "name": {"type": "string", "minLength": 1},
+        "shape": {"type": "array", "items": shapes.COUNTED},
+        "datatype": {"type": "string"},
+        "data": {"type": "array"},
         "parameters": {"type": "object"},
     },
 }
-_HUGGING_FACE: Mapping[str, Any] = {
+_WANTED: Schema = {
+    "type": "object",
+    "required": ["name"],
+    "additionalProperties": False,
+    "properties": {"name": {"type": "string", "minLength": 1}, "parameters": {"type": "object"}},
+}
+_INFER: Schema = {
+    "type": "object",
+    "required": ["inputs"],
+    "additionalProperties": False,
+    "properties": {
+        "id": {"type": "string"},
+        "inputs": {"type": "array", "items": _TENSOR, "minItems": 1},
+        "outputs": {"type": "array", "items": _WANTED},
+        "parameters": {"type": "object"},
+    },
+}
+_HUGGING_FACE: Schema = {
     "type": "object",
     "required": ["inputs"],
     "description": "The parameters of feature-extraction may stand beside inputs.",
@@ -84,10 +102,9 @@ _CALL_CODES = (400, 401, 403, 404, 413, 415, 429, 503)
 
 def operations(max_new_tokens: int) -> tuple[Operation, ...]:
     generate = generate_table(max_new_tokens)
-    counted = {"type": "integer", "minimum": 0}
     versioned = (
-        Operation("get", "/v2/models/{did}", "Tensors of a model", codes=(400, 404, 503)),
-        Operation("get", "/v2/models/{did}/ready", "Whether a model can answer", codes=(400, 404, 503)),
+        Operation("get", "/v2/models/{did}", "Tensors of a model", answer=shapes.METADATA, codes=(400, 404, 503)),
+        Operation("get", "/v2/models/{did}/ready", "Whether a model can answer", answers=(), codes=(400, 404, 503)),
         Operation(
             "post",
             "/v2/models/{did}/infer",
@@ -95,6 +112,7 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
             is_authenticated=True,
             schema=_INFER,
             answers=(JSON, BINARY),
+            answer=shapes.INFERRED,
             codes=_CALL_CODES,
             has_receipt=True,
         ),
@@ -103,7 +121,8 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
             "/v2/models/{did}/generate",
             "Generate text",
             is_authenticated=True,
-            body=generate,
+            schema=_generate_schema({**generate, "stream": only((False,), "a stream; generate_stream gives one, and here it")}),
+            answer=shapes.GENERATED,
             codes=_CALL_CODES,
             has_receipt=True,
         ),
@@ -112,25 +131,28 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
             "/v2/models/{did}/generate_stream",
             "Generate text piece by piece; the last event holds the receipt",
             is_authenticated=True,
-            body=generate,
+            schema=_generate_schema(generate),
             answers=(EVENTS,),
             codes=_CALL_CODES,
         ),
     )
     return (
-        Operation("get", "/v1/models", "Models on sale", codes=(503,)),
-        Operation("get", "/v1/models/{did}", "One model", codes=(400, 404, 503)),
+        Operation("get", "/v1/models", "Models on sale", answer=shapes.MODELS, codes=(503,)),
+        Operation("get", "/v1/models/{did}", "One model", answer=shapes.MODEL, codes=(400, 404, 503)),
         Operation(
             "get",
             "/v1/models/{did}/entry",
             "What the model's entry states: tensors, source, licence, precision, quality, parity",
+            answer=shapes.ENTRY,
             codes=(400, 404, 503),
         ),
         Operation(
             "get",
             "/v1/offers/{did}",
             "What an order costs, signed by the operator",
-            query={"consumer": {"type": "string"}, "valid_for_s": {"type": "integer", "minimum": 1}},
+            query={"consumer": shapes.ADDRESS, "valid_for_s": {"type": "integer", "minimum": 1, "maximum": MOST_S}},
+            required=("consumer",),
+            answer=shapes.OFFER,
             codes=(400, 404, 503),
         ),
         Operation(
@@ -140,6 +162,7 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
             is_authenticated=True,
             body=completion_table(max_new_tokens),
             answers=(JSON, EVENTS),
+            answer=shapes.COMPLETION,
             codes=_CALL_CODES,
             has_receipt=True,
         ),
@@ -151,6 +174,7 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
                 is_authenticated=True,
                 body=table,
                 answers=(JSON, EVENTS),
+                answer=shapes.CHAT_COMPLETION,
                 codes=_CALL_CODES,
                 has_receipt=True,
             )
@@ -165,10 +189,11 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
             "Embeddings of texts",
             is_authenticated=True,
             body=EMBEDDINGS,
+            answer=shapes.EMBEDDINGS_ANSWER,
             codes=_CALL_CODES,
             has_receipt=True,
         ),
-        Operation("get", "/v2", "Name and extensions of the server"),
+        Operation("get", "/v2", "Name and extensions of the server", answer=shapes.SERVER),
         Operation("get", "/v2/health/live", "Whether the server is alive", answers=()),
         Operation("get", "/v2/health/ready", "Whether the server can answer", answers=(), codes=(503,)),
         *versioned,
@@ -184,24 +209,54 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
             codes=_CALL_CODES,
             has_receipt=True,
         ),
-        Operation("post", "/v1/auth/nonce", "A nonce for one sign-in"),
-        Operation("post", "/v1/auth/message", "The EIP-4361 text to sign, with a new nonce", body=MESSAGE, codes=(400, 413, 415)),
+        Operation("post", "/v1/auth/nonce", "A nonce for one sign-in", answer=shapes.NONCE),
         Operation(
-            "post", "/v1/auth/token", "A session for a signed message", body=TOKEN, codes=(400, 401, 403, 404, 413, 415, 503)
+            "post",
+            "/v1/auth/message",
+            "The EIP-4361 text to sign, with a new nonce",
+            body=MESSAGE,
+            answer=shapes.MESSAGE_ANSWER,
+            codes=(400, 413, 415),
         ),
-        Operation("delete", "/v1/auth/token", "End this session", is_authenticated=True, codes=(401, 503)),
+        Operation(
+            "post",
+            "/v1/auth/token",
+            "A session for a signed message",
+            body=TOKEN,
+            answer=shapes.SESSION,
+            codes=(400, 401, 403, 404, 413, 415, 503),
+        ),
+        Operation("delete", "/v1/auth/token", "End this session", is_authenticated=True, answer=shapes.REVOKED, codes=(401, 503)),
         Operation(
             "get",
             "/v1/receipts",
             "Receipts of this session's order, by sequence, or the one of a call",
             is_authenticated=True,
-            query={"order": _HEX32, "from": counted, "limit": counted, "call": {"type": "string"}},
+            query={
+                "order": shapes.HEX32,
+                "from": {**shapes.COUNTED, "maximum": 2**62},
+                "limit": {"type": "integer", "minimum": 1, "maximum": MOST},
+                "call": {"type": "string"},
+            },
+            answer=shapes.RECEIPTS,
             codes=(400, 401, 403, 404, 503),
         ),
         Operation(
-            "post", "/v1/receipts", "Hand back a receipt that the log has lost", schema=_ENVELOPE, codes=(400, 409, 413, 415, 503)
+            "post",
+            "/v1/receipts",
+            "Hand back a receipt that the log has lost",
+            schema=shapes.ENVELOPE,
+            answer=shapes.READMITTED,
+            codes=(400, 409, 413, 415, 503),
         ),
-        Operation("get", "/v1/receipts/{identity}", "One receipt", is_authenticated=True, codes=(400, 401, 403, 404, 503)),
+        Operation(
+            "get",
+            "/v1/receipts/{identity}",
+            "One receipt",
+            is_authenticated=True,
+            answer=shapes.RECEIPT,
+            codes=(400, 401, 403, 404, 503),
+        ),
         Operation(
             "get",
             "/v1/receipts/{identity}/proof",
@@ -216,8 +271,8 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
             answers=(BINARY, JSON, TEXT),
             codes=(404,),
         ),
-        Operation("get", "/healthz", "Whether this process lives"),
-        Operation("get", "/readyz", "States of the components", codes=(503,)),
+        Operation("get", "/healthz", "Whether this process lives", answer=shapes.ALIVE),
+        Operation("get", "/readyz", "States of the components", answer=shapes.READY, codes=(503,)),
         Operation("get", "/metrics", "Prometheus metrics", answers=(TEXT,)),
         Operation("get", "/openapi.json", "This document"),
     )
@@ -235,34 +290,23 @@ def document(public_url: str, max_new_tokens: int) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {"session": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"Error": _ERROR},
+            "schemas": {"Error": shapes.ERROR, "PlainError": shapes.PLAIN_ERROR},
         },
     }
 
 
-_ERROR: Mapping[str, Any] = {
-    "type": "object",
-    "required": ["error"],
-    "description": "Under /v2 `error` is the message itself and the other members stand beside it.",
-    "properties": {
-        "error": {
-            "oneOf": [
-                {"type": "string"},
-                {
-                    "type": "object",
-                    "required": ["message", "type", "param", "code", "expected", "found"],
-                    "properties": {
-                        name: {"type": ["string", "null"]} for name in ("message", "type", "param", "code", "expected", "found")
-                    },
-                },
-            ]
-        }
-    },
-}
+def _generate_schema(table: Table) -> Schema:
+    """Parameters stand beside the text or inside `parameters`."""
+    schema = schema_of(table)
+    inside = {name: known for name, known in schema["properties"].items() if name not in ("text_input", "messages")}
+    held = {"type": "object", "additionalProperties": False, "properties": inside}
+    return {**schema, "properties": {**schema["properties"], "parameters": held}}
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
     good: dict[str, Any] = {"description": "done", "content": {kind: {} for kind in operation.answers}}
+    if operation.answer is not None:
+        good["content"][JSON] = {"schema": operation.answer}
     if operation.has_receipt:
         good["headers"] = {
             "X-Posthuman-Receipt": {
@@ -270,7 +314,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
                 "schema": {"type": "string"},
             }
         }
-    error = {"content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    shape = "PlainError" if operation.path.startswith(("/v2", "/models/")) else "Error"
+    error = {"content": {JSON: {"schema": {"$ref": f"#/components/schemas/{shape}"}}}}
     record: dict[str, Any] = {
         "summary": operation.summary,
         "operationId": f"{operation.method} {operation.path}",
@@ -280,7 +325,10 @@ def _operation(operation: Operation) -> dict[str, Any]:
                 for name, schema in _PATH_SCHEMAS.items()
                 if f"{{{name}}}" in operation.path
             ),
-            *({"name": name, "in": "query", "schema": schema} for name, schema in (operation.query or {}).items()),
+            *(
+                {"name": name, "in": "query", "required": name in operation.required, "schema": schema}
+                for name, schema in (operation.query or {}).items()
+            ),
         ],
         "responses": {"200": good}
         | {str(code): {"description": _MEANINGS[code], **error, **_waiting(code)} for code in operation.codes},

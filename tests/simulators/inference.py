@@ -233,7 +233,10 @@ def _prompt(fields: Mapping[str, Any]) -> str:
         return str(fields["text_input"])
     if "text_input" in fields:
         raise BadInput("messages", "either text_input or messages", "both")
-    messages = json.loads(fields["messages"])
+    try:
+        messages = [{name: str(message[name]) for name in ("role", "content")} for message in json.loads(fields["messages"])]
+    except (ValueError, TypeError, KeyError):
+        raise BadInput("messages", "a JSON list of objects with role and content, both texts", "another thing") from None
     return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant:"
 
 
