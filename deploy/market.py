@@ -23,6 +23,7 @@ from control_plane.flows.offer import Offer
 from control_plane.serving.eip4361 import SignInMessage
 from deploy.buyer import KeptSession
 
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 RECEIPT_HEADER = "X-Posthuman-Receipt"
 _CONNECT_S = 5.0
 
@@ -97,7 +98,7 @@ class Market:
         record = self._json("POST", "/v1/auth/token", json={"message": text, "signature": "0x" + signature.hex()})
         return KeptSession(str(record["token"]), order, float(record["expires_at"]))
 
-    def complete(self, token: str, body: Mapping[str, Any], path: str = "/v1/completions") -> Answered:
+    def complete(self, token: str, body: Mapping[str, Any], path: str = COMPLETIONS) -> Answered:
         """One call, whole."""
         sent = json.dumps(body, ensure_ascii=False).encode("utf-8")
         began = time.perf_counter()
@@ -108,9 +109,7 @@ class Market:
             raise Unavailable(f"{self.url}{path}: the answer came without a receipt")
         return Answered(sent, response.content, decode_receipt(header), seconds)
 
-    def stream(
-        self, token: str, body: Mapping[str, Any], on_text: Callable[[str], None], path: str = "/v1/completions"
-    ) -> Answered:
+    def stream(self, token: str, body: Mapping[str, Any], on_text: Callable[[str], None], path: str = COMPLETIONS) -> Answered:
         """One call, piece by piece; `on_text` gets each text as it comes. The receipt is in the last event."""
         sent = json.dumps({**body, "stream": True}, ensure_ascii=False).encode("utf-8")
         began = time.perf_counter()
@@ -129,7 +128,7 @@ class Market:
                     continue
                 hashed += event
                 for choice in record.get("choices", []):
-                    on_text(str(choice.get("text", "")))
+                    on_text(text_of(choice))
         if receipt is None:
             raise Unavailable(f"{self.url}{path}: the stream ended without a receipt")
         return Answered(sent, bytes(hashed), receipt, time.perf_counter() - began)
@@ -174,6 +173,13 @@ class Market:
             {name: value for name, value in details.items() if value is not None},
             retry_after_s,
         )
+
+
+def text_of(choice: Mapping[str, Any]) -> str:
+    """The text in one choice: of a completion or a conversation, whole or a piece of it."""
+    said = choice.get("message", choice.get("delta"))
+    found = choice.get("text") if said is None else said.get("content")
+    return str(found or "")
 
 
 def decode_receipt(header: str) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from control_plane.errors import Forbidden, OutcomeUnknown
 from control_plane.flows import order as order_flow
 from control_plane.flows.offer import Offer
 from deploy.buyer import BuyerFiles, KeptCall, KeptSession
-from deploy.market import Answered, Market, MarketRefused
+from deploy.market import COMPLETIONS, Answered, Market, MarketRefused, text_of
 
 FEES_SPARE = 10**18
 """Base-token wei that all fees of a purchase may cost beyond the price, unless the buyer says what it may cost."""
@@ -106,12 +106,16 @@ def call(
     body: Mapping[str, Any],
     on_text: Callable[[str], None] | None = None,
     order: TransactionHash | None = None,
+    path: str = COMPLETIONS,
 ) -> tuple[Answered, Path]:
-    """Call `did`; keep the exact bytes and the receipt. on_text: stream, and hand over each piece.
+    """Call `did`; keep the exact bytes and the receipt. on_text: stream, and hand over each piece. path: COMPLETIONS or CHAT.
 
     A session that the market has ended meanwhile is replaced once. Again: another call, charged again.
     """
-    ask = market.complete if on_text is None else lambda token, sent: market.stream(token, sent, on_text)
+
+    def ask(token: str, sent: Mapping[str, Any]) -> Answered:
+        return market.complete(token, sent, path) if on_text is None else market.stream(token, sent, on_text, path)
+
     session = session_for(market, wallet, files, did, chain_id, order)
     try:
         answered = ask(session.token, body)
@@ -120,13 +124,11 @@ def call(
             raise
         files.keep_session(market.url, did, None)
         answered = ask(session_for(market, wallet, files, did, chain_id, order or session.order).token, body)
-    path = files.keep_call(
-        KeptCall(did, "/v1/completions", answered.request, answered.response, answered.receipt, answered.seconds)
-    )
-    return answered, path
+    kept = files.keep_call(KeptCall(did, path, answered.request, answered.response, answered.receipt, answered.seconds))
+    return answered, kept
 
 
-def text_of(answered: Answered) -> str:
-    """The completion's text out of a whole answer."""
+def answer_of(answered: Answered) -> str:
+    """The text out of a whole answer."""
     record = json.loads(answered.response)
-    return str(record["choices"][0]["text"])
+    return text_of(record["choices"][0])

@@ -22,9 +22,9 @@ from control_plane.receipts.receipt import Issued
 from control_plane.settings import read_settings
 from deploy import exits
 from deploy.buyer import BuyerFiles
-from deploy.market import Answered, Market
+from deploy.market import CHAT, COMPLETIONS, Answered, Market
 from deploy.progress import Steps
-from deploy.trading import Bought, text_of
+from deploy.trading import Bought, answer_of
 from deploy.trading import buy as buy_and_order
 from deploy.trading import call as call_model
 from deploy.wallets import chosen_wallet, wallet_options
@@ -123,6 +123,8 @@ def tokens(wei: int) -> str:
 @click.option("--stop", multiple=True, help="Text to stop at; can be given several times.")
 @click.option("--order", help="The order to use; default: the newest one of this wallet.")
 @click.option("--stream", is_flag=True, help="Print pieces as they come.")
+@click.option("--chat", is_flag=True, help="Talk: PROMPT is a user's message, written out by the model's own chat template.")
+@click.option("--system", help="What the model is told before the conversation; with --chat.")
 def call(
     did: str,
     prompt: str,
@@ -135,20 +137,26 @@ def call(
     stop: tuple[str, ...],
     order: str | None,
     stream: bool,
+    chat: bool,
+    system: str | None,
     is_json: bool,
 ) -> None:
-    """Complete PROMPT with the model DID. Signs in with the newest order when there is no session yet.
+    """Complete PROMPT with the model DID, or answer it with --chat. Signs in with the newest order when there is no session yet.
 
     \b
     Example:
       posthuman call did:op:... "The market stands" --as bob
+      posthuman call did:op:... "What does the market sell?" --chat --as bob
     """
+    if system is not None and not chat:
+        raise click.UsageError("--system: expected together with --chat")
     settings = read_settings()
     wallet = chosen_wallet(settings, account, keystore)
     files = BuyerFiles(settings.home, wallet.address)
+    told = [] if system is None else [{"role": "system", "content": system}]
     body: dict[str, Any] = {
         "model": parse_did(did),
-        "prompt": prompt,
+        **({"messages": [*told, {"role": "user", "content": prompt}]} if chat else {"prompt": prompt}),
         "max_tokens": max_tokens,
         "temperature": temperature,
         **({} if seed is None else {"seed": seed}),
@@ -172,10 +180,11 @@ def call(
             body,
             on_text if stream else None,
             chosen,
+            CHAT if chat else COMPLETIONS,
         )
     if stream and not is_json:
         click.echo()
-    text = "".join(pieces) if stream else text_of(answered)
+    text = "".join(pieces) if stream else answer_of(answered)
     lines = [] if stream else [text]
     record = {
         "text": text,

@@ -20,7 +20,7 @@ from deploy.demo.narration import Narrator
 from deploy.local.chain import local_account
 from deploy.market import Market, MarketRefused
 from deploy.selling import restore
-from deploy.trading import call, text_of
+from deploy.trading import answer_of, call
 
 _FLIPPED = 64
 _BACK_WITHIN_S = 20.0
@@ -50,7 +50,7 @@ def swap_and_restore(
         narrator.fact("digest on chain", listing.model_digest)
         try:
             answered, _ = call(market, bob, files, did, services.settings.chain_id, body, order=order)
-            narrator.check("Bob's next call is refused", False, f"answered {text_of(answered)!r}")
+            narrator.check("Bob's next call is refused", False, f"answered {answer_of(answered)!r}")
         except MarketRefused as refused:
             is_right = refused.code == "model_tampered"
             narrator.check("Bob's next call is refused, and he is told why", is_right, f"{refused.status} {refused.message}")
@@ -98,4 +98,4 @@ def _answer_again(
                 return f"{refused.status} {refused.message}"
             time.sleep(0.5)
             continue
-        return text_of(answered)
+        return answer_of(answered)

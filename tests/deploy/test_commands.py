@@ -86,6 +86,30 @@ def test_a_streamed_call_verifies_like_a_whole_one(stack: LiveStack, on_sale: st
     assert {check["name"]: check["verdict"] for check in ran.json["checks"]}["sequence"] == "ok"
 
 
+def test_a_conversation_is_a_call_like_any_other(stack: LiveStack, on_sale: str, bought: Any) -> None:
+    asked = (
+        "call",
+        on_sale,
+        "What is sold here?",
+        "--chat",
+        "--system",
+        "Be brief.",
+        "--max-tokens",
+        "4",
+        "--as",
+        "derek",
+        "--json",
+    )
+    whole, streamed = stack.run(*asked), stack.run(*asked, "--stream")
+    assert (whole.code, streamed.code) == (0, 0), whole.err + streamed.err
+    assert whole.json["text"] == streamed.json["text"] != ""
+    kept = json.loads(Path(whole.json["file"]).read_text())
+    assert json.loads(base64.b64decode(kept["response"]))["chat_template"] == "plain"
+    anchor_and_wait(stack)
+    ran = stack.run("verify", streamed.json["file"], *where(stack), "--json", f"--with={whole.json['file']}")
+    assert ran.code == 0, ran.out
+
+
 def test_a_stranger_with_an_empty_home_verifies_a_receipt(stack: LiveStack, called: Any, tmp_path: Path) -> None:
     anchor_and_wait(stack)
     nothing = {"HOME": str(tmp_path), "POSTHUMAN_HOME": str(tmp_path / "none")}
@@ -137,6 +161,7 @@ def test_who_never_ordered_is_told_to_buy(stack: LiveStack, on_sale: str) -> Non
 def test_a_wrong_command_line_ends_with_2(stack: LiveStack, on_sale: str) -> None:
     assert stack.run("call", on_sale).code == 2
     assert stack.run("call", on_sale, "x").code == 2, "no wallet"
+    assert stack.run("call", on_sale, "x", "--as", "derek", "--system", "Be brief.").code == 2, "no conversation"
     assert stack.run("publish", "model", "--as", "alice").code == 2, "neither price nor free"
     assert stack.run("nonsense").code == 2
 

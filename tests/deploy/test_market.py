@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from control_plane.errors import Unavailable
-from deploy.market import Market, MarketRefused, decode_receipt
+from deploy.market import CHAT, Market, MarketRefused, decode_receipt, text_of
 
 ENVELOPE = {"signed": {}, "salt": "0x00", "id": "0x" + "1" * 64}
 
@@ -85,6 +85,22 @@ def test_a_stream_is_hashed_up_to_its_receipt_however_it_is_cut_into_pieces(serv
         assert texts == ["a", "b"]
         assert answered.response == events
         assert answered.receipt == ENVELOPE
+
+
+def test_a_conversations_stream_is_read_by_its_deltas(serve: Callable[..., Market]) -> None:
+    deltas = ({"role": "assistant", "content": ""}, {"content": "a"}, {"content": "b"}, {})
+    events = b"".join(b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n" for delta in deltas)
+    last = b"data: " + json.dumps({"choices": [{"delta": {}}], "receipt": ENVELOPE}).encode() + b"\n\ndata: [DONE]\n\n"
+    texts: list[str] = []
+    assert serve(pieces=(events + last,)).stream("ph_x", {}, texts.append, CHAT).response == events
+    assert "".join(texts) == "ab"
+
+
+@pytest.mark.parametrize(
+    "choice", [{"text": "x"}, {"message": {"role": "assistant", "content": "x"}}, {"delta": {"content": "x"}, "index": 0}]
+)
+def test_the_text_of_a_choice_is_found_in_each_of_its_forms(choice: dict[str, object]) -> None:
+    assert text_of(choice) == "x"
 
 
 def test_a_stream_that_breaks_says_so(serve: Callable[..., Market]) -> None:
