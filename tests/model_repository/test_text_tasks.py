@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,15 +21,19 @@ from huggingface_hub import (
 from converters.probes import Difference
 from opening.entry import open_entry
 from opening.refusal import Refused
+from predict.passes import Passes
 from predict.task import Task
 from predict.tasks import task_of
 from tests.fixtures_triton import Converted
+from tests.model_repository.mixing import answered, answered_together, are_same, call_of
 from tests.model_repository.replaying import replayed
 from tests.model_repository.text_entries import HEADS, result_of
 
 pytestmark = pytest.mark.slow
 
 Entries = Callable[[str], Converted]
+MIXES = 30
+"""Of six calls, for each task: 210 together."""
 SENTENCES = [
     "The market sells what a model says.",
     "A buyer pays, calls, and keeps the receipt.",
@@ -65,6 +70,27 @@ def test_an_entrys_probes_hold(text_entry: Entries, task: str) -> None:
     worst: list[Difference] = [difference for _, differences in told for difference in differences]
     assert all(difference.is_within for difference in worst), [difference for difference in worst if not difference.is_within]
     assert {difference.output for difference in worst} > {"prompt_tokens"}
+
+
+@pytest.mark.parametrize("task", sorted(HEADS))
+def test_an_answer_is_the_same_to_the_last_bit_alone_and_among_others(
+    text_entry: Entries, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: list[int] = []
+    computed = Passes._computed
+
+    def slowly(self: Passes[Any], shares: dict[Any, list[int]]) -> dict[Any, Any]:
+        time.sleep(0.002)  # a model of this size is done before the next call has come
+        together.append(len(shares))
+        return computed(self, shares)
+
+    task_opened, chances = opened(text_entry, task), np.random.default_rng(len(task))
+    monkeypatch.setattr(Passes, "_computed", slowly)
+    for _ in range(MIXES):
+        calls = [call_of(task, chances) for _ in range(6)]
+        alone = [answered(task_opened, one) for one in calls]
+        assert all(map(are_same, answered_together(task_opened, calls), alone))
+    assert sum(count > 1 for count in together) >= MIXES, together
 
 
 @pytest.mark.parametrize("function", ["softmax", "sigmoid", "none", None])

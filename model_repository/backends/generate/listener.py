@@ -8,14 +8,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from generate.generation import Piece
+from opening.refusal import Cancelled, TooBusy
 
-
-class TooBusy(Exception):
-    """Nobody must act: try again. Nothing was computed."""
-
-
-class Cancelled(Exception):
-    """The caller has gone."""
+__all__ = ["Cancelled", "Listener", "TooBusy"]
 
 
 class Listener(Protocol):

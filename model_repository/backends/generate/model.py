@@ -22,7 +22,6 @@ from generate.aside import Aside
 from generate.call import Call, caller_of, read_call
 from generate.engine import Engine
 from generate.generation import Generation, Piece
-from generate.listener import Cancelled, TooBusy
 from generate.meters import Meters
 from generate.model_rows import cache_bytes, rows_of
 from generate.source import source_of
@@ -117,10 +116,4 @@ class _Answer:
 
 
 def _send_error(sender: pb_utils.InferenceResponseSender, error: BaseException, name: str) -> None:
-    if isinstance(error, TooBusy):
-        response = pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.UNAVAILABLE))
-    elif isinstance(error, Cancelled):
-        response = pb_utils.InferenceResponse(error=pb_utils.TritonError("the caller has gone", pb_utils.TritonError.CANCELLED))
-    else:
-        response = error_response(error, name)
-    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    sender.send(error_response(error, name), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

@@ -1,4 +1,4 @@
-"""How a backend refuses a call: the field, what was expected, and what was found.
+"""How a backend refuses a call: the field, what was expected, and what was found; and why it may not compute one at all.
 
 In: a field's name and values. Out: `Refused`, whose JSON travels as Triton's error message. This module must never show a prompt.
 """
@@ -17,3 +17,11 @@ class Refused(Exception):
 
     def to_json(self) -> str:
         return json.dumps({"field": self.field, "expected": self.expected, "found": self.found})
+
+
+class TooBusy(Exception):
+    """Nobody must act: try again. Nothing was computed."""
+
+
+class Cancelled(Exception):
+    """The caller has gone."""

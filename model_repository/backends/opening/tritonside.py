@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -21,7 +22,7 @@ import triton_python_backend_utils as pb_utils
 from opening.entry import OpenEntry, open_entry
 from opening.memory import ceiling, limit_memory
 from opening.providers import providers_for
-from opening.refusal import Refused
+from opening.refusal import Cancelled, Refused, TooBusy
 
 REQUEST_ID = "X-Request-Id"
 """As Triton 2.51 writes a forwarded header's name, however it came; the last of that name in the parameters is the header's."""
@@ -35,13 +36,22 @@ def open_from(args: Mapping[str, str]) -> OpenEntry:
 
     Parameters of config.pbtxt: `threads` sets ONNX Runtime's threads; for the others see `opening/providers.py`.
     """
-    parameters = json.loads(args["model_config"]).get("parameters", {})
-    threads = parameters.get("threads", {}).get("string_value")
-    providers = providers_for(parameters)
+    threads = parameter_of(args, "threads")
+    providers = providers_for(_parameters(args))
     # A GPU's driver maps more than the machine has; only where the CPU computes does this limit say what it means.
     if providers == ["CPUExecutionProvider"]:
         limit_memory(ceiling())
     return open_entry(Path(args["model_repository"]), threads=int(threads) if threads else None, providers=providers)
+
+
+def parameter_of(args: Mapping[str, str], key: str) -> str | None:
+    """A parameter of config.pbtxt; None where it is not set."""
+    value = _parameters(args).get(key, {}).get("string_value")
+    return None if value is None else str(value)
+
+
+def _parameters(args: Mapping[str, str]) -> dict[str, Any]:
+    return dict(json.loads(args["model_config"]).get("parameters", {}))
 
 
 def end_with_the_server() -> None:
@@ -100,15 +110,22 @@ def name_of(request: pb_utils.InferenceRequest) -> str:
 
 
 def error_response(error: BaseException, name: str) -> pb_utils.InferenceResponse:
-    """A refusal goes out as INVALID_ARG with its JSON, everything else as INTERNAL with its kind alone: texts may be private.
+    """A refusal goes out as INVALID_ARG with its JSON, what nobody is to blame for by its kind, and everything else as INTERNAL
+    with its kind alone: texts may be private.
 
     name: of the request, for the line in Triton's log, which holds the error's kind and place.
     """
     if isinstance(error, Refused):
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.to_json(), pb_utils.TritonError.INVALID_ARG))
+        return _error(error.to_json(), pb_utils.TritonError.INVALID_ARG)
+    if isinstance(error, TooBusy):
+        return _error(str(error), pb_utils.TritonError.UNAVAILABLE)
+    if isinstance(error, Cancelled):
+        return _error("the caller has gone", pb_utils.TritonError.CANCELLED)
     places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
     where = " < ".join(reversed(places[-6:]))
     pb_utils.Logger.log_error(f"a call failed: request={name or '-'} kind={type(error).__name__} where={where}")
-    return pb_utils.InferenceResponse(
-        error=pb_utils.TritonError(f"the computation failed: {type(error).__name__}", pb_utils.TritonError.INTERNAL)
-    )
+    return _error(f"the computation failed: {type(error).__name__}", pb_utils.TritonError.INTERNAL)
+
+
+def _error(message: str, kind: int) -> pb_utils.InferenceResponse:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, kind))

@@ -16,8 +16,9 @@ import tokenizers
 from opening.entry import OpenEntry
 from opening.refusal import Refused
 from opening.texts import read_texts
-from predict.encode import MAX_ITEMS, Encoder, prompt_tokens
+from predict.encode import MAX_ITEMS, prompt_tokens
 from predict.parameters import Parameters
+from predict.reading import Reader
 from predict.scores import best
 from predict.task import RESULT, Arrays, Task, items_of, results_of
 
@@ -47,8 +48,8 @@ class Asked:
 
 class QuestionAnswering:
     def __init__(self, entry: OpenEntry) -> None:
-        self._entry, self._encoder = entry, Encoder(entry)
-        self._outputs = [entry.detail("start_output"), entry.detail("end_output")]
+        self._reader = Reader(entry, [entry.detail("start_output"), entry.detail("end_output")], is_per_token=True)
+        self._context_length = int(entry.detail("context_length"))
         self._max_answer_tokens = int(entry.detail("max_answer_tokens"))
 
     def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
@@ -57,13 +58,13 @@ class QuestionAnswering:
         contexts = read_texts(items_of(tensors, "context"), "context", most=MAX_ITEMS)
         if len(questions) != len(contexts):
             raise Refused("context", f"one context for each of the {len(questions)} questions", f"{len(contexts)} contexts")
-        encodings = self._encoder.encode(list(zip(questions, contexts, strict=True)), "context")
+        encodings = self._reader.encode(list(zip(questions, contexts, strict=True)), "context")
         for index, encoding in enumerate(encodings):
             if 1 not in encoding.sequence_ids:
                 raise Refused("context", "a text with at least one token", f"0 tokens in item {index}")
         found: list[list[Answer]] = [[] for _ in encodings]
-        for rows in self._encoder.batches(encodings):
-            starts, ends = self._entry.session.run(self._outputs, rows.inputs)
+        for rows in self._reader.read(encodings):
+            starts, ends = rows.outputs
             for row, index in enumerate(rows.indices):
                 tokens = rows.mask[row] == 1
                 found[index] = answers_in(starts[row][tokens], ends[row][tokens], encodings[index], contexts[index], asked)
@@ -81,10 +82,11 @@ class QuestionAnswering:
         return answer
 
     def _asked(self, parameters: Parameters) -> Asked:
-        context = int(self._entry.detail("context_length"))
         return Asked(
             top=parameters.count("top_k", 1, most=MAX_TOP),
-            longest=parameters.count("max_answer_len", self._max_answer_tokens, most=max(context, self._max_answer_tokens)),
+            longest=parameters.count(
+                "max_answer_len", self._max_answer_tokens, most=max(self._context_length, self._max_answer_tokens)
+            ),
             to_words=parameters.flag("align_to_words", True),
             may_be_none=parameters.flag("handle_impossible_answer", False),
         )

@@ -13,8 +13,8 @@ import numpy as np
 
 from opening.entry import OpenEntry
 from opening.texts import read_texts
-from predict.encode import Encoder
 from predict.parameters import Parameters
+from predict.reading import Reader
 from predict.scores import ranked, softmax
 from predict.task import RESULT, Arrays, Task, items_of, results_of
 
@@ -25,20 +25,18 @@ class MultipleChoice:
     """The model reads each choice after the text, by itself; the choices meet in the softmax alone."""
 
     def __init__(self, entry: OpenEntry) -> None:
-        self._entry, self._encoder = entry, Encoder(entry)
-        self._output = entry.detail("output")
+        self._reader = Reader(entry, [entry.detail("output")], is_per_token=False, are_choices=True)
 
     def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
         Parameters(tensors, ())
         (text,) = read_texts(items_of(tensors, "text_input"), "text_input", most=1)
         choices = read_texts(items_of(tensors, "choices"), "choices", most=MAX_CHOICES)
-        encodings = self._encoder.encode([(text, choice) for choice in choices], "text_input")
+        encodings = self._reader.encode([(text, choice) for choice in choices], "text_input")
         logits: np.ndarray = np.empty(len(choices), np.float32)
-        for rows in self._encoder.batches(encodings):
-            (given,) = self._entry.session.run([self._output], {name: value[np.newaxis] for name, value in rows.inputs.items()})
-            logits[rows.indices] = given[0]
+        for rows in self._reader.read(encodings):
+            (logits[rows.indices],) = rows.outputs
         scores: np.ndarray = softmax(logits).astype(np.float32)
-        total = sum(len(encoding.ids) for encoding in encodings)
+        total = sum(len(encoding) for encoding in encodings)
         answer: Arrays = {"scores": scores, "prompt_tokens": np.array([total], np.int32)}
         if RESULT in wanted:
             answer[RESULT] = results_of([ranked(scores, choices, len(choices))])

@@ -1,17 +1,20 @@
-"""Texts as rows of a batch.
+"""Texts as tokens, and tokens as rows of a batch.
 
 In: texts, or pairs of them. Out: token ids, masks and positions as the graph wants them. This module must never cut a text.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import tokenizers
 
 from opening.entry import OpenEntry
+from opening.feeds import Feeds
 from opening.refusal import Refused
 
 MAX_ITEMS = 256
@@ -21,20 +24,24 @@ MAX_CHARACTERS = 1 << 23
 
 _PART_CHARACTERS = 1 << 20
 """Tokenised at once: a token takes some 300 bytes until its text is known to fit."""
-_BATCH_ROWS = 32
-_BATCH_TOKENS = 4096
-"""Padded tokens in one forward pass: bounds its memory, whatever a call asks for."""
+_MANY_CHARACTERS = 1 << 16
+"""Calls with more are tokenised one after the other: together they would hold that memory many times."""
+
+_SAMPLES = ("a", "the book of the market", "every stall keeps its own book of what was sold, when, and to whom")
 
 FED = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids"})
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A batch. indices: which items its rows are. mask: INT64 [rows, longest], 1 for tokens. inputs: what the graph takes of it."""
+class Row:
+    """A text's tokens. types: the tokenizer's, which tell the texts of a pair apart."""
 
-    indices: list[int]
-    mask: np.ndarray
-    inputs: dict[str, np.ndarray]
+    ids: list[int]
+    types: list[int]
+
+
+def row_of(encoding: tokenizers.Encoding) -> Row:
+    return Row(encoding.ids, encoding.type_ids)
 
 
 class Encoder:
@@ -49,20 +56,25 @@ class Encoder:
         self._pads_left = entry.detail("padding_side") == "left"
         self._add_special_tokens = bool(entry.detail("add_special_tokens"))
         self._input_names = tuple(name for name in entry.graph_input_names(FED | beside) if name in FED)
-        # A graph without a mask reads padding as text: then only items of one length go together.
-        self._knows_padding = "attention_mask" in self._input_names
+        self._one_at_a_time = threading.Lock()
+
+    @property
+    def has_mask(self) -> bool:
+        """Is the graph told what is padding? One that is not reads it as text."""
+        return "attention_mask" in self._input_names
 
     def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]], field: str) -> list[tokenizers.Encoding]:
         """Raises Refused when an item has no token, or more than the context holds; `field` is what the caller can shorten."""
         lengths = [len(text) if isinstance(text, str) else sum(map(len, text)) for text in texts]
         if sum(lengths) > MAX_CHARACTERS:
             raise Refused(field, f"at most {MAX_CHARACTERS} characters to read, all pairs counted", sum(lengths))
-        encodings: list[tokenizers.Encoding] = []
-        for begin, end in _parts(lengths):
-            made = self._tokenizer.encode_batch(list(texts[begin:end]), add_special_tokens=self._add_special_tokens)
-            self._check(made, begin, field)
-            encodings += made
-        return encodings
+        with self._one_at_a_time if sum(lengths) > _MANY_CHARACTERS else nullcontext():
+            encodings: list[tokenizers.Encoding] = []
+            for begin, end in _parts(lengths):
+                made = self._tokenizer.encode_batch(list(texts[begin:end]), add_special_tokens=self._add_special_tokens)
+                self._check(made, begin, field)
+                encodings += made
+            return encodings
 
     def _check(self, encodings: Sequence[tokenizers.Encoding], begin: int, field: str) -> None:
         for index, encoding in enumerate(encodings, start=begin):
@@ -75,34 +87,31 @@ class Encoder:
             if max(encoding.ids) >= self._vocabulary:
                 raise Refused(field, f"tokens below {self._vocabulary}", f"token {max(encoding.ids)} in item {index}")
 
-    def batches(self, encodings: Sequence[tokenizers.Encoding], *, most_tokens: int = _BATCH_TOKENS) -> Iterator[Rows]:
-        """Items of similar length together. most_tokens: in one batch, padding counted, if a single item is not longer."""
-        by_length = sorted(range(len(encodings)), key=lambda index: len(encodings[index].ids))
-        while by_length:
-            longest = len(encodings[by_length[-1]].ids)
-            rows = max(1, min(_BATCH_ROWS, most_tokens // longest))
-            if not self._knows_padding:
-                rows = min(rows, sum(len(encodings[index].ids) == longest for index in by_length))
-            indices, by_length = by_length[-rows:], by_length[:-rows]
-            yield self._rows(indices, [encodings[index] for index in indices], longest)
+    def samples(self) -> list[Row]:
+        """A few texts of different lengths, as rows; none that the context cannot hold."""
+        made = self._tokenizer.encode_batch(list(_SAMPLES), add_special_tokens=self._add_special_tokens)
+        rows = [row_of(encoding) for encoding in made]
+        return [row for row in rows if 1 <= len(row.ids) <= self._context_length and max(row.ids) < self._vocabulary]
 
-    def _rows(self, indices: list[int], encodings: Sequence[tokenizers.Encoding], longest: int) -> Rows:
-        shape = (len(encodings), longest)
+    def batch(self, rows: Sequence[Row]) -> tuple[np.ndarray, Feeds]:
+        """The mask, INT64 [rows, longest], 1 for tokens; and what the graph takes, each of the same shape."""
+        longest = max(len(row.ids) for row in rows)
+        shape = (len(rows), longest)
         ids: np.ndarray
         mask: np.ndarray
         types: np.ndarray
         ids, mask, types = np.full(shape, self._pad_token, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for row, encoding in enumerate(encodings):
-            length = len(encoding.ids)
+        for number, row in enumerate(rows):
+            length = len(row.ids)
             place = slice(longest - length, longest) if self._pads_left else slice(0, length)
-            ids[row, place], mask[row, place], types[row, place] = encoding.ids, 1, encoding.type_ids
+            ids[number, place], mask[number, place], types[number, place] = row.ids, 1, row.types
         inputs = {
             "input_ids": ids,
             "attention_mask": mask,
             "token_type_ids": types,
             "position_ids": np.where(mask == 1, np.cumsum(mask, axis=1) - 1, 1),
         }
-        return Rows(indices, mask, {name: inputs[name] for name in self._input_names})
+        return mask, {name: inputs[name] for name in self._input_names}
 
 
 def _parts(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -118,4 +127,4 @@ def _parts(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def prompt_tokens(encodings: Sequence[tokenizers.Encoding]) -> np.ndarray:
     """Tokens of each item, special ones counted: int32 [items]."""
-    return np.array([len(encoding.ids) for encoding in encodings], np.int32)
+    return np.array([len(encoding) for encoding in encodings], np.int32)

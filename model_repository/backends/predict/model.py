@@ -1,36 +1,63 @@
-"""Triton's door to `predict`. One request, one response.
+"""Triton's door to `predict`. `execute` takes the calls and returns at once, so that calls which come together can share the graph.
 
-In: Triton's requests. Out: its responses. This module must never interpret a tensor itself.
+In: Triton's requests. Out: its responses, exactly one for each. This module must never interpret a tensor itself.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import triton_python_backend_utils as pb_utils
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the stub ignores PYTHONPATH
 
-from opening.tritonside import error_response, name_of, open_from, tensors_of
-from predict.tasks import task_of
+from opening.refusal import Cancelled
+from opening.tritonside import end_with_the_server, error_response, name_of, open_from, parameter_of, tensors_of
+from predict.crew import Crew
+from predict.tasks import at_once, task_of
+
+MOST_WAITING = 256
 
 
 class TritonPythonModel:
-    """One per loaded entry. The names of its methods are Triton's."""
+    """One per loaded entry. The names of its methods are Triton's.
+
+    Parameter of config.pbtxt: `at_once`, how many calls may be under way together.
+    """
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        self._task = task_of(open_from(args))
+        end_with_the_server()
+        entry = open_from(args)
+        self._task = task_of(entry)
+        self._crew = Crew(int(parameter_of(args, "at_once") or at_once(entry)), MOST_WAITING)
 
-    def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
-        return [self._respond(request) for request in requests]
+    def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self._crew.add(partial(self._respond, request, sender))
+            except BaseException as error:  # one call's failure is that call's alone
+                _send(sender, error_response(error, name_of(request)))
 
-    def _respond(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
+    def finalize(self) -> None:
+        self._crew.close()
+
+    def _respond(self, request: pb_utils.InferenceRequest, sender: pb_utils.InferenceResponseSender) -> None:
         try:
+            if sender.is_cancelled():
+                raise Cancelled
             wanted = frozenset(request.requested_output_names())  # all of them when the caller named none
             arrays = self._task.answer(tensors_of(request), wanted)
-            tensors = [pb_utils.Tensor(name, array) for name, array in arrays.items() if name in wanted]
-        except BaseException as error:  # one call's failure is that call's alone; a panic in a library's Rust is no Exception
-            return error_response(error, name_of(request))
-        return pb_utils.InferenceResponse(tensors)
+            response = pb_utils.InferenceResponse(
+                [pb_utils.Tensor(name, array) for name, array in arrays.items() if name in wanted]
+            )
+        except BaseException as error:  # as above; a panic in a library's Rust is no Exception
+            response = error_response(error, name_of(request))
+        _send(sender, response)
+
+
+def _send(sender: pb_utils.InferenceResponseSender, response: pb_utils.InferenceResponse) -> None:
+    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

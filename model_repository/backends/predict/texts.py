@@ -1,9 +1,6 @@
 """Tasks that say one thing of each text: its vector, or its labels.
 
 In: texts. Out: one array per output tensor, first axis = items. This module must never know of Triton.
-
-An item's numbers may differ in their last digits with its neighbours in a call: padding and batch size change the order in which a
-processor adds.
 """
 
 from __future__ import annotations
@@ -17,9 +14,10 @@ import numpy as np
 from opening.entry import EntryUnusable, OpenEntry
 from opening.refusal import Refused
 from opening.texts import read_texts
-from predict.encode import MAX_ITEMS, Encoder, prompt_tokens
+from predict.encode import MAX_ITEMS, prompt_tokens
 from predict.labels import Labels, hypotheses
 from predict.parameters import Parameters
+from predict.reading import Reader
 from predict.scores import best, normalised, pool, softmax
 from predict.task import RESULT, Arrays, Task, items_of, results_of
 
@@ -30,18 +28,18 @@ MAX_PAIRS = 1024
 
 class FeatureExtraction:
     def __init__(self, entry: OpenEntry) -> None:
-        self._entry, self._encoder = entry, Encoder(entry)
-        self._output, self._pooling, self._normalises = (entry.detail(key) for key in ("output", "pooling", "normalize"))
+        self._reader = Reader(entry, [entry.detail("output")], is_per_token=True)
+        self._dimensions = int(entry.detail("dimensions"))
+        self._pooling, self._normalises = entry.detail("pooling"), bool(entry.detail("normalize"))
         if self._pooling not in ("mean", "cls", "last"):
             raise EntryUnusable(f"entry.json: pooling must be mean, cls or last, found {self._pooling!r}")
 
     def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
-        normalises = Parameters(tensors, ("normalize",)).flag("normalize", bool(self._normalises))
-        encodings = self._encoder.encode(read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS), "text_input")
-        embedding: np.ndarray = np.empty((len(encodings), int(self._entry.detail("dimensions"))), np.float32)
-        for rows in self._encoder.batches(encodings):
-            (hidden,) = self._entry.session.run([self._output], rows.inputs)
-            embedding[rows.indices] = pool(hidden, rows.mask, self._pooling)
+        normalises = Parameters(tensors, ("normalize",)).flag("normalize", self._normalises)
+        encodings = self._reader.encode(read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS), "text_input")
+        embedding: np.ndarray = np.empty((len(encodings), self._dimensions), np.float32)
+        for rows in self._reader.read(encodings):
+            embedding[rows.indices] = pool(rows.outputs[0], rows.mask, self._pooling)
         if normalises:
             embedding = normalised(embedding)
         answer: Arrays = {"embedding": embedding, "prompt_tokens": prompt_tokens(encodings)}
@@ -52,15 +50,15 @@ class FeatureExtraction:
 
 class TextClassification:
     def __init__(self, entry: OpenEntry) -> None:
-        self._entry, self._encoder = entry, Encoder(entry)
         self._labels = Labels(entry)
+        self._reader = Reader(entry, [self._labels.output], is_per_token=False)
 
     def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
         asked = self._labels.asked(tensors)
-        encodings = self._encoder.encode(read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS), "text_input")
+        encodings = self._reader.encode(read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS), "text_input")
         logits: np.ndarray = np.empty((len(encodings), len(self._labels)), np.float32)
-        for rows in self._encoder.batches(encodings):
-            (logits[rows.indices],) = self._entry.session.run([self._labels.output], rows.inputs)
+        for rows in self._reader.read(encodings):
+            (logits[rows.indices],) = rows.outputs
         return {**self._labels.answer(logits, asked, wanted), "prompt_tokens": prompt_tokens(encodings)}
 
 
@@ -71,9 +69,9 @@ class ZeroShotClassification:
     """
 
     def __init__(self, entry: OpenEntry) -> None:
-        self._entry, self._encoder = entry, Encoder(entry)
-        self._output, self._entailment, self._contradiction, self._template = (
-            entry.detail(key) for key in ("output", "entailment", "contradiction", "hypothesis_template")
+        self._reader = Reader(entry, [entry.detail("output")], is_per_token=False)
+        self._entailment, self._contradiction, self._template = (
+            entry.detail(key) for key in ("entailment", "contradiction", "hypothesis_template")
         )
 
     def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
@@ -84,11 +82,10 @@ class ZeroShotClassification:
         if len(texts) * len(labels) > MAX_PAIRS:
             raise Refused("candidate_labels", f"at most {MAX_PAIRS} pairs of a text and a label", len(texts) * len(labels))
         sentences = hypotheses(parameters, self._template, labels)
-        encodings = self._encoder.encode([(text, hypothesis) for text in texts for hypothesis in sentences], "text_input")
+        encodings = self._reader.encode([(text, hypothesis) for text in texts for hypothesis in sentences], "text_input")
         logits: np.ndarray = np.empty((len(encodings), 2), np.float32)
-        for rows in self._encoder.batches(encodings):
-            (given,) = self._entry.session.run([self._output], rows.inputs)
-            logits[rows.indices] = given[:, [self._contradiction, self._entailment]]
+        for rows in self._reader.read(encodings):
+            logits[rows.indices] = rows.outputs[0][:, [self._contradiction, self._entailment]]
         pairs = logits.reshape(len(texts), len(labels), 2)
         is_each_alone = is_multiple or len(labels) == 1
         scores = softmax(pairs)[:, :, 1] if is_each_alone else softmax(pairs[:, :, 1])

@@ -16,9 +16,10 @@ import tokenizers
 from opening.entry import OpenEntry
 from opening.refusal import Refused
 from opening.texts import read_texts
-from predict.encode import MAX_ITEMS, Encoder, prompt_tokens
+from predict.encode import MAX_ITEMS, prompt_tokens
 from predict.entities import STRATEGIES, Entities
 from predict.parameters import Parameters
+from predict.reading import Reader
 from predict.scores import best, softmax
 from predict.task import RESULT, Arrays, Task, items_of, results_of
 
@@ -36,8 +37,8 @@ _MAX_IGNORED = 1000
 
 class TokenClassification:
     def __init__(self, entry: OpenEntry) -> None:
-        self._entry, self._encoder = entry, Encoder(entry)
-        self._output, self._labels = entry.detail("output"), list(entry.detail("labels"))
+        self._reader = Reader(entry, [entry.detail("output")], is_per_token=True)
+        self._labels = list(entry.detail("labels"))
         self._entities = Entities(entry.tokenizer, self._labels)
 
     def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
@@ -45,7 +46,7 @@ class TokenClassification:
         strategy = parameters.choice("aggregation_strategy", "simple", STRATEGIES)
         ignored = parameters.texts("ignore_labels", _MAX_IGNORED) if parameters.has("ignore_labels") else ("O",)
         texts = read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS)
-        encodings = self._encoder.encode(texts, "text_input")
+        encodings = self._reader.encode(texts, "text_input")
         shape = (len(encodings), max(len(encoding.ids) for encoding in encodings))
         scores: np.ndarray
         starts: np.ndarray
@@ -55,11 +56,10 @@ class TokenClassification:
             np.zeros(shape, np.int32),
             np.zeros(shape, np.int32),
         )
-        for batch in self._encoder.batches(encodings):
-            (logits,) = self._entry.session.run([self._output], batch.inputs)
-            for row, index in enumerate(batch.indices):
-                length = len(encodings[index].ids)
-                scores[index, :length] = softmax(logits[row, : batch.mask.shape[1]][batch.mask[row] == 1])
+        for rows in self._reader.read(encodings):
+            for row, index in enumerate(rows.indices):
+                tokens = rows.outputs[0][row, : rows.mask.shape[1]][rows.mask[row] == 1]
+                scores[index, : len(tokens)] = softmax(tokens)
         for index, encoding in enumerate(encodings):
             for place, (start, end) in enumerate(encoding.offsets):
                 if not encoding.special_tokens_mask[place]:
@@ -73,15 +73,16 @@ class TokenClassification:
 
 class FillMask:
     def __init__(self, entry: OpenEntry) -> None:
-        self._entry, self._encoder = entry, Encoder(entry)
-        self._output, self._mask, self._mask_id = (entry.detail(key) for key in ("output", "mask_token", "mask_token_id"))
-        self._vocabulary = int(entry.detail("vocabulary"))
+        self._tokenizer, self._vocabulary = entry.tokenizer, int(entry.detail("vocabulary"))
+        self._mask, self._mask_id = entry.detail("mask_token"), entry.detail("mask_token_id")
+        most = max(1, _MOST_LOGITS // self._vocabulary)
+        self._reader = Reader(entry, [entry.detail("output")], is_per_token=True, most_tokens=most)
 
     def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
         parameters = Parameters(tensors, ("targets", "top_k"))
         targets = self._targets(parameters.texts("targets", MAX_TARGETS))
         count = min(parameters.count("top_k", _DEFAULT_TOP, most=MAX_TOP), len(targets) or self._vocabulary)
-        encodings = self._encoder.encode(read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS), "text_input")
+        encodings = self._reader.encode(read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS), "text_input")
         places = [self._places(encoding, index) for index, encoding in enumerate(encodings)]
         if (masks := sum(map(len, places))) > MAX_MASKS:
             raise Refused("text_input", f"at most {MAX_MASKS} masks in all texts", masks)
@@ -89,17 +90,16 @@ class FillMask:
         if RESULT in wanted and written > MAX_WRITTEN:
             raise Refused("parameters.top_k", f"at most {MAX_WRITTEN} tokens in all filled texts together", written)
         found: list[list[tuple[list[int], list[float]]]] = [[] for _ in encodings]
-        for batch in self._encoder.batches(encodings, most_tokens=_MOST_LOGITS // self._vocabulary):
-            (logits,) = self._entry.session.run([self._output], batch.inputs)
-            for row, index in enumerate(batch.indices):
+        for rows in self._reader.read(encodings):
+            for row, index in enumerate(rows.indices):
                 # Only the masks' rows are copied: all of a long text's may be gigabytes.
-                chances = softmax(logits[row, np.flatnonzero(batch.mask[row])[places[index]]])
+                chances = softmax(rows.outputs[0][row, np.flatnonzero(rows.mask[row])[places[index]]])
                 found[index] = [_likeliest(one, targets, count) for one in chances]
-        rows = [(index, *one) for index, item in enumerate(found) for one in item]
+        filled = [(index, *one) for index, item in enumerate(found) for one in item]
         answer: Arrays = {
-            "item": np.array([index for index, _, _ in rows], np.int32),
-            "scores": np.array([scores for _, _, scores in rows], np.float32),
-            "token_ids": np.array([tokens for _, tokens, _ in rows], np.int32),
+            "item": np.array([index for index, _, _ in filled], np.int32),
+            "scores": np.array([scores for _, _, scores in filled], np.float32),
+            "token_ids": np.array([tokens for _, tokens, _ in filled], np.int32),
             "prompt_tokens": prompt_tokens(encodings),
         }
         if RESULT in wanted:
@@ -117,8 +117,8 @@ class FillMask:
         """Token ids, each once. Of a target of several tokens transformers takes the first; we do not answer for half a word."""
         ids: list[int] = []
         for index, target in enumerate(targets):
-            alone = self._entry.tokenizer.token_to_id(target)
-            found = [alone] if alone is not None else self._entry.tokenizer.encode(target, add_special_tokens=False).ids
+            alone = self._tokenizer.token_to_id(target)
+            found = [alone] if alone is not None else self._tokenizer.encode(target, add_special_tokens=False).ids
             if len(found) != 1 or found[0] >= self._vocabulary:
                 raise Refused(
                     "parameters.targets", "words that are one token of this model", f"{len(found)} tokens in item {index}"
@@ -128,7 +128,7 @@ class FillMask:
 
     def _told(self, encoding: tokenizers.Encoding, places: list[int], found: list[tuple[list[int], list[float]]]) -> list[Any]:
         """One list for a text with one mask; with several masks one list each, where the other masks stay in the sequence."""
-        decode = self._entry.tokenizer.decode
+        decode = self._tokenizer.decode
         answers = []
         for place, (tokens, scores) in zip(places, found, strict=True):
             filled = [[*encoding.ids[:place], token, *encoding.ids[place + 1 :]] for token in tokens]

@@ -44,6 +44,39 @@ def test_an_entry_is_loaded_unloaded_and_loaded_again(triton_server: TritonServe
     assert client.infer(smoke, infer_body("the model"), None).body
 
 
+def test_of_calls_that_come_together_each_gets_its_own_answer_and_only_a_bad_one_is_refused(
+    triton_server: TritonServer, smoke: str
+) -> None:
+    client, texts = triton_server.client, ["the model", "a receipt of the market", "order", "the log is the log"]
+    expected = {text: vectors(client, smoke, text) for text in texts}
+    failures: list[str] = []
+
+    def ask(number: int) -> None:
+        for turn in range(20):
+            asked = [texts[(number + turn + place) % len(texts)] for place in range(1 + number % 3)]
+            if number == 0:
+                try:
+                    client.infer(smoke, infer_body(*asked, ""), None)
+                except BadInput as refused:
+                    if f"0 bytes in item {len(asked)}" in str(refused):
+                        continue
+                failures.append("an empty text was not refused")
+            elif vectors(client, smoke, *asked) != [vector for text in asked for vector in expected[text]]:
+                failures.append(f"another answer for {asked}")
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures and not any(thread.is_alive() for thread in threads)
+
+
+def vectors(client: Triton, name: str, *texts: str) -> list[float]:
+    answer = json.loads(client.infer(name, infer_body(*texts, outputs=[{"name": "embedding"}]), None).body)
+    return [float(value) for value in answer["outputs"][0]["data"]]
+
+
 def test_an_unknown_entry_is_not_found(triton_server: TritonServer) -> None:
     client = triton_server.client
     for ask in (
