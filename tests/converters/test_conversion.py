@@ -34,7 +34,16 @@ SHARED_KEYS = {
     "graph_outputs",
 }
 KEYS = {
-    "text-generation": {"eos_token_ids", "bos_token_id", "layers", "kv_heads", "head_size", "defaults", "precision"},
+    "text-generation": {
+        "eos_token_ids",
+        "bos_token_id",
+        "layers",
+        "chat_template",
+        "kv_heads",
+        "head_size",
+        "defaults",
+        "precision",
+    },
     "feature-extraction": {"output", "pooling", "normalize", "dimensions"},
     "text-classification": {"output", "labels", "activation"},
     "zero-shot-classification": {"output", "entailment", "contradiction", "hypothesis_template"},

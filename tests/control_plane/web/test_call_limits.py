@@ -59,6 +59,9 @@ CALLS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("gpt", "/models/{did}", {"inputs": "x"}),
     ("gpt", "/models/{did}", {"inputs": "x", "stream": True}),
     ("embedder", "/models/{did}", {"inputs": "x"}),
+    ("gpt", "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+    ("gpt", "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "stream": True}),
+    ("gpt", "/models/{did}/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
 )
 
 

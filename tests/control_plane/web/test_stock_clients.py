@@ -60,6 +60,18 @@ def test_openai_streams_and_the_receipt_is_readable_in_the_last_chunk(market: Ma
     assert chunks[-2].usage is not None
 
 
+def test_openais_stop_and_seed_mean_what_they_say(market: Market, url: str) -> None:
+    asked = {"model": market.gpt.did, "prompt": "hello", "max_tokens": 6}
+    with openai_client(url, market.sign_in("bob", market.gpt)) as client:
+        first, again, other = (client.completions.create(seed=seed, **asked).choices[0].text for seed in (7, 7, 8))
+        assert first == again != other
+        word = first.split()[2]
+        stopped = client.completions.create(seed=7, stop=[word], **asked).choices[0]
+        assert (stopped.finish_reason, stopped.text) == ("stop", first[: first.index(word)])
+        streamed = client.completions.create(seed=7, stop=word, stream=True, **asked)
+        assert "".join(choice.text for chunk in streamed for choice in chunk.choices) == stopped.text
+
+
 def test_openai_embeds_as_it_asks_by_default(market: Market, url: str) -> None:
     with openai_client(url, market.sign_in("bob", market.embedder)) as client:
         vectors = client.embeddings.create(model=market.embedder.did, input=["a", "b"]).data
