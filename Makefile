@@ -59,10 +59,11 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -n 2 -m "not live and not slow and not long"
 
-# In the folder PEERS each server that ours is compared with gets an environment of its own (1.7 GB in all), unless it is there.
+# In the folder PEERS each server that ours is compared with gets an environment of its own (3 GB in all), unless it is there.
 bench: setup
 	$(BIN)/python -m bench.gate --peers "$(PEERS)"
 	$(BIN)/python -m bench.generation
+	$(BIN)/python -m bench.embeddings --peers "$(PEERS)"
 	$(BIN)/python -m bench.publish
 	$(BIN)/python -m bench.stress
 	$(BIN)/python -m bench.summary

@@ -22,6 +22,7 @@ PACKAGES = {
         "uvloop==0.21.0",
         RUNTIME,
     ),  # its workers die with uvloop 0.23: no event loop before they ask for one
+    "sentence-transformers": ("sentence-transformers==6.2.0", "torch==2.13.0"),  # this exact torch has a build for CPUs alone
     "KServe": ("kserve==0.21.0", RUNTIME),
 }
 

@@ -60,7 +60,12 @@ class OpenEntry:
 
 def default_threads() -> int:
     """One core less than we may use: Triton's own threads and the gate need one, or both sides wait for each other."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)
+    return max(1, all_cores() - 1)
+
+
+def all_cores() -> int:
+    """As many as this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def open_entry(folder: Path, *, threads: int | None = None, providers: Sequence[Provider] = ("CPUExecutionProvider",)) -> OpenEntry:

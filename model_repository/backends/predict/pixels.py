@@ -51,4 +51,6 @@ class Pixels:
 
     def _joined(self, indices: list[int], fed: dict[int, Feeds]) -> tuple[list[int], Feeds]:
         rows = [fed.pop(index) for index in indices]
+        if len(rows) == 1:  # nothing is copied for an image that is alone
+            return indices, rows[0]
         return indices, {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
