@@ -6,12 +6,12 @@ measure.
 
 from __future__ import annotations
 
-import secrets
+import json
 import shutil
 import subprocess
-import time
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,19 +19,17 @@ from bench.report import REPOSITORY
 from control_plane.serving.triton import Triton
 from converters.entry import model_digest, read_entry
 from converters.pbtxt import config_pbtxt
-from deploy.local.ports import free_port
-from deploy.local.triton_server import KEY_HEADER, TritonPorts, remove_leftovers, stage_backends, triton_command
+from deploy.local.triton_server import KEY_HEADER
 
-_START_S = 60.0
-_ENVIRONMENT = REPOSITORY / ".venv-triton"
+_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
 class Alone:
-    """folder: holds the server's models. headers: what every request needs."""
+    """models: the folder that the server reads. headers: what every request needs."""
 
-    folder: Path
     url: str
+    models: Path
     key: str
 
     @property
@@ -40,11 +38,11 @@ class Alone:
 
     def install(self, entry: Path, name: str, **parameters: str) -> str:
         """Load an entry under a name, with further parameters in its config.pbtxt; where to ask it."""
-        target = self.folder / "models" / name
+        target = self.models / name
         shutil.copytree(entry, target, dirs_exist_ok=True)
         more = "".join(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n' for key, value in parameters.items())
         (target / "config.pbtxt").write_text(config_pbtxt(read_entry(entry), name, model_digest(entry)) + more, encoding="utf-8")
-        client = Triton(self.url, self.key, timeout_s=_START_S)
+        client = Triton(self.url, self.key, timeout_s=_TIMEOUT_S)
         client.load(name)
         client.close()
         return f"{self.url}/v2/models/{name}/infer"
@@ -52,28 +50,16 @@ class Alone:
 
 @contextmanager
 def triton_alone(folder: Path) -> Iterator[Alone]:
-    """Raises RuntimeError with what the server said last, when it does not start."""
-    (folder / "models").mkdir(parents=True)
-    ports, key = TritonPorts(free_port(), free_port(), free_port()), secrets.token_hex(16)
-    stage_backends(_ENVIRONMENT, folder / "backends")
-    command, environment = triton_command(_ENVIRONMENT, folder / "models", folder / "backends", ports, key)
-    log = folder / "triton.log"
-    with log.open("w", encoding="utf-8") as said:
-        process = subprocess.Popen(command, env=dict(environment), stdout=said, stderr=said, cwd=folder)
-    alone = Alone(folder, f"http://127.0.0.1:{ports.http}", key)
-    client = Triton(alone.url, key, timeout_s=5.0)
+    """Raises RuntimeError when the server does not start; it says why on standard error."""
+    command = [sys.executable, "-m", "deploy.local.triton_alone", "--folder", str(folder)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
     try:
-        deadline = time.monotonic() + _START_S
-        while not client.is_ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"Triton did not start: {log.read_text(encoding='utf-8')[-500:]}")
-            time.sleep(0.1)
-        client.close()
-        yield alone
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError("Triton did not start")
+        said = json.loads(line)
+        yield Alone(said["url"], Path(said["models"]), said["key"])
     finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
+        process.terminate()  # it ends its server, and removes what that leaves
         process.wait()
-        remove_leftovers(ports)

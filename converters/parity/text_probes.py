@@ -42,7 +42,6 @@ class _Asking:
         self.model, self.loaded, self.details, self.bound = model, loaded, details, bound
         self.context = int(details["context_length"])
         self.chances = numpy.random.default_rng(7)
-        self._takes = {tensor["name"] for tensor in details["graph_inputs"]}
         self._per_token = set(outputs_of(details)) if task.name in PER_TOKEN else set()
 
     def text(self, words: int, room: int | None = None) -> str:
@@ -53,49 +52,38 @@ class _Asking:
         return max(1, self.context - max(tokens_in(self.loaded, other) for other in others) - 1)
 
     def outputs(self, items: Sequence[tuple[str, ...]], *, is_choice: bool = False) -> tuple[list[dict[str, Any]], Any]:
-        """PyTorch's outputs of each text or pair, without padding: arrays by name; and the tokens of each: int32 [items].
+        """PyTorch's outputs of each text or pair: arrays by name; and the tokens of each: int32 [items].
 
-        The items are one padded batch; alone where the graph takes no mask and would read padding as text.
+        Each is asked alone, as transformers' pipelines ask: some models let padding through, with a mask or without.
         """
         encoded = [self.loaded(*item, verbose=False) for item in items]
-        batches = [encoded] if "attention_mask" in self._takes else [[one] for one in encoded]
         found: list[dict[str, Any]] = []
-        for batch in batches:
-            feeds = self._padded(batch)
+        for one in encoded:
+            feeds = _fed(one)
             if is_choice:
                 given = reference(self.model, {name: value[None] for name, value in feeds.items()}, self.details)
-                found += [{"logits": row} for row in given["logits"][0]]
+                found.append({"logits": given["logits"][0, 0]})
                 continue
             given = reference(self.model, feeds, self.details)
-            longest = feeds["input_ids"].shape[1]
-            for row, kept in enumerate(feeds["attention_mask"].astype(bool)):
-                found.append(
-                    {name: value[row, :longest][kept] if name in self._per_token else value[row] for name, value in given.items()}
-                )
+            tokens = feeds["input_ids"].shape[1]
+            found.append({name: value[0, :tokens] if name in self._per_token else value[0] for name, value in given.items()})
         return found, numpy.array([len(one["input_ids"]) for one in encoded], numpy.int32)
-
-    def _padded(self, encoded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """As the model's own padding, with what the tokenizer gives and the graph takes."""
-        longest = max(len(one["input_ids"]) for one in encoded)
-        fills = {"input_ids": int(self.details["pad_token_id"]), "attention_mask": 0, "token_type_ids": 0}
-        feeds: dict[str, Any] = {}
-        for name, fill in fills.items():
-            if name == "token_type_ids" and name not in encoded[0]:
-                continue
-            rows = [one[name] if name in one else [1] * len(one["input_ids"]) for one in encoded]
-            padding = [[fill] * (longest - len(row)) for row in rows]
-            is_left = self.details["padding_side"] == "left"
-            feeds[name] = numpy.array(
-                [(gap + row if is_left else row + gap) for row, gap in zip(rows, padding, strict=True)], numpy.int64
-            )
-        feeds["position_ids"] = positions_of(feeds["attention_mask"])
-        return feeds
 
     def is_clear(self, values: Any, places: int = 1) -> bool:
         """Is the order of the first `places` of these numbers certain?"""
         ordered = -numpy.sort(-values.reshape(-1).astype(numpy.float64))[: places + 1]
         gaps = ordered[:-1] - ordered[1:]
         return bool(len(gaps) == 0 or gaps.min() > _CLEAR * self.bound * scale_of(ordered))
+
+
+def _fed(encoded: Mapping[str, Any]) -> dict[str, Any]:
+    """One text's tokens, with what the tokenizer gives: each INT64 [1, tokens]."""
+    given: dict[str, Any] = {"attention_mask": [1] * len(encoded["input_ids"]), **encoded}
+    feeds: dict[str, Any] = {}
+    for name in ("input_ids", "attention_mask", "token_type_ids"):
+        if name in given:
+            feeds[name] = numpy.array([given[name]], numpy.int64)
+    return {**feeds, "position_ids": positions_of(feeds["attention_mask"])}
 
 
 def text_probes(model: Any, loaded: Any, task: Task, details: Mapping[str, Any], bound: float) -> tuple[Probe, ...]:

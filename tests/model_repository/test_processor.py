@@ -98,6 +98,13 @@ def test_a_batch_is_bounded_whatever_a_call_asks_for(tmp_path: Path, monkeypatch
     assert [len(indices) for indices, _ in batches] == [2, 2, 1]
 
 
+def test_an_image_that_is_alone_is_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"pixel_values": np.zeros((1, 3, 16, 16), np.float32)}
+    monkeypatch.setattr(Looker, "look", lambda *_: made)
+    ((_, feeds),) = Pixels(entry_with(tmp_path, DIVISIBLE)).batches([grey_picture(16, 16)])
+    assert feeds["pixel_values"] is made["pixel_values"]
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_an_image_of_few_rows_is_not_taken_for_one_with_its_colours_first(rows: int, tmp_path: Path) -> None:
     document = {"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}, "do_normalize": False}
