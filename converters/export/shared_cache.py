@@ -20,6 +20,7 @@ from converters.export.attention import Attention, CannotShare, attention_of, me
 from converters.export.graphs import Graph
 from converters.export.observe import look
 from converters.export.plain_shapes import moving, plain_shapes
+from converters.export.plain_values import fix, from_shapes, plain_values
 from converters.export.view import View, needed, replace_nodes
 from converters.tasks.generation import KEPT, LENGTHS, TOTAL
 
@@ -38,15 +39,16 @@ def share_cache(source: Path, target: Path, layers: Sequence[Mapping[str, str]],
     """
     model = onnx.load(str(source), load_external_data=False)
     view = View(model)
-    suggested, reshapes = attention_of(view, layers), moving(view)
+    suggested, reshapes, shaped = attention_of(view, layers), moving(view), from_shapes(view)
     names = {*watched(suggested), *(layer["present_key"] for layer in layers), *(name for node in reshapes for name in node.input)}
-    looks = look(source, model, sorted(names), context, vocabulary)
-    sizes = plain_shapes(reshapes, looks)
+    looks = look(source, model, sorted({*names, *shaped}), context, vocabulary)
+    sizes, values = plain_shapes(reshapes, looks), plain_values(shaped, looks)
     attention = seen_from_afar(source, model, measured(suggested, looks, layers), layers, context, vocabulary)
     del looks
     nodes = list(model.graph.node)
     _attend(model, nodes, attention, layers)
     _keep_last(model, nodes)
+    fix(model, nodes, values)
     for node in nodes:
         if node.op_type == "Reshape" and node.output[0] in sizes:
             node.input[1] = _shape_of(model, nodes, sizes[node.output[0]])
