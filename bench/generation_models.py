@@ -146,8 +146,13 @@ def _for_optimum(folder: Path, precision: str) -> None:
     if precision == "fp32":
         _link_graphs(folder / "grown", into)
         return
-    full = folder / "full"
-    convert(folder / "model", full, "fp32", "grown")
+    full, export = folder.with_name("fp32") / "grown", folder / "export"
+    if not full.exists():
+        full = folder / "full"
+        convert(folder / "model", full, "fp32", "grown")
+    export.mkdir()
+    _link_graphs(full, export)
+    shutil.copyfile(folder / "model" / "config.json", export / "config.json")
     code = (
         "import sys; from optimum.onnxruntime import ORTQuantizer;"
         " from optimum.onnxruntime.configuration import AutoQuantizationConfig;"
@@ -155,9 +160,7 @@ def _for_optimum(folder: Path, precision: str) -> None:
         " ORTQuantizer.from_pretrained(sys.argv[1], file_name='model.onnx')"
         ".quantize(save_dir=sys.argv[2], quantization_config=way, file_suffix='')"
     )
-    shutil.copyfile(folder / "model" / "config.json", full / "1" / "config.json")
-    subprocess.run([sys.executable, "-c", code, str(full / "1"), str(into)], check=True, capture_output=True, text=True)
-    shutil.rmtree(full)
+    subprocess.run([sys.executable, "-c", code, str(export), str(into)], check=True, capture_output=True, text=True)
 
 
 def _link_graphs(entry: Path, into: Path) -> None:
