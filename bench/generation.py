@@ -1,6 +1,6 @@
 """Tokens a second of our engine and of those it is compared with, on the same model and machine, side by side.
 
-    python -m bench.generation [--rounds 3] [--precision fp32 int8] [--without-served] [--tiny] [--dry]
+    python -m bench.generation [--rounds 3] [--precision fp32 int8] [--without-served] [--alike] [--tiny] [--dry]
 
 A GPT-2 of 124 M parameters with random weights, prompts of 32 tokens, 64 new ones, greedy. Each engine is a process of its own; in
 each round every engine computes every batch once, one engine after the other, so that what else the machine does meets all alike.
@@ -34,6 +34,7 @@ from bench.generation_report import charts, table
 from bench.load import median
 from bench.report import REPOSITORY, machine, write_report
 from bench.stack import running_stack
+from deploy.local.triton_server import LARGE_PAGES
 
 PEERS = {"ctranslate2": "4.8.5", "onnxruntime-genai": "0.18.0"}
 PROMPT, BATCHES = 32, (1, 4, 8, 16)
@@ -103,8 +104,11 @@ def install(peers: Path) -> dict[str, str]:
 
 
 @contextmanager
-def started(names: Sequence[str], folder: Path, peers: Path) -> Iterator[list[Engine]]:
-    """Processes that are ready, or have an error; none is left afterwards."""
+def started(names: Sequence[str], folder: Path, peers: Path, are_all_alike: bool = False) -> Iterator[list[Engine]]:
+    """Processes that are ready, or have an error; none is left afterwards.
+
+    Ours asks for large pages, as the server that we start does. are_all_alike: so do all others.
+    """
     engines: list[Engine] = []
     try:
         for name in names:
@@ -113,7 +117,7 @@ def started(names: Sequence[str], folder: Path, peers: Path) -> Iterator[list[En
                 process = subprocess.Popen(
                     [sys.executable, "-m", "bench.engines", name, str(folder)],
                     cwd=REPOSITORY,
-                    env=environment(peers),
+                    env=environment(peers) | (LARGE_PAGES if are_all_alike or name.startswith(OURS) else {}),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=errors,
@@ -129,14 +133,16 @@ def started(names: Sequence[str], folder: Path, peers: Path) -> Iterator[list[En
             engine.end()
 
 
-def measure(work: Path, precision: str, shape: Shape, rounds: int, peers: Path, failed: dict[str, str]) -> dict[str, Any]:
+def measure(
+    work: Path, precision: str, shape: Shape, rounds: int, peers: Path, failed: dict[str, str], are_all_alike: bool
+) -> dict[str, Any]:
     """One precision: every engine's rates, and the bound."""
     folder = work / precision
     failed = {**failed, **prepare(work, precision, peers, shape)}
     wanted = [name for name in COMPARED if precision in ENGINES[name].precisions and name not in failed]
     chances = numpy.random.default_rng(0)
     speeds: dict[str, list[float]] = {}
-    with started([*wanted, "bandwidth"], folder, peers) as (*engines, memory):
+    with started([*wanted, "bandwidth"], folder, peers, are_all_alike) as (*engines, memory):
         for number in range(rounds + 1):
             for batch in BATCHES:
                 prompts = shape.prompts(chances, batch, PROMPT)
@@ -194,6 +200,7 @@ def main() -> int:
     parser.add_argument(
         "--tiny", action="store_true", help="a tiny model and short answers: a try of the whole way, writes nothing"
     )
+    parser.add_argument("--alike", action="store_true", help="large pages for the peers' processes too, not for ours alone")
     parser.add_argument("--dry", action="store_true", help="print, write nothing")
     chosen = parser.parse_args()
     shape = TINY if chosen.tiny else FULL
@@ -203,7 +210,7 @@ def main() -> int:
     load = os.getloadavg()[0]
     work = Path(tempfile.mkdtemp(prefix="posthuman-bench-"))
     try:
-        runs = [measure(work, precision, shape, chosen.rounds, peers, errors) for precision in chosen.precision]
+        runs = [measure(work, precision, shape, chosen.rounds, peers, errors, chosen.alike) for precision in chosen.precision]
         around = None if chosen.without_served else measure_served(work, shape, chosen.rounds, peers)
     finally:
         shutil.rmtree(work)
@@ -211,6 +218,7 @@ def main() -> int:
         "machine": machine(),
         "load": load,
         "rounds": chosen.rounds,
+        "large_pages": "all" if chosen.alike else "ours",
         "prompt": PROMPT,
         "tokens": shape.tokens,
         "runs": runs,

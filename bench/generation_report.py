@@ -12,6 +12,7 @@ from bench.load import median
 from bench.plot import Bar, Chart, Group, Mark
 
 OURS = "posthuman"
+_LARGE = {"ours": "our engine's process, as our server starts it; the peers' run as they come", "all": "every engine's process"}
 BARS = {"fp32": {"1": 0.75, "8": 0.5}}
 """Part of the bound that is asked for, by precision and batch."""
 
@@ -19,7 +20,7 @@ BARS = {"fp32": {"1": 0.75, "8": 0.5}}
 def table(report: dict[str, Any]) -> str:
     lines = [
         f"Measured on {report['machine']}, load {report['load']:.1f} before; {report['rounds']} rounds, medians (least to most), "
-        f"prompts of {report['prompt']} tokens, {report['tokens']} new ones."
+        f"prompts of {report['prompt']} tokens, {report['tokens']} new ones. Large pages: {_LARGE[report['large_pages']]}."
     ]
     for run in report["runs"]:
         lines += ["", *_of_precision(run)]

@@ -78,6 +78,7 @@ def test_the_server_listens_on_this_machine_only_and_locks_all_but_its_health(en
         "no token goes on"
     )
     assert variables["PATH"].startswith(str(environment / "bin"))
+    assert variables["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
 
 
 def test_the_server_gets_none_of_our_secrets(environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,3 +106,9 @@ def test_the_server_refuses_to_load_an_entry_on_hardware_that_is_not_there(
     finally:
         config.write_text(fitting, encoding="utf-8")
         triton_server.client.load(name)
+
+
+@pytest.mark.live
+def test_the_process_that_computes_asks_for_large_pages(triton_server: TritonServer, tiny_gpt2: Converted) -> None:
+    name = triton_server.install(tiny_gpt2.entry)
+    assert triton_server.stub_of(name).environ()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
