@@ -35,7 +35,7 @@ ANSWERED = (
     *("/models/{did}/v1/chat/completions", "/v2/models/{did}", "/v2/models/{did}/generate", "/v2/models/{did}/generate_stream"),
     *("/v1/receipts", "/v1/auth/nonce", "/v2", "/healthz", "/readyz", "/metrics"),
 )
-"""Where good answers must have been among those that were read."""
+"""Where good answers must be among those that are read."""
 
 
 class Described:
@@ -58,6 +58,7 @@ class Described:
                 case.path_parameters["did"] = did
             if isinstance(case.body, dict) and "model" in case.body:
                 case.body["model"] = did
+                case.body.pop("best_of", None)  # nothing, or as many as `n`
             if "/generate" in path:  # one text, each parameter once
                 told = {name: value for name, value in case.body.items() if name not in ("messages", "parameters")}
                 case.body = {**told, "text_input": told.get("text_input") or "a text"}
@@ -110,13 +111,8 @@ def test_an_operation_answers_as_it_is_described(described: Described, method: s
         described.ask(method, path, case, is_real)
 
     ask()
-
-
-@pytest.mark.parametrize("path", ANSWERED)
-def test_good_answers_were_read_too(described: Described, path: str) -> None:
-    if not described.seen:
-        pytest.skip("asked alone: run the whole file")
-    assert described.seen[path, 200] > 0, {key: count for key, count in described.seen.items() if key[0] == path}
+    if mode is GenerationMode.POSITIVE and path in ANSWERED:
+        assert described.seen[path, 200] > 0, f"no good answer was read: {dict(described.seen)}"
 
 
 def test_a_description_that_is_not_true_is_found(described: Described) -> None:
