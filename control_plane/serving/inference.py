@@ -6,7 +6,7 @@ In: an entry's name and a request. Out: the answer's bytes or events. `triton.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,6 +40,11 @@ class Generated:
     token_texts: tuple[str, ...] = ()
 
 
+def never() -> bool:
+    """For who waits for an answer in any case."""
+    return False
+
+
 class InferenceServer(Protocol):
     """Raises Unavailable when the server does not answer, BadInput when it refuses the request, NotFound for an unknown name."""
 
@@ -57,11 +62,14 @@ class InferenceServer(Protocol):
     def infer(self, name: str, body: bytes, header_length: int | None) -> TensorAnswer:
         """One call with tensors; the body goes through unread."""
 
-    def generate(self, name: str, fields: Mapping[str, Any], caller: str = "") -> Generated:
+    def generate(self, name: str, fields: Mapping[str, Any], caller: str = "", is_over: Callable[[], bool] = never) -> Generated:
         """One whole generation; `fields` are the generate backend's inputs by tensor name.
 
-        caller: who asks, by any name: where calls wait, callers take turns.
+        caller: who asks, by any name: where calls wait, callers take turns. is_over: asked now and then while there is no answer;
+        when it says so, the computation is stopped and Unavailable raised.
         """
 
-    def generate_stream(self, name: str, fields: Mapping[str, Any], caller: str = "") -> Iterator[Generated]:
-        """Pieces as they come. Closing the iterator stops the computation."""
+    def generate_stream(
+        self, name: str, fields: Mapping[str, Any], caller: str = "", is_over: Callable[[], bool] = never
+    ) -> Iterator[Generated]:
+        """Pieces as they come. Closing the iterator stops the computation. is_over: asked while there is no piece."""

@@ -5,13 +5,14 @@ In: an entry's name and a request. Out: the answer's bytes or pieces, or our err
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from control_plane.errors import Unavailable
 from control_plane.serving.connections import Answer, Connections
-from control_plane.serving.inference import Generated, TensorAnswer
+from control_plane.serving.inference import Generated, TensorAnswer, never
 from control_plane.serving.request_ids import HEADER as REQUEST_ID_HEADER
 from control_plane.serving.request_ids import asked
 from control_plane.serving.triton_messages import (
@@ -19,6 +20,7 @@ from control_plane.serving.triton_messages import (
     error_text,
     generate_body,
     generated_from,
+    is_beat,
     json_object,
     management_error_from,
 )
@@ -84,24 +86,30 @@ class Triton:
         length = answer.headers.get(HEADER_LENGTH.lower())
         return TensorAnswer(read, None if length is None else int(length))
 
-    def generate(self, name: str, fields: Mapping[str, Any], caller: str = "") -> Generated:
-        """Raises BadInput naming the field, NotFound and Unavailable."""
-        body = generate_body(fields, is_streamed=False, caller=caller, request_id=asked().id)
-        read, answer = self._call(name, "generate", body, self._json_headers)
-        record = json_object(read)
-        if "error" in record:  # some errors come with status 200
-            raise error_from(answer.status, str(record["error"]), name)
-        return generated_from(record)
+    def generate(self, name: str, fields: Mapping[str, Any], caller: str = "", is_over: Callable[[], bool] = never) -> Generated:
+        """Raises BadInput naming the field, NotFound and Unavailable.
 
-    def generate_stream(self, name: str, fields: Mapping[str, Any], caller: str = "") -> PieceStream:
+        Asked as a stream of one piece: Triton 2.51 cancels nothing of its `generate` when the connection closes (tried with both
+        ways of closing), and of a stream when it writes. As a stream it takes no longer: 0.85 ms for one token either way.
+        """
+        return next(self._stream(name, fields, caller, is_over, is_streamed=False))
+
+    def generate_stream(
+        self, name: str, fields: Mapping[str, Any], caller: str = "", is_over: Callable[[], bool] = never
+    ) -> PieceStream:
         """Returns once the first piece is there, so that a refusal is raised here and not in the middle of an answer.
 
         Raises BadInput naming the field, NotFound and Unavailable; the iterator raises Unavailable when the stream breaks off.
         """
-        body = generate_body(fields, is_streamed=True, caller=caller, request_id=asked().id)
+        return self._stream(name, fields, caller, is_over, is_streamed=True)
+
+    def _stream(
+        self, name: str, fields: Mapping[str, Any], caller: str, is_over: Callable[[], bool], *, is_streamed: bool
+    ) -> PieceStream:
+        body = generate_body(fields, is_streamed=is_streamed, caller=caller, request_id=asked().id)
         path = f"/v2/models/{_quoted(name)}/generate_stream"
         answer = self._connections.send("POST", path, body, self._json_headers, self._timeout_s)
-        return PieceStream(self._connections, answer, name)
+        return PieceStream(self._connections, answer, name, self._timeout_s, is_over)
 
     def close(self) -> None:
         self._connections.close()
@@ -124,9 +132,10 @@ class Triton:
 class PieceStream(Iterator[Generated]):
     """Pieces of one generation as they come. `close` before the end breaks the connection, at which Triton stops computing."""
 
-    def __init__(self, connections: Connections, answer: Answer, name: str) -> None:
-        """Waits for the first piece. Raises as `Triton.generate_stream`."""
+    def __init__(self, connections: Connections, answer: Answer, name: str, timeout_s: float, is_over: Callable[[], bool]) -> None:
+        """Waits for the first piece. timeout_s: longest wait for any. Raises as `Triton.generate_stream`."""
         self._connections, self._answer, self._name = connections, answer, name
+        self._timeout_s, self._is_unwanted = timeout_s, is_over
         self._unread = b""
         self._is_over = False
         if answer.status != 200:
@@ -151,7 +160,12 @@ class PieceStream(Iterator[Generated]):
 
     def _read_piece(self) -> Generated:
         try:
-            record = json_object(self._read_event())
+            latest = time.monotonic() + self._timeout_s
+            while is_beat(record := json_object(self._read_event())):
+                if self._is_unwanted():
+                    raise Unavailable(f"{self._name}: nobody waits for this answer any more", code="abandoned")
+                if time.monotonic() > latest:
+                    raise self._too_slow()
             if "error" in record:
                 raise error_from(200, str(record["error"]), self._name)
             piece = generated_from(record)
@@ -168,7 +182,7 @@ class PieceStream(Iterator[Generated]):
             try:
                 more = self._answer.read_piece()
             except TimeoutError as error:
-                raise Unavailable(f"{self._name}: the inference server was silent too long in the middle of an answer") from error
+                raise self._too_slow() from error
             except OSError as error:
                 raise Unavailable(f"{self._name}: the inference server broke off in the middle of an answer") from error
             if not more:
@@ -176,6 +190,9 @@ class PieceStream(Iterator[Generated]):
             self._unread += more
         event, self._unread = self._unread.split(b"\n\n", 1)
         return event.removeprefix(b"data:").strip()
+
+    def _too_slow(self) -> Unavailable:
+        return Unavailable(f"{self._name}: the inference server gave nothing for {self._timeout_s:g} s in the middle of an answer")
 
     def _end(self) -> None:
         """The last piece is read: what follows is the end of the body, after which the connection can serve another call."""

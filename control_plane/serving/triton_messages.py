@@ -69,7 +69,8 @@ def generate_body(fields: Mapping[str, Any], *, is_streamed: bool, caller: str =
     """The JSON for Triton's generate extension. Raises BadInput for a field that is unknown, missing, or not of its type.
 
     Whether a value is sensible is the backend's to say. Files are given as bytes or as data URLs.
-    `stream` is set from `is_streamed`, whatever `fields` says. caller: goes to the backend as a parameter of the request.
+    `stream` is set from `is_streamed`, whatever `fields` says. caller: goes to the backend as a parameter of the request; so does
+    that it shall send empty answers while there is nothing to say (`is_beat`).
     request_id: names the call in Triton's log; Triton hands it to the backend as the request's own id.
     """
     for name, value in fields.items():
@@ -82,7 +83,7 @@ def generate_body(fields: Mapping[str, Any], *, is_streamed: bool, caller: str =
     if not any(name in fields for name in ("text_input", MESSAGES, *FILES)):
         raise BadInput("text_input", "a text", "nothing")
     written = {name: data_url(value) if isinstance(value, bytes) else value for name, value in fields.items()}
-    named = {name: value for name, value in (("id", request_id), ("caller", caller)) if value}
+    named = {name: value for name, value in (("id", request_id), ("caller", caller), ("beats", True)) if value}
     try:
         return json.dumps({**written, **named, "stream": is_streamed}, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     except UnicodeEncodeError:
@@ -92,6 +93,11 @@ def generate_body(fields: Mapping[str, Any], *, is_streamed: bool, caller: str =
 def data_url(file: bytes) -> str:
     """A file as JSON can hold it (RFC 2397); the backends read it back in `opening/files.py`."""
     return "data:;base64," + b64encode(file).decode("ascii")
+
+
+def is_beat(record: Mapping[str, Any]) -> bool:
+    """Whether an event only says that the computation goes on."""
+    return record.keys() <= {"model_name", "model_version"}
 
 
 def generated_from(record: Mapping[str, Any]) -> Generated:

@@ -9,6 +9,7 @@ Source: OpenAI's API reference for chat completions, as `openai` 3.54 and `huggi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from flask import Blueprint, Response, request
 
 from control_plane.did import Did, parse_did
 from control_plane.errors import BadInput
-from control_plane.flows.call import Admitted, Answer, Piece, admit
+from control_plane.flows.call import Answer, Piece, admit
 from control_plane.flows.services import Services
 from control_plane.receipts.store import Issued
 from control_plane.serving.inference import Generated
@@ -25,10 +26,11 @@ from control_plane.web.answers import Answering, event
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_object
 from control_plane.web.chat_messages import MESSAGES, conversation
+from control_plane.web.choices import Choices, choices, units_in, units_out
 from control_plane.web.fields import Field, Kind, Table, only, parse_fields
 from control_plane.web.generation import CHATTING, backend_fields, must_serve, sampling
 from control_plane.web.journal import Journal
-from control_plane.web.openai import DONE, dump, encode, has_usage, made_pieces, shared_table, template_of, usage
+from control_plane.web.openai import DONE, dump, encode, has_usage, shared_table, template_of, usage
 
 NAMES_OF_NO_MODEL = ("tgi", "dummy")
 """What Hugging Face's clients write into a body whose URL names the model."""
@@ -88,7 +90,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         details = services.catalogue.entry(admitted.listing).details
         most = min(services.settings.max_new_tokens, int(details["context_length"]))
         inputs = backend_fields(asked, {**fields, "max_tokens": _most_tokens(fields, most)})
-        entry = admitted.listing.entry_name
+        asking = choices(services, admitted, inputs, fields["n"])
         frame = {
             "created": int(services.clock()),
             "model": did,
@@ -98,18 +100,19 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         if not fields["stream"]:
 
             def ask(call_id: str) -> Answer:
-                made = services.server.generate(entry, inputs, admitted.session.wallet)
-                answer = _named(call_id, "chat.completion", frame) | {"choices": [_choice(made)], "usage": usage(made)}
-                return Answer(dump(answer), made.prompt_tokens, made.completion_tokens)
+                made = asking.whole()
+                told = [_choice(index, one) for index, one in enumerate(made)]
+                answer = _named(call_id, "chat.completion", frame) | {"choices": told, "usage": usage(made)}
+                return Answer(dump(answer), units_in(made), units_out(made))
 
             return answering.whole(admitted, body, ask)
 
         def ask_streaming(call_id: str) -> Iterator[Piece]:
             chunk = _named(call_id, "chat.completion.chunk", frame)
-            return _pieces(services, admitted, inputs, chunk, has_usage(fields))
+            return _pieces(asking, chunk, has_usage(fields))
 
         def last(call_id: str, issued: Issued) -> bytes:
-            chunk = _named(call_id, "chat.completion.chunk", frame) | {"choices": [_delta({})]}
+            chunk = _named(call_id, "chat.completion.chunk", frame) | {"choices": [_delta(0, {})]}
             return event(encode(chunk | {"receipt": issued.to_json()})) + DONE
 
         return answering.stream(admitted, body, ask_streaming, last, request.path)
@@ -125,31 +128,31 @@ def _most_tokens(fields: Mapping[str, Any], most: int) -> int:
     return int(fields[named[0]]) if named else most
 
 
-def _pieces(
-    services: Services, admitted: Admitted, inputs: dict[str, Any], chunk: dict[str, Any], is_counted: bool
-) -> Iterator[Piece]:
-    """Who speaks, one chunk a piece of text, how it ended; closing this stops the computation."""
+def _pieces(asking: Choices, chunk: dict[str, Any], is_counted: bool) -> Iterator[Piece]:
+    """Of each choice who speaks, one chunk a piece of text, how it ended; closing this stops the computation."""
     frame = chunk | ({"usage": None} if is_counted else {})
-    made: Generated | None = None
-    for piece in made_pieces(services, admitted, inputs, {}):
-        choices = [_delta({"role": "assistant", "content": ""})] if made is None else []
-        choices += [_delta({"content": piece.text}) | _logprobs(piece)] if piece.text or piece.token_logprobs else []
-        choices += [_delta({}, piece.finish_reason)] if piece.finish_reason else []
-        made = piece
-        events = b"".join(event(encode(frame | {"choices": [choice]})) for choice in choices)
-        if events:
-            yield Piece(events, made.prompt_tokens, made.completion_tokens)
-    if made is not None and is_counted:
-        yield Piece(event(encode(frame | {"choices": [], "usage": usage(made)})), made.prompt_tokens, made.completion_tokens)
+    last: dict[int, Generated] = {}
+    with closing(asking.pieces()) as found:
+        for index, piece in found:
+            told = [] if index in last else [_delta(index, {"role": "assistant", "content": ""})]
+            told += [_delta(index, {"content": piece.text}) | _logprobs(piece)] if piece.text or piece.token_logprobs else []
+            told += [_delta(index, {}, piece.finish_reason)] if piece.finish_reason else []
+            last[index] = piece
+            events = b"".join(event(encode(frame | {"choices": [each]})) for each in told)
+            if events:
+                yield Piece(events, piece.prompt_tokens, units_out(last.values()))
+    if is_counted:
+        record = frame | {"choices": [], "usage": usage(last.values())}
+        yield Piece(event(encode(record)), units_in(last.values()), units_out(last.values()))
 
 
 def _named(call_id: str, kind: str, frame: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": f"chatcmpl-{call_id}", "object": kind, **frame}
 
 
-def _choice(made: Generated) -> dict[str, Any]:
+def _choice(index: int, made: Generated) -> dict[str, Any]:
     message = {"role": "assistant", "content": made.text, "refusal": None}
-    return {"index": 0, "message": message, **_logprobs(made), "finish_reason": made.finish_reason}
+    return {"index": index, "message": message, **_logprobs(made), "finish_reason": made.finish_reason}
 
 
 def _logprobs(made: Generated) -> dict[str, Any]:
@@ -161,5 +164,5 @@ def _logprobs(made: Generated) -> dict[str, Any]:
     return {"logprobs": {"content": content, "refusal": None}}
 
 
-def _delta(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+def _delta(index: int, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from operator import mul
 from typing import Any
 
@@ -24,6 +25,7 @@ from control_plane.serving.inference import TensorAnswer
 from control_plane.web.answers import Answering
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_body
+from control_plane.web.choices import Choices, choices
 from control_plane.web.fields import Kind
 from control_plane.web.generation import generating_tasks, renamed
 from control_plane.web.hugging_face_generation import (
@@ -92,7 +94,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         if asked.is_list:
             raise BadInput("inputs", "one input: a generation is one call", Kind("a list"))
         inputs = generation_fields({name: items[0] for name, items in asked.tensors.items()}, fields)
-        entry, given = admitted.listing.entry_name, asked.tensors.get("text_input", [""])[0]
+        given, only = asked.tensors.get("text_input", [""])[0], choices(services, admitted, inputs)
         prompt = given if isinstance(given, str) else ""
         ends = frozenset(services.catalogue.entry(admitted.listing).details.get("eos_token_ids", ()))
         if question.is_streamed:
@@ -103,14 +105,14 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
             return answering.stream(
                 admitted,
                 body,
-                lambda _id: _in_callers_words(names[task.name], _stream(services, admitted, inputs, prompt, fields, ends)),
+                lambda _id: _in_callers_words(names[task.name], _stream(only, prompt, fields, ends)),
                 last,
                 request.path,
             )
 
         def ask(_call_id: str) -> Answer:
             with renamed(names[task.name]):
-                made = services.server.generate(entry, inputs, admitted.session.wallet)
+                (made,) = only.whole()
             return Answer(answer(task, prompt, made, fields, ends), made.prompt_tokens, made.completion_tokens)
 
         return answering.whole(admitted, body, ask)
@@ -118,17 +120,10 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
     return pages
 
 
-def _stream(
-    services: Services, admitted: Admitted, inputs: dict[str, Any], prompt: str, fields: dict[str, Any], ends: frozenset[int]
-) -> Iterator[Piece]:
-    """Closing this closes the server's stream, which stops the computation."""
-    stream = services.server.generate_stream(admitted.listing.entry_name, inputs, admitted.session.wallet)
-    try:
-        yield from pieces(stream, prompt, fields, ends)
-    finally:
-        close = getattr(stream, "close", None)
-        if close is not None:
-            close()
+def _stream(asked: Choices, prompt: str, fields: dict[str, Any], ends: frozenset[int]) -> Iterator[Piece]:
+    """Closing this stops the computation."""
+    with closing(asked.pieces()) as found:
+        yield from pieces((made for _, made in found), prompt, fields, ends)
 
 
 def _in_callers_words(theirs: Mapping[str, str], found: Iterator[Piece]) -> Iterator[Piece]:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from control_plane.errors import BadInput, Unavailable
+from control_plane.errors import BadInput
 from control_plane.flows.call import Piece
 from control_plane.receipts.store import Issued
 from control_plane.serving.inference import Generated
@@ -113,7 +113,7 @@ def answer(task: Task, prompt: str, made: Generated, fields: Mapping[str, Any], 
 
 def pieces(stream: Iterator[Generated], prompt: str, fields: Mapping[str, Any], ends: Collection[int]) -> Iterator[Piece]:
     """One event a token: text that came with several stands in the last one's. The last of all has the whole text and its end."""
-    text, made, count = prompt if fields.get("return_full_text") else "", None, 0
+    text, count = prompt if fields.get("return_full_text") else "", 0
     for made in stream:
         text += made.text
         logprobs = made.token_logprobs or (None,) * len(made.token_ids)
@@ -125,8 +125,6 @@ def pieces(stream: Iterator[Generated], prompt: str, fields: Mapping[str, Any], 
             details = _details(made, ends, fields) | {"input_length": made.prompt_tokens}
             records[-1] |= {"generated_text": text, "details": details}
         yield Piece(b"".join(event(_encode(record)) for record in records), made.prompt_tokens, made.completion_tokens)
-    if made is None:
-        raise Unavailable("the inference server ended a stream that had not begun", code="strange_answer")
 
 
 def last_event(issued: Issued) -> bytes:

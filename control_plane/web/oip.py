@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from importlib.metadata import version
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
 from control_plane.did import Did, parse_did
-from control_plane.errors import BadInput, NotFound, Unavailable
+from control_plane.errors import BadInput, NotFound
 from control_plane.flows.call import Admitted, Answer, Piece, admit
 from control_plane.flows.services import Services
 from control_plane.receipts.store import Issued
@@ -28,6 +29,7 @@ from control_plane.serving.listing import Listing
 from control_plane.web.answers import LENGTH_HEADER, Answering, event
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import check_nesting, parse_object, read_body, read_object
+from control_plane.web.choices import Choices, choices
 from control_plane.web.fields import Kind, Table, parse_fields, safe_name
 from control_plane.web.generation import asked_for, backend_fields, generating_tasks, is_generating, must_serve, prompt, sampling
 from control_plane.web.journal import Journal
@@ -102,8 +104,10 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         values, wanted = oip.parse_request(parse_object(body[:length]), body[length:], _OUTPUT_NAMES, FILES)
         inputs = _inputs_of(values, tables[admitted.listing.task], TASKS[admitted.listing.task])
 
+        asked = choices(services, admitted, inputs)
+
         def ask_generate(_call_id: str) -> Answer:
-            made = services.server.generate(admitted.listing.entry_name, inputs, admitted.session.wallet)
+            (made,) = asked.whole()
             answer = oip.write_answer(admitted.listing.did, oip.generated_tensors(made), wanted)
             return Answer(answer.body, made.prompt_tokens, made.completion_tokens, answer.header_length)
 
@@ -115,8 +119,10 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         admitted = _admitted(services, did, number)
         body, inputs = _read_generate(admitted, tables, is_streaming=False)
 
+        asked = choices(services, admitted, inputs)
+
         def ask(_call_id: str) -> Answer:
-            made = services.server.generate(admitted.listing.entry_name, inputs, admitted.session.wallet)
+            (made,) = asked.whole()
             return Answer(_dump(_generated(admitted.listing.did, made)), made.prompt_tokens, made.completion_tokens)
 
         return generating.whole(admitted, body, ask)
@@ -126,12 +132,13 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
     def generate_stream(did: str, number: str = "1") -> Response:
         admitted = _admitted(services, did, number)
         body, inputs = _read_generate(admitted, tables, is_streaming=True)
+        asked = choices(services, admitted, inputs)
 
         def last(_call_id: str, issued: Issued) -> bytes:
             record = {"model_name": admitted.listing.did, "model_version": "1", "text_output": "", "receipt": issued.to_json()}
             return event(json.dumps(record, separators=(",", ":")))
 
-        return generating.stream(admitted, body, lambda _call_id: _pieces(services, admitted, inputs), last, request.path)
+        return generating.stream(admitted, body, lambda _call_id: _pieces(asked, admitted.listing.did), last, request.path)
 
     return pages
 
@@ -209,19 +216,11 @@ def _generated(did: Did, made: Generated) -> dict[str, Any]:
     return {"model_name": did, "model_version": "1", **tensors}
 
 
-def _pieces(services: Services, admitted: Admitted, inputs: dict[str, Any]) -> Iterator[Piece]:
-    listing = admitted.listing
-    stream = services.server.generate_stream(listing.entry_name, inputs, admitted.session.wallet)
-    try:
-        made = None
-        for made in stream:
-            yield Piece(event(_dump(_generated(listing.did, made)).decode()), made.prompt_tokens, made.completion_tokens)
-        if made is None:
-            raise Unavailable("the inference server ended a stream that had not begun", code="strange_answer")
-    finally:
-        close = getattr(stream, "close", None)
-        if close is not None:
-            close()
+def _pieces(asked: Choices, did: Did) -> Iterator[Piece]:
+    """Closing this stops the computation."""
+    with closing(asked.pieces()) as found:
+        for _, made in found:
+            yield Piece(event(_dump(_generated(did, made)).decode()), made.prompt_tokens, made.completion_tokens)
 
 
 def _dump(record: Mapping[str, Any]) -> bytes:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
+from itertools import accumulate
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
 from control_plane.did import Did, parse_did
-from control_plane.errors import Unavailable
-from control_plane.flows.call import Admitted, Answer, Piece, admit
+from control_plane.errors import BadInput, Unavailable
+from control_plane.flows.call import Answer, Piece, admit
 from control_plane.flows.services import Services
 from control_plane.receipts.store import Issued
 from control_plane.serving import oip
@@ -26,7 +28,8 @@ from control_plane.serving.listing import Listing
 from control_plane.web.answers import Answering, event
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_object
-from control_plane.web.fields import DID_PATTERN, Field, Table, listed, only, parse_fields, patterned, text, texts
+from control_plane.web.choices import MOST_CHOICES, Choices, choices, units_in, units_out
+from control_plane.web.fields import DID_PATTERN, Field, Table, listed, only, parse_fields, patterned, text, texts, whole
 from control_plane.web.generation import CHATTING, EMBEDDING, TEXT_TO_TEXT, backend_fields, must_serve, renamed, sampling
 from control_plane.web.journal import Journal
 
@@ -65,7 +68,7 @@ def shared_table(max_new_tokens: int) -> Table:
         **sampling(max_new_tokens),
         "stream_options": Field(options, _is_stream_options, _STREAM_OPTIONS_SCHEMA),
         "user": Field("a text", lambda value: isinstance(value, str), {"type": "string"}),
-        "n": only((1,), "more than one completion"),
+        "n": whole(f"a whole number from 1 to {MOST_CHOICES}", 1, MOST_CHOICES, 1),
         "logit_bias": Field(
             "nothing: biasing tokens is not supported", lambda value: value == {}, {"type": "object", "maxProperties": 0}
         ),
@@ -77,10 +80,14 @@ def completion_table(max_new_tokens: int) -> Table:
     return {
         **shared_table(max_new_tokens),
         "prompt": Field(prompt, _is_one_prompt, _ONE_PROMPT, is_required=True),
-        "best_of": only((1,), "choosing among several"),
+        "best_of": whole("n, or 1: choosing among several is not supported", 1, MOST_CHOICES),
         "echo": only((False,), "repeating the prompt"),
         "suffix": only(("",), "filling in the middle"),
-        "logprobs": only((), "returning probabilities, which give weights away,"),
+        "logprobs": Field(
+            "0, which gives the logarithm of each chosen token's probability; those of other tokens would give weights away",
+            lambda value: type(value) is int and value == 0,
+            {"enum": [None, 0]},
+        ),
     }
 
 
@@ -127,20 +134,24 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         admitted = admit(services, session, did)
         must_serve(admitted.listing, TEXT_TO_TEXT, "this path is for")
         prompt = fields["prompt"][0] if isinstance(fields["prompt"], list) else fields["prompt"]
-        inputs = backend_fields({"text_input": prompt}, fields)
-        entry, created = admitted.listing.entry_name, int(services.clock())
+        if fields["best_of"] not in (None, 1, fields["n"]):
+            raise BadInput("best_of", table["best_of"].expected, fields["best_of"])
+        has_logprobs = fields["logprobs"] is not None
+        inputs = backend_fields({"text_input": prompt}, {**fields, "logprobs": has_logprobs})
+        asked, created = choices(services, admitted, inputs, fields["n"]), int(services.clock())
         if not fields["stream"]:
 
             def ask(call_id: str) -> Answer:
                 with renamed({"text_input": "prompt"}):
-                    made = services.server.generate(entry, inputs, session.wallet)
-                answer = _completion(call_id, created, did, [_choice(made)]) | {"usage": usage(made)}
-                return Answer(dump(answer), made.prompt_tokens, made.completion_tokens)
+                    made = asked.whole()
+                told = [_choice(index, one, has_logprobs, 0) for index, one in enumerate(made)]
+                answer = _completion(call_id, created, did, told) | {"usage": usage(made)}
+                return Answer(dump(answer), units_in(made), units_out(made))
 
             return completing.whole(admitted, body, ask)
 
         def ask_streaming(call_id: str) -> Iterator[Piece]:
-            return _pieces(services, admitted, inputs, _completion(call_id, created, did, []), has_usage(fields))
+            return _pieces(asked, _completion(call_id, created, did, []), has_usage(fields), has_logprobs)
 
         def last(call_id: str, issued: Issued) -> bytes:
             chunk = _completion(call_id, created, did, [{"index": 0, "text": "", "logprobs": None, "finish_reason": None}])
@@ -184,34 +195,20 @@ def has_usage(fields: Mapping[str, Any]) -> bool:
     return bool((fields["stream_options"] or {}).get("include_usage"))
 
 
-def made_pieces(services: Services, admitted: Admitted, inputs: dict[str, Any], theirs: Mapping[str, str]) -> Iterator[Generated]:
-    """What the server makes, as it comes; closing this closes its stream, which stops the computation. theirs: as `renamed`."""
-    with renamed(theirs):
-        stream = services.server.generate_stream(admitted.listing.entry_name, inputs, admitted.session.wallet)
-    try:
-        is_empty = True
-        with renamed(theirs):
-            for made in stream:
-                is_empty = False
-                yield made
-        if is_empty:
-            raise Unavailable("the inference server ended a stream that had not begun", code="strange_answer")
-    finally:
-        close = getattr(stream, "close", None)
-        if close is not None:
-            close()
-
-
-def _pieces(
-    services: Services, admitted: Admitted, inputs: dict[str, Any], chunk: dict[str, Any], is_counted: bool
-) -> Iterator[Piece]:
-    """One event a piece of text."""
-    frame, made = chunk | ({"usage": None} if is_counted else {}), None
-    for made in made_pieces(services, admitted, inputs, {"text_input": "prompt"}):
-        yield Piece(event(encode(frame | {"choices": [_choice(made)]})), made.prompt_tokens, made.completion_tokens)
-    if made is not None and is_counted:
-        record = frame | {"choices": [], "usage": usage(made)}
-        yield Piece(event(encode(record)), made.prompt_tokens, made.completion_tokens)
+def _pieces(asked: Choices, chunk: dict[str, Any], is_counted: bool, has_logprobs: bool) -> Iterator[Piece]:
+    """One event a piece of text; closing this stops the computation."""
+    frame = chunk | ({"usage": None} if is_counted else {})
+    last: dict[int, Generated] = {}
+    lengths = [0] * len(asked.inputs)
+    with renamed({"text_input": "prompt"}), closing(asked.pieces()) as found:
+        for index, piece in found:
+            last[index] = piece
+            told = _choice(index, piece, has_logprobs, lengths[index])
+            lengths[index] += sum(map(len, piece.token_texts))
+            yield Piece(event(encode(frame | {"choices": [told]})), piece.prompt_tokens, units_out(last.values()))
+    if is_counted:
+        record = frame | {"choices": [], "usage": usage(last.values())}
+        yield Piece(event(encode(record)), units_in(last.values()), units_out(last.values()))
 
 
 def template_of(details: Mapping[str, Any]) -> str:
@@ -223,16 +220,27 @@ def _completion(call_id: str, created: int, did: Did, choices: list[dict[str, An
     return {"id": f"cmpl-{call_id}", "object": "text_completion", "created": created, "model": did, "choices": choices}
 
 
-def _choice(made: Generated) -> dict[str, Any]:
-    return {"index": 0, "text": made.text, "logprobs": None, "finish_reason": made.finish_reason}
+def _choice(index: int, made: Generated, has_logprobs: bool, offset: int) -> dict[str, Any]:
+    """offset: characters of the choice's tokens before these."""
+    logprobs = _logprobs(made, offset) if has_logprobs else None
+    return {"index": index, "text": made.text, "logprobs": logprobs, "finish_reason": made.finish_reason}
 
 
-def usage(made: Generated) -> dict[str, int]:
+def _logprobs(made: Generated, offset: int) -> dict[str, Any]:
+    """text_offset: where each token begins, in characters of all `tokens` joined: of the text, and of a stop text behind it."""
+    ends = list(accumulate(map(len, made.token_texts), initial=offset))
     return {
-        "prompt_tokens": made.prompt_tokens,
-        "completion_tokens": made.completion_tokens,
-        "total_tokens": made.prompt_tokens + made.completion_tokens,
+        "tokens": made.token_texts,
+        "token_logprobs": made.token_logprobs,
+        "top_logprobs": None,
+        "text_offset": ends[:-1],
     }
+
+
+def usage(made: Collection[Generated]) -> dict[str, int]:
+    """made: of each choice its whole answer, or its last piece."""
+    asked, given = units_in(made), units_out(made)
+    return {"prompt_tokens": asked, "completion_tokens": given, "total_tokens": asked + given}
 
 
 def _vectors(vectors: oip.RawTensor, is_base64: bool) -> list[dict[str, Any]]:

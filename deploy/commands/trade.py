@@ -119,6 +119,12 @@ def tokens(wei: int) -> str:
 @url_option
 @click.option("--max-tokens", type=int, default=32, show_default=True)
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--top-p", type=float, help="Only the likeliest that reach this probability together.")
+@click.option("--top-k", type=int, help="Only so many of the likeliest.")
+@click.option("--min-p", type=float, help="Only those at least so many times as likely as the likeliest.")
+@click.option("--repetition-penalty", type=float, help="Above 1: less of what prompt and answer said before.")
+@click.option("--frequency-penalty", type=float, help="Above 0: less of what the answer says often.")
+@click.option("--presence-penalty", type=float, help="Above 0: less of what the answer said before.")
 @click.option("--seed", type=int)
 @click.option("--stop", multiple=True, help="Text to stop at; can be given several times.")
 @click.option("--order", help="The order to use; default: the newest one of this wallet.")
@@ -140,6 +146,7 @@ def call(
     chat: bool,
     system: str | None,
     is_json: bool,
+    **sampling: float | None,
 ) -> None:
     """Complete PROMPT with the model DID, or answer it with --chat. Signs in with the newest order when there is no session yet.
 
@@ -159,7 +166,7 @@ def call(
         **({"messages": [*told, {"role": "user", "content": prompt}]} if chat else {"prompt": prompt}),
         "max_tokens": max_tokens,
         "temperature": temperature,
-        **({} if seed is None else {"seed": seed}),
+        **{name: value for name, value in {"seed": seed, **sampling}.items() if value is not None},
         **({"stop": list(stop)} if stop else {}),
     }
     pieces: list[str] = []

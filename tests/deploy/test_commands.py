@@ -141,6 +141,7 @@ def test_what_is_refused_ends_with_3_and_names_the_field(stack: LiveStack, on_sa
     for arguments, field in (
         (("call", on_sale, "", "--as", "derek"), "prompt"),
         (("call", on_sale, "x", "--as", "derek", "--max-tokens", "-1"), "max_tokens"),
+        (("call", on_sale, "x", "--as", "derek", "--min-p", "2"), "min_p"),
         (("call", on_sale, "market " * 400, "--as", "derek"), "prompt"),
         (("call", "did:op:nonsense", "x", "--as", "derek"), "did"),
         (("buy", "did:op:nonsense", "--as", "derek"), "did"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from generate.call import caller_of, read_call
+from generate.call import Parameters, read_call, read_parameters
 from opening.entry import OpenEntry
 from opening.refusal import Refused
 
@@ -23,14 +23,20 @@ FP32 = ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalt
     [("", ""), ("{}", ""), ('{"caller":"0xB0b","x-did":"did:op:1"}', "0xB0b"), ('{"caller":7}', "7"), ("[]", "")],
 )
 def test_who_asks_is_read_from_the_requests_parameters(parameters: str, caller: str) -> None:
-    assert caller_of(parameters) == caller
+    assert read_parameters(parameters) == Parameters(caller)
+
+
+def test_signs_of_life_are_sent_only_to_who_asks_for_them() -> None:
+    """Triton's `generate` takes exactly one response."""
+    assert read_parameters('{"beats":true}').has_beats
+    assert not read_parameters('{"beats":"no","caller":"0xB0b"}').has_beats
 
 
 @pytest.mark.parametrize("name", ["min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "logprobs"])
 def test_an_input_that_triton_made_a_parameter_of_is_refused_and_not_overlooked(name: str) -> None:
     """It knows no such tensor of a model that was loaded with a config.pbtxt from before there was one."""
     with pytest.raises(Refused) as refused:
-        caller_of(json.dumps({name: 0.5, "caller": "0xB0b"}))
+        read_parameters(json.dumps({name: 0.5, "caller": "0xB0b"}))
     assert refused.value.field == name
 
 

@@ -38,7 +38,15 @@ PROMPTS = [
 
 
 def run(entry: OpenEntry, prompt: str, max_tokens: int, **settings: Any) -> list[Piece]:
-    kinds = {"temperature": np.float32, "top_p": np.float32, "seed": np.int64}
+    kinds = {
+        "temperature": np.float32,
+        "top_p": np.float32,
+        "min_p": np.float32,
+        "seed": np.int64,
+        "logprobs": bool,
+        "stop": object,
+    }
+    kinds |= dict.fromkeys(("repetition_penalty", "frequency_penalty", "presence_penalty"), np.float32)
     tensors = {name: np.array([value], kinds.get(name, np.int32)) for name, value in {"temperature": 0, **settings}.items()}
     call = read_call({"text_input": np.array([prompt.encode()], object), "max_tokens": np.array([max_tokens]), **tensors}, entry)
     return pieces_of(entry, call)
@@ -68,6 +76,57 @@ def test_greedy_gives_the_tokens_that_transformers_gives(tiny_gpt2: Converted) -
     check_greedy(tiny_gpt2.model, entry, PROMPTS[:4], 48)
     tokens = {token for piece in run(entry, PROMPTS[0], 40) for token in piece.token_ids}
     assert len(tokens) > 8, "a model that repeats itself proves little"
+
+
+def test_a_repetition_penalty_gives_transformers_tokens_and_each_comes_with_its_probability(tiny_gpt2: Converted) -> None:
+    import torch
+    import transformers
+
+    entry = open_entry(tiny_gpt2.entry)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_gpt2.model)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(tiny_gpt2.model).eval()
+    for prompt in PROMPTS[:3]:
+        inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+        length = inputs["input_ids"].shape[1]
+        asked = {"do_sample": False, "max_new_tokens": 40, "repetition_penalty": 1.5, "pad_token_id": 0}
+        with torch.inference_mode():
+            made = reference.generate(**inputs, **asked, output_logits=True, return_dict_in_generate=True)
+        expected = made.sequences[0][length:].tolist()
+        pieces = run(entry, prompt, 40, repetition_penalty=1.5, logprobs=True)
+        assert [token for piece in pieces for token in piece.token_ids] == expected
+        assert expected != [token for piece in run(entry, prompt, 40) for token in piece.token_ids]
+        raw = [float(torch.log_softmax(scores[0], -1)[token]) for scores, token in zip(made.logits, expected, strict=True)]
+        # the bound of a conversion is 1e-4 of the largest logit, and these are below 100
+        np.testing.assert_allclose([value for piece in pieces for value in piece.logprobs], raw, atol=2e-2, rtol=0)
+
+
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {"temperature": 0.0, "repetition_penalty": 1.3, "frequency_penalty": 0.5},
+    {"temperature": 1.2, "seed": 9, "min_p": 0.02, "presence_penalty": 1.0},
+    {"temperature": 1.2, "seed": 9, "top_k": 30, "top_p": 0.95, "repetition_penalty": 0.8},
+)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_stop_text_across_tokens_cuts_the_same_answer_with_everything_else_on(
+    tiny_gpt2: Converted, settings: dict[str, Any]
+) -> None:
+    """Every place of the text is a stop text once; most begin and end inside of tokens."""
+    entry = open_entry(tiny_gpt2.entry)
+    whole = run(entry, "The market", 30, **settings)
+    tokens = [token for piece in whole for token in piece.token_ids]
+    text = "".join(piece.text for piece in whole)
+    for at in range(0, len(text) - 4, 3):
+        stop = text[at : at + 4]
+        fields = {"logprobs": True, "stop": stop.encode(), **settings}
+        pieces = run(entry, "The market", 30, **fields)
+        assert "".join(piece.text for piece in pieces) == text[: text.index(stop)], stop
+        assert pieces[-1].finish_reason == "stop"
+        told = [token for piece in pieces for token in piece.token_ids]
+        assert told == tokens[: len(told)], "asking for probabilities and stopping change no token"
+        texts = "".join(one for piece in pieces for one in piece.token_texts)
+        assert text.startswith(texts) and stop in texts
+        assert [len(piece.logprobs) for piece in pieces] == [len(piece.token_ids) for piece in pieces]
 
 
 @pytest.mark.parametrize("family", ["gptj", "llama", "opt"])

@@ -62,8 +62,8 @@ def asked(name: str, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"text_input": text.encode()}, {"text": text}
 
 
-def expected(name: str, model_folder: Path, fed: dict[str, Any], count: int) -> list[int]:
-    """transformers' greedy tokens, without the start token; an end token ends them."""
+def expected(name: str, model_folder: Path, fed: dict[str, Any], count: int, **settings: Any) -> list[int]:
+    """transformers' greedy tokens, without the start token; an end token ends them. settings: of its `generate`."""
     import torch
     import transformers
 
@@ -73,15 +73,15 @@ def expected(name: str, model_folder: Path, fed: dict[str, Any], count: int) -> 
         fed = dict(transformers.AutoTokenizer.from_pretrained(model_folder)(fed["text"], return_tensors="pt"))
         fed.pop("token_type_ids", None)
     with torch.inference_mode():
-        made = [int(token) for token in model.generate(**fed, do_sample=False, num_beams=1, max_new_tokens=count)[0]]
+        made = [int(token) for token in model.generate(**fed, do_sample=False, num_beams=1, max_new_tokens=count, **settings)[0]]
     # Whisper's own `generate` leaves out the tokens it began with.
     return made if name == "whisper" else made[1:]
 
 
-def run(entry: OpenEntry, tensors: dict[str, Any], count: int) -> tuple[str, list[int], str]:
+def run(entry: OpenEntry, tensors: dict[str, Any], count: int, **settings: float) -> tuple[str, list[int], str]:
     given = {name: np.array([value], object) for name, value in tensors.items()}
-    settings = {"max_tokens": np.array([count], np.int32), "temperature": np.array([0], np.float32)}
-    call = read_call({**given, **settings}, entry, source_of(entry))
+    numbers = {name: np.array([value], np.float32) for name, value in {"temperature": 0.0, **settings}.items()}
+    call = read_call({**given, **numbers, "max_tokens": np.array([count], np.int32)}, entry, source_of(entry))
     pieces = pieces_of(entry, call)
     tokens = [token for piece in pieces for token in piece.token_ids]
     return "".join(piece.text for piece in pieces), tokens, pieces[-1].finish_reason
@@ -100,6 +100,17 @@ def test_greedy_gives_the_tokens_that_transformers_gives(converted: Callable[[st
         assert reason == ("stop" if tokens[-1] in entry.detail("eos_token_ids") else "length")
         distinct.update(tokens)
     assert len(distinct) > 3, "a model that repeats itself proves little"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_repetition_penalty_counts_what_transformers_counts(converted: Callable[[str], Converted], name: str) -> None:
+    """The decoder's own tokens, with those it begins with; not the text that the encoder reads."""
+    entry = open_entry(converted(name).entry)
+    field, fed = asked(name, 0)
+    wanted = expected(name, converted(name).model, fed, 24, repetition_penalty=1.4)
+    _, tokens, _ = run(entry, field, 24, repetition_penalty=1.4)
+    assert tokens[: len(wanted)] == wanted
+    assert tokens != run(entry, field, 24)[1], "a penalty that changes nothing proves nothing"
 
 
 @pytest.mark.live

@@ -17,7 +17,7 @@ from typing import Any
 
 from control_plane.errors import BadInput, NotFound, Unavailable
 from control_plane.serving import oip
-from control_plane.serving.inference import Generated, TensorAnswer
+from control_plane.serving.inference import Generated, TensorAnswer, never
 from control_plane.serving.triton_messages import generate_body
 from converters.entry import DERIVED, Entry, read_entry
 from converters.errors import EntryBroken
@@ -109,9 +109,15 @@ class SimulatedServer:
             ]
         return oip.write_answer(name, outputs, wanted)
 
-    def generate(self, name: str, fields: Mapping[str, Any], caller: str = "") -> Generated:
+    def generate(self, name: str, fields: Mapping[str, Any], caller: str = "", is_over: Callable[[], bool] = never) -> Generated:
         self.callers.append(caller)
-        pieces = list(self._generate("generate", name, fields, is_streamed=False))
+        pieces = []
+        for number, piece in enumerate(self._generate("generate", name, fields, is_streamed=False)):
+            self.before_piece(number)
+            if is_over():
+                self.closed_streams += 1
+                raise Unavailable(f"{name}: nobody waits", code="abandoned")
+            pieces.append(piece)
         return Generated(
             "".join(piece.text for piece in pieces),
             tuple(token for piece in pieces for token in piece.token_ids),
@@ -122,9 +128,11 @@ class SimulatedServer:
             tuple(text for piece in pieces for text in piece.token_texts),
         )
 
-    def generate_stream(self, name: str, fields: Mapping[str, Any], caller: str = "") -> Iterator[Generated]:
+    def generate_stream(
+        self, name: str, fields: Mapping[str, Any], caller: str = "", is_over: Callable[[], bool] = never
+    ) -> Iterator[Generated]:
         self.callers.append(caller)
-        return _Stream(self, self._generate("generate_stream", name, fields, is_streamed=True))
+        return _Stream(self, self._generate("generate_stream", name, fields, is_streamed=True), is_over)
 
     def _generate(self, method: str, name: str, fields: Mapping[str, Any], *, is_streamed: bool) -> Iterator[Generated]:
         """Refuses at once; what is returned only computes."""
@@ -174,7 +182,8 @@ class SimulatedServer:
 class _Stream(Iterator[Generated]):
     """Pieces as they are asked for; the first is computed at once, as `Triton.generate_stream` waits for it."""
 
-    def __init__(self, server: SimulatedServer, pieces: Iterator[Generated]) -> None:
+    def __init__(self, server: SimulatedServer, pieces: Iterator[Generated], is_over: Callable[[], bool]) -> None:
+        self._is_unwanted = is_over
         self._server, self._pieces, self._given, self._is_over = server, pieces, 0, False
         self._first: Generated | None = self._compute()
 
@@ -198,6 +207,9 @@ class _Stream(Iterator[Generated]):
             self.close()
             raise Unavailable("the inference server went away")
         self._server.before_piece(self._given)
+        if self._is_unwanted():
+            self.close()
+            raise Unavailable("nobody waits", code="abandoned")
         self._given += 1
         piece = next(self._pieces)
         if piece.finish_reason is not None and not self._is_over:

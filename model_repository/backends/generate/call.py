@@ -100,18 +100,29 @@ def read_call(tensors: Mapping[str, np.ndarray], entry: OpenEntry, source: Sourc
     )
 
 
-def caller_of(parameters: str) -> str:
-    """Who asks, from a request's parameters as Triton gives them: a JSON object, or nothing. "" where they do not say.
+@dataclass(frozen=True)
+class Parameters:
+    """What a request says beside its tensors. caller: who asks, "" where it does not say.
+
+    has_beats: send an empty answer now and then before the first one, and between two; only `generate_stream` can carry them.
+    """
+
+    caller: str = ""
+    has_beats: bool = False
+
+
+def read_parameters(text: str) -> Parameters:
+    """text: as Triton gives them: a JSON object, or nothing.
 
     Raises Refused for an input of ours among them: Triton read a config.pbtxt from before there was one.
     """
-    given = json.loads(parameters) if parameters else {}
+    given = json.loads(text) if text else {}
     if not isinstance(given, dict):
-        return ""
+        return Parameters()
     for name in _LATE:
         if name in given:  # Triton makes a parameter of what it does not know, and nobody would look at it
             raise Refused(name, "no such input before this model is loaded anew, by its operator", "one")
-    return str(given.get("caller", ""))
+    return Parameters(str(given.get("caller", "")), given.get("beats") is True)
 
 
 def _stops(raw: np.ndarray | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the stub igno
 
 from chat.messages import FIELD as MESSAGES
 from generate.aside import Aside
-from generate.call import Call, caller_of, read_call
+from generate.call import Call, Parameters, read_call, read_parameters
 from generate.engine import Engine
 from generate.generation import Generation, Piece
 from generate.meters import Meters
@@ -30,6 +31,9 @@ from opening.tritonside import counter, end_with_the_server, error_response, gau
 MOST_WAITING = 256
 MOST_CONVERSATIONS = 64
 """That wait for their prompt, which takes a millisecond, and a second where a model's template is at its limit."""
+BEAT_S = 0.1
+"""Between two signs of life. Triton 2.51 finds out that a caller has gone when it writes to the connection, and not before: what is
+answered in one piece would be computed to its end for nobody."""
 
 
 class TritonPythonModel:
@@ -50,10 +54,10 @@ class TritonPythonModel:
             sender, name = request.get_response_sender(), ""
             try:
                 name = name_of(request)
-                tensors, caller = tensors_of(request), caller_of(request.parameters())
-                begin = partial(self._begin, request, tensors, caller, sender, name)
+                tensors, said = tensors_of(request), read_parameters(request.parameters())
+                begin = partial(self._begin, request, tensors, said, sender, name)
                 if MESSAGES in tensors:
-                    self._aside.add(begin, caller)
+                    self._aside.add(begin, said.caller)
                 else:
                     begin()
             except BaseException as error:  # as in `_begin`
@@ -63,7 +67,7 @@ class TritonPythonModel:
         self,
         request: pb_utils.InferenceRequest,
         tensors: Mapping[str, np.ndarray],
-        caller: str,
+        said: Parameters,
         sender: pb_utils.InferenceResponseSender,
         name: str,
     ) -> None:
@@ -71,7 +75,7 @@ class TritonPythonModel:
         try:
             call = read_call(tensors, self._entry, self._source)
             generation = Generation(call, self._entry.tokenizer.decode, self._end_tokens, secrets.randbits(63))
-            self._engine.add(generation, _Answer(call, sender, name), caller)
+            self._engine.add(generation, _Answer(call, sender, name, has_beats=said.has_beats), said.caller)
         except BaseException as error:  # a call that cannot start must not take the others with it; see engine.py
             _send_error(sender, error, name)
 
@@ -82,14 +86,18 @@ class TritonPythonModel:
 
 
 class _Answer:
-    """Where one call's pieces go."""
+    """Where one call's pieces go, and where its caller is looked after: while there is nothing to say, empty answers go out."""
 
-    def __init__(self, call: Call, sender: pb_utils.InferenceResponseSender, name: str) -> None:
+    def __init__(self, call: Call, sender: pb_utils.InferenceResponseSender, name: str, *, has_beats: bool) -> None:
         """name: of the request, see `name_of`."""
         self._call, self._sender, self._name = call, sender, name
+        self._has_beats, self._beat_at = has_beats, time.monotonic()
         self._pieces: list[Piece] = []
 
     def is_cancelled(self) -> bool:
+        if self._has_beats and time.monotonic() - self._beat_at >= BEAT_S:
+            self._beat_at = time.monotonic()
+            self._sender.send(pb_utils.InferenceResponse([]))
         return bool(self._sender.is_cancelled())
 
     def deliver(self, piece: Piece) -> None:
@@ -110,6 +118,7 @@ class _Answer:
             tensors += [pb_utils.Tensor("token_logprobs", logprobs), pb_utils.Tensor("token_texts", texts)]
         flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if piece.finish_reason else 0
         self._sender.send(pb_utils.InferenceResponse(tensors), flags=flags)
+        self._beat_at = time.monotonic()
 
     def fail(self, error: BaseException) -> None:
         _send_error(self._sender, error, self._name)

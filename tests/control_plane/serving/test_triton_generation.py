@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +10,11 @@ from contextlib import closing
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
-from control_plane.errors import BadInput
+from control_plane.errors import BadInput, Unavailable
+from control_plane.serving.triton import Triton
 from tests.control_plane.serving.asking_triton import generator, infer_body, long_call, slow, smoke, wait_until
 from tests.fixtures_triton import TritonServer, slow_gpt2, tiny_gpt2, triton_server
 
@@ -100,23 +103,53 @@ def test_the_first_piece_is_there_long_before_the_last_is_computed(triton_server
     assert (gaps > times[-1] / len(times) / 10).mean() > 0.5, "pieces came in bursts: something holds them back"
 
 
+def busy_share(stub: psutil.Process, seconds: float) -> float:
+    """Of one core, how much the process that computes the model takes."""
+    before = sum(stub.cpu_times()[:2])
+    time.sleep(seconds)
+    return float(sum(stub.cpu_times()[:2]) - before) / seconds
+
+
 def test_a_caller_who_leaves_stops_the_computation(triton_server: TritonServer, slow: str) -> None:
     stub = triton_server.stub_of(slow)
-
-    def busy_share(seconds: float) -> float:
-        before = sum(stub.cpu_times()[:2])
-        time.sleep(seconds)
-        return (sum(stub.cpu_times()[:2]) - before) / seconds
-
     pieces = triton_server.client.generate_stream(slow, long_call())
     next(pieces)
-    assert busy_share(0.3) > 0.3
+    assert busy_share(stub, 0.3) > 0.3
     pieces.close()
     pieces.close()
     time.sleep(0.2)
-    assert busy_share(0.5) < 0.1
+    assert busy_share(stub, 0.5) < 0.1
     with pytest.raises(StopIteration):
         next(pieces)
+
+
+def test_a_whole_answer_that_nobody_waits_for_any_more_is_computed_no_further(triton_server: TritonServer, slow: str) -> None:
+    """Nothing is written to such a call before its end, but for the signs of life that let Triton find out."""
+    stub, over, asked = triton_server.stub_of(slow), threading.Event(), threading.Event()
+
+    def is_over() -> bool:
+        asked.set()
+        return over.is_set()
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(triton_server.client.generate, slow, long_call(), "bob", is_over)
+        assert asked.wait(30), "nobody asked whether the caller is still there"
+        assert busy_share(stub, 0.3) > 0.3
+        over.set()
+        with pytest.raises(Unavailable, match="nobody waits"):
+            waiting.result(30)
+    time.sleep(0.4)
+    assert busy_share(stub, 0.5) < 0.1
+
+
+def test_a_whole_answer_that_takes_too_long_is_given_up_and_its_computation_stopped(triton_server: TritonServer, slow: str) -> None:
+    stub = triton_server.stub_of(slow)
+    impatient = Triton(triton_server.url, triton_server.key, timeout_s=0.3)
+    with pytest.raises(Unavailable, match=r"gave nothing for 0\.3 s"):
+        impatient.generate(slow, long_call())
+    impatient.close()
+    time.sleep(0.4)
+    assert busy_share(stub, 0.5) < 0.1
 
 
 def test_who_asks_often_does_not_keep_the_others_waiting(triton_server: TritonServer, slow: str) -> None:
@@ -163,6 +196,7 @@ def engine_of(server: TritonServer, name: str) -> dict[str, float]:
 
 
 def test_the_engine_tells_who_waits_and_what_it_makes(triton_server: TritonServer, slow: str) -> None:
+    time.sleep(1.2)  # how the calls of the tests before ended is told within a second
     started = engine_of(triton_server, slow)
     assert (started["calls_waiting"], started["calls_running"]) == (0, 0)
     streams = [triton_server.client.generate_stream(slow, long_call()) for _ in range(2)]

@@ -13,6 +13,7 @@ from control_plane.serving.triton_messages import (
     error_text,
     generate_body,
     generated_from,
+    is_beat,
     json_object,
     management_error_from,
 )
@@ -32,19 +33,19 @@ def test_the_body_holds_the_fields_and_says_whether_it_is_a_stream() -> None:
         "logprobs": True,
     }
     body = generate_body(fields, is_streamed=True)
-    assert json.loads(body) == {**fields, "stream": True}
+    assert json.loads(body) == {**fields, "beats": True, "stream": True}
 
 
 def test_who_asks_goes_along_as_a_parameter() -> None:
     body = generate_body({"text_input": "a"}, is_streamed=False, caller="0xB0b")
-    assert json.loads(body) == {"text_input": "a", "caller": "0xB0b", "stream": False}
+    assert json.loads(body) == {"text_input": "a", "caller": "0xB0b", "beats": True, "stream": False}
     with pytest.raises(BadInput, match="caller"):
         generate_body({"text_input": "a", "caller": "0xB0b"}, is_streamed=False)
 
 
 def test_a_requests_id_goes_along_as_tritons_own() -> None:
     body = generate_body({"text_input": "a"}, is_streamed=False, request_id="r-1")
-    assert json.loads(body) == {"text_input": "a", "id": "r-1", "stream": False}
+    assert json.loads(body) == {"text_input": "a", "id": "r-1", "beats": True, "stream": False}
     with pytest.raises(BadInput, match="id"):
         generate_body({"text_input": "a", "id": "r-1"}, is_streamed=False)
 
@@ -98,6 +99,12 @@ def test_one_token_and_many_are_read_alike() -> None:
     assert generated_from({**record, "token_ids": 7}).token_ids == (7,)
     assert generated_from({**record, "token_ids": [7, 8]}).token_ids == (7, 8)
     assert generated_from({**record, "token_ids": []}).finish_reason is None
+
+
+def test_an_event_without_tensors_only_says_that_it_goes_on() -> None:
+    assert is_beat({"model_name": "m-1", "model_version": "1"})
+    assert not is_beat({"model_name": "m-1", "model_version": "1", "text_output": ""})
+    assert not is_beat({"error": "no"})
 
 
 def test_probabilities_and_texts_of_tokens_are_read_where_there_are_any() -> None:
