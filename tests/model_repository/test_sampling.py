@@ -62,7 +62,7 @@ def test_min_p_keeps_what_is_likely_enough_of_what_top_p_keeps(
     without, probabilities = candidates(scores, temperature, top_p, 0)
     tokens, _ = candidates(scores, temperature, top_p, 0, min_p)
     likely = probabilities >= min_p * probabilities.max() * (1 - 1e-12)
-    assert int(np.argmax(scores)) in tokens.tolist()
+    assert without[np.argmax(probabilities)] in tokens
     assert set(tokens.tolist()) <= set(without[likely].tolist())
     surely = probabilities >= min_p * probabilities.max() * (1 + 1e-12)
     assert set(without[surely].tolist()) <= set(tokens.tolist())
