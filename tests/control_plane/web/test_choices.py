@@ -182,3 +182,22 @@ def test_a_reader_who_hangs_up_stops_every_choice_and_gets_a_receipt_for_what_wa
     while market.server.closed_streams < 3:
         assert time.monotonic() < until, market.server.closed_streams
         time.sleep(0.02)
+
+
+def test_a_conversation_has_several_answers_too_whole_and_streamed(market: Market, url: str) -> None:
+    asked: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4, "temperature": 0.8, "seed": 2}
+    with client_of(market, url) as client:
+        made = client.chat.completions.create(model=market.gpt.did, n=3, logprobs=True, **asked)
+        alone = client.chat.completions.create(model=market.gpt.did, **{**asked, "seed": 4})
+        chunks = list(client.chat.completions.create(model=market.gpt.did, n=3, stream=True, **asked))
+    assert [choice.index for choice in made.choices] == [0, 1, 2]
+    assert made.choices[2].message.content == alone.choices[0].message.content
+    assert made.usage is not None and made.usage.completion_tokens == 12
+    for choice in made.choices:
+        assert choice.logprobs is not None and choice.logprobs.content is not None
+        assert "".join(token.token for token in choice.logprobs.content) == choice.message.content
+    texts = {0: "", 1: "", 2: ""}
+    for chunk in chunks:
+        for each in chunk.choices:
+            texts[each.index] += each.delta.content or ""
+    assert texts == {choice.index: choice.message.content for choice in made.choices}
