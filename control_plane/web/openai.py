@@ -17,7 +17,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from control_plane.did import Did, parse_did
-from control_plane.errors import BadInput, Unavailable
+from control_plane.errors import Unavailable
 from control_plane.flows.call import Answer, Piece, admit
 from control_plane.flows.services import Services
 from control_plane.receipts.store import Issued
@@ -80,7 +80,7 @@ def completion_table(max_new_tokens: int) -> Table:
     return {
         **shared_table(max_new_tokens),
         "prompt": Field(prompt, _is_one_prompt, _ONE_PROMPT, is_required=True),
-        "best_of": whole("n, or 1: choosing among several is not supported", 1, MOST_CHOICES),
+        "best_of": only((1,), "choosing among several"),
         "echo": only((False,), "repeating the prompt"),
         "suffix": only(("",), "filling in the middle"),
         "logprobs": Field(
@@ -134,8 +134,6 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         admitted = admit(services, session, did)
         must_serve(admitted.listing, TEXT_TO_TEXT, "this path is for")
         prompt = fields["prompt"][0] if isinstance(fields["prompt"], list) else fields["prompt"]
-        if fields["best_of"] not in (None, 1, fields["n"]):
-            raise BadInput("best_of", table["best_of"].expected, fields["best_of"])
         has_logprobs = fields["logprobs"] is not None
         inputs = backend_fields({"text_input": prompt}, {**fields, "logprobs": has_logprobs})
         asked, created = choices(services, admitted, inputs, fields["n"]), int(services.clock())
