@@ -57,7 +57,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/mypy model_repository/backends
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n 2 -m "not live and not slow and not long"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not live and not slow and not long"
 
 # In the folder PEERS each server that ours is compared with gets an environment of its own (3 GB in all), unless it is there.
 bench: setup
