@@ -26,6 +26,7 @@ class Settings:
     home: the state folder; nothing is written outside it. models: the folder Triton reads, one entry a subfolder.
     log_nft: the data NFT that anchors this operator's log; None before `posthuman up` has made it.
     providers: ONNX Runtime's providers for every entry, the preferred first. engine_cache: where TensorRT engines are kept.
+    max_prompt_tokens: of one text; None: as many as its model can read.
     session_concurrency, buyer_concurrency: calls under way at once. session_rate: calls a minute; 0: any number.
     confirmations: blocks an order, a key or an anchor needs, its own included, before it counts; None: the chain's default.
     """
@@ -55,6 +56,7 @@ class Settings:
     session_rate: int
     max_body_bytes: int
     max_new_tokens: int
+    max_prompt_tokens: int | None
     call_timeout_s: float
     merge_delay_s: int
     checkpoint_interval_s: float
@@ -134,6 +136,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         session_rate=whole("SESSION_RATE", 0, 0, 10**9),
         max_body_bytes=whole("MAX_BODY_BYTES", 4 << 20, 1),
         max_new_tokens=whole("MAX_NEW_TOKENS", 4096, 1),
+        max_prompt_tokens=whole("MAX_PROMPT_TOKENS", 1, 1) if text("MAX_PROMPT_TOKENS", "") else None,
         call_timeout_s=seconds("CALL_TIMEOUT_S", 120.0),
         merge_delay_s=whole("MERGE_DELAY_S", 3600, 1, 7 * 24 * 3600),  # `verify` takes no longer promise
         checkpoint_interval_s=seconds("CHECKPOINT_INTERVAL_S", 1.0),

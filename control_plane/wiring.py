@@ -46,7 +46,9 @@ from control_plane.receipts.workers import Worker, is_alive
 from control_plane.serving.catalogue import Catalogue
 from control_plane.serving.limits import Allowed, CallLimits
 from control_plane.serving.nonces import open_nonce_key
+from control_plane.serving.prompts import Prompts
 from control_plane.serving.sessions import Sessions
+from control_plane.serving.token_counter import TokenCounters
 from control_plane.serving.triton import Triton
 from control_plane.settings import Settings, read_settings
 from control_plane.web import create_app
@@ -124,12 +126,13 @@ def build_services(settings: Settings) -> Services:
     log_nft = _log_nft(settings)
     engine = open_database(settings.database_url)
     migrate(engine)
+    catalogue = Catalogue(engine, settings.models, hardware=hardware_of(settings))
     return Services(
         settings=settings,
         network=network_of(settings.chain_id, settings.confirmations),
         ledger=open_ledger(settings),
         server=open_triton(settings),
-        catalogue=Catalogue(engine, settings.models, hardware=hardware_of(settings)),
+        catalogue=catalogue,
         sessions=Sessions(engine, open_nonce_key(nonce_key_file(settings))),
         store=ReceiptStore(
             engine,
@@ -138,6 +141,7 @@ def build_services(settings: Settings) -> Services:
             merge_delay_s=settings.merge_delay_s,
         ),
         limits=open_limits(settings, time.time),
+        prompts=Prompts(catalogue, TokenCounters(), settings.max_prompt_tokens),
         operator=operator_wallet(settings),
         clock=time.time,
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
@@ -36,7 +37,9 @@ from control_plane.receipts.store import Issued, ReceiptStore
 from control_plane.receipts.workers import Worker
 from control_plane.serving.catalogue import Catalogue
 from control_plane.serving.listing import Listing
+from control_plane.serving.prompts import Prompts
 from control_plane.serving.sessions import Sessions
+from control_plane.serving.token_counter import TokenCounters
 from control_plane.settings import Settings, read_settings
 from control_plane.web import create_app
 from control_plane.wiring import open_limits
@@ -66,12 +69,19 @@ def wallet_of(name: str) -> LocalWallet:
     return LocalWallet(hashlib.sha256(f"wallet of {name}".encode()).digest())
 
 
+def write_tokenizer(path: Path) -> None:
+    """A token a word, as the simulated server counts."""
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    made.save(str(path))
+
+
 def make_entry(models: Path, task: str, name: str, **stated: Any) -> tuple[str, ModelDigest]:
     """A small entry under its digest's name; its weights are bytes that no runtime reads. stated: fields that differ."""
     part = models / f"part-{name}"
     (part / "1").mkdir(parents=True)
     (part / "1" / "model.onnx").write_bytes(hashlib.shake_256(name.encode()).digest(5000))
-    (part / "1" / "tokenizer.json").write_text(json.dumps({"model": name}))
+    write_tokenizer(part / "1" / "tokenizer.json")
     kind = TASKS[task]
     entry = Entry(
         name=name,
@@ -81,7 +91,7 @@ def make_entry(models: Path, task: str, name: str, **stated: Any) -> tuple[str, 
         precision="fp32",
         inputs=kind.inputs,
         outputs=outputs_of(kind, {"dimensions": DIMENSIONS, "graph_outputs": []}),
-        details={"context_length": CONTEXT_LENGTH},
+        details={"context_length": CONTEXT_LENGTH, "tokenizer": "1/tokenizer.json", "add_special_tokens": False},
     )
     write_entry(part, replace(entry, **stated))
     digest = model_digest(part)
@@ -217,12 +227,13 @@ def record_of(event: bytes) -> Mapping[str, Any]:
 
 def services_over(engine: Engine, settings: Settings, ledger: SimulatedLedger, server: SimulatedServer, clock: Clock) -> Services:
     key = hashlib.sha256(b"receipt key").digest()
+    catalogue = Catalogue(engine, settings.models, cache_ttl_s=0.0)
     return Services(
         settings=settings,
         network=ledger.network,
         ledger=ledger,
         server=server,
-        catalogue=Catalogue(engine, settings.models, cache_ttl_s=0.0),
+        catalogue=catalogue,
         sessions=Sessions(engine, hashlib.sha256(b"nonce key").digest(), clock, cache_ttl_s=0.0),
         store=ReceiptStore(
             engine,
@@ -232,6 +243,7 @@ def services_over(engine: Engine, settings: Settings, ledger: SimulatedLedger, s
             clock=clock,
         ),
         limits=open_limits(settings, clock),
+        prompts=Prompts(catalogue, TokenCounters(), settings.max_prompt_tokens),
         operator=wallet_of("operator"),
         clock=clock,
     )

@@ -13,6 +13,7 @@ from control_plane.receipts.store import ReceiptStore
 from control_plane.serving.catalogue import Catalogue
 from control_plane.serving.inference import InferenceServer
 from control_plane.serving.limits import CallLimits
+from control_plane.serving.prompts import Prompts
 from control_plane.serving.sessions import Sessions
 from control_plane.settings import Settings
 
@@ -29,5 +30,6 @@ class Services:
     sessions: Sessions
     store: ReceiptStore
     limits: CallLimits
+    prompts: Prompts
     operator: Wallet
     clock: Callable[[], float]

@@ -27,6 +27,9 @@ _CALLERS_FAULTS = (
 )
 """What Triton's 500 and 501 answers say when only the request was wrong."""
 
+_TOO_MUCH = ("prompt_too_long", "max_tokens_too_large")
+"""Codes of our backends' refusals of what is well said and more than the model can hold."""
+
 _SERVERS_FAULTS = ("the computation failed", "calls are waiting for this model", "the model is being unloaded")
 """What our backends say when the request was right; the generate extension sends it with status 400."""
 
@@ -149,7 +152,8 @@ def error_text(body: bytes) -> str:
 def error_from(status: int, text: str, name: str) -> PosthumanError:
     """Our error for one of Triton's. status: of the HTTP answer; 200 where the error came inside a body or an event."""
     if refusal := _refusal_in(text):
-        return BadInput(refusal["field"], refusal["expected"], refusal["found"])
+        said = (refusal["field"], refusal["expected"], refusal["found"])
+        return BadInput(*said, status=422, code=refusal["code"]) if refusal["code"] in _TOO_MUCH else BadInput(*said)
     if status == 403:
         return Unavailable("the inference server does not know the management key we send", code="management_key_refused")
     if "is not healthy" in text:
@@ -183,4 +187,4 @@ def _refusal_in(text: str) -> Mapping[str, str] | None:
         return None
     if not isinstance(record, dict) or not {"field", "expected", "found"} <= set(record):
         return None
-    return {key: str(record[key]) for key in ("field", "expected", "found")}
+    return {key: str(record.get(key, "")) for key in ("field", "expected", "found", "code")}

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -34,15 +35,17 @@ MOST_CHOICES = 16
 
 @dataclass(frozen=True)
 class Choices:
-    """inputs: of each choice. caller: see `InferenceServer`."""
+    """inputs: of each choice. caller: see `InferenceServer`. check: raises for what the model cannot read, before it is asked."""
 
     server: InferenceServer
     entry_name: str
     inputs: tuple[Mapping[str, Any], ...]
     caller: str
+    check: Callable[[], None]
 
     def whole(self) -> tuple[Generated, ...]:
         """All of them, in order. Raises what the server raises for any of them, after the others were told to stop."""
+        self.check()
         if len(self.inputs) == 1:
             return (self.server.generate(self.entry_name, self.inputs[0], self.caller),)
         with closing(self._at_once(self._ask)) as found:
@@ -50,6 +53,7 @@ class Choices:
 
     def pieces(self) -> Generator[tuple[int, Generated], None, None]:
         """(choice, piece) as they come; of each choice the last has a finish_reason."""
+        self.check()
         if len(self.inputs) > 1:
             with closing(self._at_once(self._listen)) as found:
                 yield from found
@@ -114,7 +118,8 @@ def choices(services: Services, admitted: Admitted, inputs: Mapping[str, Any], n
     Choice i is what the same call with `seed` + i gives alone, so choice 0 is the answer of n = 1. Without a seed each has its own.
     """
     each = tuple({**inputs, "seed": _seed(inputs["seed"] + index)} if "seed" in inputs else inputs for index in range(n))
-    return Choices(services.server, admitted.listing.entry_name, each, admitted.session.wallet)
+    check = partial(services.prompts.check_generation, admitted.listing, inputs)
+    return Choices(services.server, admitted.listing.entry_name, each, admitted.session.wallet, check)
 
 
 def units_in(made: Iterable[Generated]) -> int:

@@ -116,4 +116,5 @@ def renamed(theirs: Mapping[str, str]) -> Iterator[None]:
     except BadInput as error:
         if error.field not in theirs:
             raise
-        raise BadInput(theirs[error.field], error.expected, Kind(error.found.strip("'\"")), code=error.code) from error
+        found = Kind(error.found.strip("'\""))
+        raise BadInput(theirs[error.field], error.expected, found, status=error.status, code=error.code) from error

@@ -77,6 +77,9 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
 
         def ask(_call_id: str) -> Answer:
             with renamed(names[task.name]):
+                for name, items in asked.tensors.items():
+                    texts = [item for item in items if isinstance(item, str)]
+                    services.prompts.check_texts(admitted.listing, name, texts, is_alone=len(asked.tensors) == 1)
                 given = services.server.infer(admitted.listing.entry_name, written, length)
             if asked.is_similarity:
                 return Answer(_similarities(given, count), count, count - 1)

@@ -170,6 +170,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
 
         def ask(_call_id: str) -> Answer:
             with renamed({"text_input": "input"}):
+                services.prompts.check_texts(admitted.listing, "text_input", inputs)
                 outputs = oip.read_answer(services.server.infer(admitted.listing.entry_name, asked, header_length))
             vectors, tokens = outputs.get("embedding"), outputs.get("prompt_tokens")
             if vectors is None or tokens is None or len(vectors.shape) != 2 or vectors.shape[0] != len(inputs):

@@ -97,7 +97,7 @@ _HUGGING_FACE: Schema = {
         "stream": {"type": "boolean", "description": "for models that generate"},
     },
 }
-_CALL_CODES = (400, 401, 403, 404, 413, 415, 429, 503)
+_CALL_CODES = (400, 401, 403, 404, 413, 415, 422, 429, 503)
 
 
 def operations(max_new_tokens: int) -> tuple[Operation, ...]:
@@ -356,6 +356,7 @@ _MEANINGS = {
     409: "the same thing was given before with other content",
     413: "too large",
     415: "another content type or encoding",
+    422: "more tokens than the model can read or make",
     429: "too many calls at once, or too fast: try again after Retry-After seconds; nothing was charged",
     503: "try again after Retry-After seconds; nothing was charged",
 }

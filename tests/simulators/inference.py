@@ -150,8 +150,11 @@ class SimulatedServer:
         prompt = _prompt(fields) if file is None else hashlib.sha256(file).hexdigest()
         prompt_tokens = _count_tokens(prompt, context - 1, field="messages" if "messages" in fields else "text_input")
         most = fields.get("max_tokens", 16)
+        if most > context:
+            expected = f"a number from 1 to {context}, the context of this model"
+            raise BadInput("max_tokens", expected, most, status=422, code="max_tokens_too_large")
         for field, expected, is_right in (
-            ("max_tokens", f"a number from 1 to {context}, the context of this model", 1 <= most <= context),
+            ("max_tokens", f"a number from 1 to {context}, the context of this model", most >= 1),
             ("temperature", "a number from 0 to 100", 0 <= fields.get("temperature", 1.0) <= 100),
             ("top_p", "a number above 0 and at most 1", 0 < fields.get("top_p", 1.0) <= 1),
             ("top_k", "a number from 0, which means off", fields.get("top_k", 0) >= 0),
@@ -260,7 +263,7 @@ def _count_tokens(text: str, limit: int, where: str = "", field: str = "text_inp
     if not found:
         raise BadInput(field, "a text with at least one token", f"0 tokens{where}")
     if found > limit:
-        raise BadInput(field, f"at most {limit} tokens", f"{found} tokens{where}")
+        raise BadInput(field, f"at most {limit} tokens", f"{found} tokens{where}", status=422, code="prompt_too_long")
     return found
 
 

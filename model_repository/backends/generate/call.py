@@ -60,7 +60,8 @@ def read_call(tensors: Mapping[str, np.ndarray], entry: OpenEntry, source: Sourc
     given = source.read(tensors)
     max_tokens = int(one_of(tensors, "max_tokens", min(int(defaults["max_tokens"]), context)))
     if not 1 <= max_tokens <= context:
-        raise Refused("max_tokens", f"a number from 1 to {context}, the context of this model", max_tokens)
+        code = "max_tokens_too_large" if max_tokens > context else ""
+        raise Refused("max_tokens", f"a number from 1 to {context}, the context of this model", max_tokens, code)
     temperature = float(one_of(tensors, "temperature", defaults["temperature"]))
     if not 0.0 <= temperature <= MAX_TEMPERATURE:  # not a number fails too
         raise Refused("temperature", f"a number from 0 to {MAX_TEMPERATURE:g}", temperature)

@@ -148,7 +148,7 @@ def _tokens(
     if not tokens:
         raise Refused(field, "a text with at least one token", "0 tokens")
     if len(tokens) > most:
-        raise Refused(field, f"at most {most} tokens{why}", f"{len(tokens)} tokens")
+        raise Refused(field, f"at most {most} tokens{why}", f"{len(tokens)} tokens", "prompt_too_long")
     if max(tokens) >= int(entry.detail("vocabulary")):
         raise Refused(field, f"tokens below {entry.detail('vocabulary')}", f"token {max(tokens)}")
     return tokens

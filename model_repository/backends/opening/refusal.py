@@ -9,13 +9,15 @@ import json
 
 
 class Refused(Exception):
-    """The caller must act. `found` is short: a count or a number, never the text itself."""
+    """The caller must act. `found` is short: a count or a number, never the text itself. code: for a refusal that has a name."""
 
-    def __init__(self, field: str, expected: str, found: object) -> None:
-        self.field, self.expected, self.found = field, expected, str(found)[:80]
+    def __init__(self, field: str, expected: str, found: object, code: str = "") -> None:
+        self.field, self.expected, self.found, self.code = field, expected, str(found)[:80], code
         super().__init__(self.to_json())
 
     def to_json(self) -> str:
+        if self.code:
+            return json.dumps({"field": self.field, "expected": self.expected, "found": self.found, "code": self.code})
         return json.dumps({"field": self.field, "expected": self.expected, "found": self.found})
 
 

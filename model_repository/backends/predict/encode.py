@@ -83,6 +83,7 @@ class Encoder:
                     field,
                     f"1 to {self._context_length} tokens in each text, special tokens counted",
                     f"{len(encoding.ids)} tokens in item {index}",
+                    "prompt_too_long" if encoding.ids else "",
                 )
             if max(encoding.ids) >= self._vocabulary:
                 raise Refused(field, f"tokens below {self._vocabulary}", f"token {max(encoding.ids)} in item {index}")

@@ -186,6 +186,12 @@ def test_a_closed_stream_is_over_and_the_server_goes_on(served: Served) -> None:
     assert served.server.generate(served.generator, {"text_input": "the model", "max_tokens": 1}).completion_tokens == 1
 
 
+TOO_MUCH: dict[tuple[str, str], tuple[int, str]] = {
+    ("text_input", repr("the " * (CONTEXT_LENGTH + 1))): (422, "prompt_too_long"),
+    ("max_tokens", repr(CONTEXT_LENGTH + 1)): (422, "max_tokens_too_large"),
+}
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -217,6 +223,7 @@ def test_a_wrong_field_is_refused_by_its_name_before_anything_is_streamed(served
         with pytest.raises(BadInput) as refused:
             ask(served.generator, call)
         assert refused.value.field == field
+        assert (refused.value.status, refused.value.code) == TOO_MUCH.get((field, repr(value)), (400, "bad_input"))
         assert refused.value.expected
         assert refused.value.found
 
@@ -293,6 +300,7 @@ def test_texts_that_cannot_be_taken_are_refused_by_field(served: Served, texts: 
         served.server.infer(served.predictor, infer_body(*texts), None)
     assert refused.value.field == "text_input"
     assert found in refused.value.found
+    assert (refused.value.status == 422) == ("tokens" in found)
 
 
 @pytest.mark.parametrize(

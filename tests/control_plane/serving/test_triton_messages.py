@@ -138,6 +138,13 @@ def test_our_backends_refusal_is_found_whatever_stands_around_it(text: str, stat
     error = error_from(status, text, "m-1")
     assert isinstance(error, BadInput)
     assert (error.field, error.expected, error.found) == ("top_p", "a number above 0", "'-1.0'")
+    assert (error.status, error.code) == (400, "bad_input")
+
+
+@pytest.mark.parametrize("code", ["prompt_too_long", "max_tokens_too_large", "something_new"])
+def test_a_backends_refusal_of_too_much_is_a_422_with_its_code(code: str) -> None:
+    error = error_from(400, REFUSAL[:-1] + f', "code": "{code}"}}', "m-1")
+    assert (error.status, error.code) == ((400, "bad_input") if code == "something_new" else (422, code))
 
 
 @pytest.mark.parametrize(

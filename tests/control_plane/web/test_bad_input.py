@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.control_plane.web.asking import checked
-from tests.fixtures_market import CONTEXT_LENGTH, PROMPT_CANARY, Market
+from tests.fixtures_market import PROMPT_CANARY, Market
 
 COMPLETIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("an empty prompt", {"prompt": ""}, "prompt"),
@@ -18,7 +18,6 @@ COMPLETIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("token ids for a prompt", {"prompt": [1, 2]}, "prompt"),
     ("two prompts", {"prompt": ["a", "b"]}, "prompt"),
     ("half a surrogate pair", {"prompt": "\ud800"}, "prompt"),
-    ("a prompt longer than the context", {"prompt": f"{PROMPT_CANARY} " * (CONTEXT_LENGTH + 1)}, "prompt"),
     ("no tokens at all", {"max_tokens": 0}, "max_tokens"),
     ("negative max tokens", {"max_tokens": -1}, "max_tokens"),
     ("huge max tokens", {"max_tokens": 10**9}, "max_tokens"),
@@ -78,7 +77,6 @@ EMBEDDINGS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("an empty one among them", {"input": ["a", ""]}, "input"),
     ("token ids", {"input": [1, 2]}, "input"),
     ("too many", {"input": ["a"] * 2049}, "input"),
-    ("an input longer than the context", {"input": "word " * (CONTEXT_LENGTH + 1)}, "input"),
     ("another format", {"encoding_format": "hex"}, "encoding_format"),
     ("other dimensions", {"dimensions": 3}, "dimensions"),
     ("an unknown parameter", {"truncate": True}, "truncate"),
@@ -97,7 +95,6 @@ def test_a_bad_embeddings_request_is_a_named_400(opened: Any, _what: str, change
 GENERATE: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("no text", {"text_input": ...}, "text_input"),
     ("an empty text", {"text_input": ""}, "text_input"),
-    ("a text longer than the context", {"text_input": "word " * (CONTEXT_LENGTH + 1)}, "text_input"),
     ("a text that is a number", {"text_input": 5}, "text_input"),
     ("half a surrogate pair", {"text_input": "\ud800"}, "text_input"),
     ("no tokens at all", {"max_tokens": 0}, "max_tokens"),
@@ -148,7 +145,6 @@ INFER: tuple[tuple[str, list[dict[str, Any]], str], ...] = (
     ("no tensors", [], "inputs"),
     ("no text", [tensor("max_tokens", "INT32", [4])], "text_input"),
     ("an empty text", [tensor("text_input", "BYTES", [""])], "text_input"),
-    ("a text longer than the context", [tensor("text_input", "BYTES", [f"{PROMPT_CANARY} " * (CONTEXT_LENGTH + 1)])], "text_input"),
     ("half a surrogate pair", [tensor("text_input", "BYTES", ["\ud800"])], "text_input"),
     ("no tokens at all", [TEXT, tensor("max_tokens", "INT32", [0])], "max_tokens"),
     ("negative max tokens", [TEXT, tensor("max_tokens", "INT32", [-1])], "max_tokens"),

@@ -230,7 +230,7 @@ def test_a_conversation_longer_than_the_context_is_refused_by_name(opened: Any) 
     market, tokens, orders = opened
     long = [{"role": "user", "content": "word " * CONTEXT_LENGTH}]
     record = json.dumps({"model": market.gpt.did, "messages": long}).encode()
-    checked(market, orders, market.post("/v1/chat/completions", tokens["gpt"], record), 400, "messages")
+    checked(market, orders, market.post("/v1/chat/completions", tokens["gpt"], record), 422, "messages")
 
 
 def test_each_refusal_is_the_stock_clients_own_kind_of_error(market: Market, url: str) -> None:

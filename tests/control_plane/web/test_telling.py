@@ -53,7 +53,7 @@ def test_a_whole_call_is_told_and_counted_once(market: Market) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "outcome", "status"), [("temperature", None, 400), ("too long", "refused", 400), ("down", "failed", 503)]
+    ("fault", "outcome", "status"), [("temperature", None, 400), ("too long", "refused", 422), ("down", "failed", 503)]
 )
 def test_a_call_that_is_not_answered_is_told_once_with_its_reason(
     market: Market, fault: str, outcome: str | None, status: int
