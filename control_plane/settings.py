@@ -58,6 +58,7 @@ class Settings:
     max_new_tokens: int
     max_prompt_tokens: int | None
     call_timeout_s: float
+    queue_timeout_s: float
     merge_delay_s: int
     checkpoint_interval_s: float
     anchor_interval_s: float
@@ -138,6 +139,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         max_new_tokens=whole("MAX_NEW_TOKENS", 4096, 1),
         max_prompt_tokens=whole("MAX_PROMPT_TOKENS", 1, 1) if text("MAX_PROMPT_TOKENS", "") else None,
         call_timeout_s=seconds("CALL_TIMEOUT_S", 120.0),
+        queue_timeout_s=seconds("QUEUE_TIMEOUT_S", 30.0),
         merge_delay_s=whole("MERGE_DELAY_S", 3600, 1, 7 * 24 * 3600),  # `verify` takes no longer promise
         checkpoint_interval_s=seconds("CHECKPOINT_INTERVAL_S", 1.0),
         anchor_interval_s=seconds("ANCHOR_INTERVAL_S", 600.0),

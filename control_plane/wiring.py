@@ -110,7 +110,7 @@ def open_catalogue(settings: Settings) -> Catalogue:
 
 
 def open_triton(settings: Settings) -> Triton:
-    return Triton(settings.triton_url, settings.triton_key, timeout_s=settings.call_timeout_s)
+    return Triton(settings.triton_url, settings.triton_key, timeout_s=settings.call_timeout_s, queue_s=settings.queue_timeout_s)
 
 
 def open_limits(settings: Settings, clock: Callable[[], float]) -> CallLimits:

@@ -37,13 +37,14 @@ class Triton:
     Every request carries the management key: the server answers nobody else, so that nobody calls past the gate.
     """
 
-    def __init__(self, url: str, management_key: str, *, timeout_s: float = 120.0) -> None:
-        """url: `http://host:port`. timeout_s: longest wait for the next bytes of an answer.
+    def __init__(self, url: str, management_key: str, *, timeout_s: float = 120.0, queue_s: float | None = None) -> None:
+        """url: `http://host:port`. timeout_s: longest wait for the next bytes of an answer. queue_s: how long a generation may wait
+        until it is computed; None: any time.
 
         Raises BadInput for a URL of another form.
         """
         self._connections = Connections(url)
-        self._timeout_s = timeout_s
+        self._timeout_s, self._wait_ms = timeout_s, None if queue_s is None else int(queue_s * 1000)
         self._headers = {KEY_HEADER: management_key}
         self._json_headers = {**self._headers, "Content-Type": "application/json"}
 
@@ -106,7 +107,7 @@ class Triton:
     def _stream(
         self, name: str, fields: Mapping[str, Any], caller: str, is_over: Callable[[], bool], *, is_streamed: bool
     ) -> PieceStream:
-        body = generate_body(fields, is_streamed=is_streamed, caller=caller, request_id=asked().id)
+        body = generate_body(fields, is_streamed=is_streamed, caller=caller, request_id=asked().id, wait_ms=self._wait_ms)
         path = f"/v2/models/{_quoted(name)}/generate_stream"
         answer = self._connections.send("POST", path, body, self._json_headers, self._timeout_s)
         return PieceStream(self._connections, answer, name, self._timeout_s, is_over)

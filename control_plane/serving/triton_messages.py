@@ -30,8 +30,13 @@ _CALLERS_FAULTS = (
 _TOO_MUCH = ("prompt_too_long", "max_tokens_too_large")
 """Codes of our backends' refusals of what is well said and more than the model can hold."""
 
-_SERVERS_FAULTS = ("the computation failed", "calls are waiting for this model", "the model is being unloaded")
-"""What our backends say when the request was right; the generate extension sends it with status 400."""
+_SERVERS_FAULTS = {
+    "the computation failed": "inference_failed",
+    "calls are waiting for this model": "queue_full",
+    "has waited for this model": "queue_timeout",
+    "the model is being unloaded": "inference_failed",
+}
+"""What our backends say when the request was right, and our code for it; the generate extension sends it with status 400."""
 
 
 def _whole(bits: int) -> Callable[[object], bool]:
@@ -68,12 +73,14 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
 """The inputs of the `generate` backend, as `converters/tasks/generation.py` has them."""
 
 
-def generate_body(fields: Mapping[str, Any], *, is_streamed: bool, caller: str = "", request_id: str = "") -> bytes:
+def generate_body(
+    fields: Mapping[str, Any], *, is_streamed: bool, caller: str = "", request_id: str = "", wait_ms: int | None = None
+) -> bytes:
     """The JSON for Triton's generate extension. Raises BadInput for a field that is unknown, missing, or not of its type.
 
     Whether a value is sensible is the backend's to say. Files are given as bytes or as data URLs.
-    `stream` is set from `is_streamed`, whatever `fields` says. caller: goes to the backend as a parameter of the request; so does
-    that it shall send empty answers while there is nothing to say (`is_beat`).
+    `stream` is set from `is_streamed`, whatever `fields` says. caller, wait_ms (how long the call may wait; None: any time): go to
+    the backend as parameters of the request; so does that it shall send empty answers while there is nothing to say (`is_beat`).
     request_id: names the call in Triton's log; Triton hands it to the backend as the request's own id.
     """
     for name, value in fields.items():
@@ -86,7 +93,8 @@ def generate_body(fields: Mapping[str, Any], *, is_streamed: bool, caller: str =
     if not any(name in fields for name in ("text_input", MESSAGES, *FILES)):
         raise BadInput("text_input", "a text", "nothing")
     written = {name: data_url(value) if isinstance(value, bytes) else value for name, value in fields.items()}
-    named = {name: value for name, value in (("id", request_id), ("caller", caller), ("beats", True)) if value}
+    beside = (("id", request_id or None), ("caller", caller or None), ("beats", True), ("wait_ms", wait_ms))
+    named = {name: value for name, value in beside if value is not None}
     try:
         return json.dumps({**written, **named, "stream": is_streamed}, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     except UnicodeEncodeError:
@@ -158,8 +166,8 @@ def error_from(status: int, text: str, name: str) -> PosthumanError:
         return Unavailable("the inference server does not know the management key we send", code="management_key_refused")
     if "is not healthy" in text:
         return Unavailable(f"{name}: the process that computes it has died: unload and load it", code="backend_crashed")
-    if any(fault in text for fault in _SERVERS_FAULTS):
-        return Unavailable(f"{name}: {text[:200]}", code="inference_failed")
+    if fault := next((fault for fault in _SERVERS_FAULTS if fault in text), None):
+        return Unavailable(f"{name}: {text[:200]}", code=_SERVERS_FAULTS[fault])
     if "has no available versions" in text or "is not at ready state" in text:
         return Unavailable(f"{name}: the entry is not loaded")
     if status == 404 or "unknown model" in text:

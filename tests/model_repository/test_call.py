@@ -19,11 +19,17 @@ FP32 = ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalt
 
 
 @pytest.mark.parametrize(
-    ("parameters", "caller"),
-    [("", ""), ("{}", ""), ('{"caller":"0xB0b","x-did":"did:op:1"}', "0xB0b"), ('{"caller":7}', "7"), ("[]", "")],
+    ("parameters", "said"),
+    [
+        *(("", Parameters()), ("{}", Parameters()), ("[]", Parameters())),
+        ('{"caller":"0xB0b","x-did":"did:op:1"}', Parameters("0xB0b")),
+        ('{"caller":7,"wait_ms":1500}', Parameters("7", most_wait_s=1.5)),
+        ('{"wait_ms":0}', Parameters(most_wait_s=0)),
+        *(('{"wait_ms":-1}', Parameters()), ('{"wait_ms":"soon"}', Parameters())),
+    ],
 )
-def test_who_asks_is_read_from_the_requests_parameters(parameters: str, caller: str) -> None:
-    assert read_parameters(parameters) == Parameters(caller)
+def test_who_asks_and_how_long_it_waits_is_read_from_the_requests_parameters(parameters: str, said: Parameters) -> None:
+    assert read_parameters(parameters) == said
 
 
 def test_signs_of_life_are_sent_only_to_who_asks_for_them() -> None:

@@ -256,6 +256,33 @@ def test_one_caller_cannot_fill_the_queue(engine: Engine, places: Places) -> Non
     assert all(listener.is_over.wait(10) for listener in (first, own, other))
 
 
+def test_who_has_waited_too_long_is_told_so_and_nothing_of_it_is_computed() -> None:
+    now, places, log = [100.0], Places(most=1), list[tuple[str, str]]()
+    engine = Engine(places, most_waiting=9, clock=lambda: now[0])
+    first = Listener(log, "first")
+    gate = held(engine, places, counting(3), first)
+    patient, late, later, last = (Listener(log, name) for name in ("patient", "late", "later", "last"))
+    engine.add(counting(1), late, "a", 5.0)
+    engine.add(counting(1), patient, "a")
+    engine.add(counting(1), later, "b", 4.0)
+    now[0] = 104.0
+    engine.add(counting(1), last, "b", 1.5)
+    now[0] = 105.0
+    gate.opened.set()
+    assert all(listener.is_over.wait(10) for listener in (first, patient, late, later, last))
+    assert [isinstance(listener.error, TooBusy) for listener in (first, patient, late, later, last)] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert {name for name, _ in log} == {"first", "patient", "last"}
+    assert sum(what == "begin" for what, _ in places.asked) == 3
+    assert (engine.counts().refused, engine.counts().failed) == (2, 0)
+    engine.close()
+
+
 def test_closing_fails_what_is_not_finished_and_takes_no_more() -> None:
     places = Places(most=1)
     places.before = lambda what: time.sleep(0.001)

@@ -103,13 +103,15 @@ def read_call(tensors: Mapping[str, np.ndarray], entry: OpenEntry, source: Sourc
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a request says beside its tensors. caller: who asks, "" where it does not say.
+    """What a request says beside its tensors. caller: who asks, "" where it does not say. most_wait_s: how long the
+    call may wait before it is computed.
 
     has_beats: send an empty answer now and then before the first one, and between two; only `generate_stream` can carry them.
     """
 
     caller: str = ""
     has_beats: bool = False
+    most_wait_s: float = math.inf
 
 
 def read_parameters(text: str) -> Parameters:
@@ -123,7 +125,9 @@ def read_parameters(text: str) -> Parameters:
     for name in _LATE:
         if name in given:  # Triton makes a parameter of what it does not know, and nobody would look at it
             raise Refused(name, "no such input before this model is loaded anew, by its operator", "one")
-    return Parameters(str(given.get("caller", "")), given.get("beats") is True)
+    wait_ms = given.get("wait_ms")
+    most_wait_s = wait_ms / 1000 if isinstance(wait_ms, int) and wait_ms >= 0 else math.inf
+    return Parameters(str(given.get("caller", "")), given.get("beats") is True, most_wait_s)
 
 
 def _stops(raw: np.ndarray | None) -> tuple[str, ...]:

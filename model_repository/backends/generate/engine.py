@@ -9,9 +9,11 @@ never stalls the others, nor a long answer the next one's beginning.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -27,7 +29,7 @@ _CLOSE_TIMEOUT_S = 5.0
 @dataclass(frozen=True)
 class Counts:
     """waiting, running: calls now. The others only grow: prompt tokens read, tokens chosen, and calls without an answer: refused,
-    for the queue was full; cancelled, for the caller had gone; failed.
+    for the queue was full or the wait too long; cancelled, for the caller had gone; failed.
     """
 
     waiting: int
@@ -41,16 +43,20 @@ class Counts:
 
 @dataclass
 class _Running:
+    """until: when it must have been let in, by the engine's clock."""
+
     generation: Generation
     listener: Listener
+    until: float = math.inf
     place: int = -1
 
 
 class Engine:
     """One thread. Who waits is let in first come first, in turns between callers."""
 
-    def __init__(self, rows: Rows, *, most_waiting: int) -> None:
-        self._rows, self._most_waiting = rows, most_waiting
+    def __init__(self, rows: Rows, *, most_waiting: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """clock: seconds that only pass."""
+        self._rows, self._most_waiting, self._clock = rows, most_waiting, clock
         self._waiting: dict[str, deque[_Running]] = {}
         self._joining: deque[_Running] = deque()
         self._active: list[_Running] = []
@@ -60,8 +66,9 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def add(self, generation: Generation, listener: Listener, caller: str = "") -> None:
+    def add(self, generation: Generation, listener: Listener, caller: str = "", most_wait_s: float = math.inf) -> None:
         """caller: whoever has several calls waiting lets others' in between, and may fill half of the queue.
+        most_wait_s: if it has not been let in by then it fails with TooBusy, and nothing was computed.
 
         Raises TooBusy when the queue, or the caller's half, is full or closed.
         """
@@ -74,7 +81,7 @@ class Engine:
             if self._is_closed or waiting >= self._most_waiting:
                 self._refused += 1
                 raise TooBusy(f"{waiting} calls are waiting for this model")
-            self._waiting.setdefault(caller, deque()).append(_Running(generation, listener))
+            self._waiting.setdefault(caller, deque()).append(_Running(generation, listener, self._clock() + most_wait_s))
             self._changed.notify()
 
     def counts(self) -> Counts:
@@ -102,7 +109,11 @@ class Engine:
                 if self._is_closed:
                     unfinished = [*self._active, *self._joining, *(one for queue in self._waiting.values() for one in queue)]
                     break
+                late = self._take_late()
                 entering = self._next_entering()
+            for one in late:
+                self._refused += 1
+                _tell(one, TooBusy("this call has waited for this model as long as it may"))
             if entering is not None:
                 self._enter(entering)
             if self._joining:
@@ -112,6 +123,15 @@ class Engine:
             self._active = [one for one in self._active if one.place >= 0]
         for one in unfinished:
             self._fail(one, TooBusy("the model is being unloaded"))
+
+    def _take_late(self) -> list[_Running]:
+        """Those that have waited too long; they wait no more."""
+        now = self._clock()
+        late = [one for queue in self._waiting.values() for one in queue if one.until <= now]
+        if late:
+            left = {caller: deque(one for one in queue if one.until > now) for caller, queue in self._waiting.items()}
+            self._waiting = {caller: queue for caller, queue in left.items() if queue}
+        return late
 
     def _next_entering(self) -> _Running | None:
         """The next to be let in, if there is a place: of the caller whose turn it is."""
@@ -201,5 +221,9 @@ class Engine:
             self._cancelled += 1
         else:
             self._failed += 1
-        with suppress(BaseException):  # a listener that raises cannot be told anything more
-            one.listener.fail(error)
+        _tell(one, error)
+
+
+def _tell(one: _Running, error: BaseException) -> None:
+    with suppress(BaseException):  # a listener that raises cannot be told anything more
+        one.listener.fail(error)

@@ -21,7 +21,10 @@ _GAUGES = {
 _COUNTERS = {
     "prompt_tokens": ("posthuman_engine_prompt_tokens_total", "Tokens of prompts that were read"),
     "tokens": ("posthuman_engine_tokens_total", "Tokens that were chosen"),
-    "refused": ("posthuman_engine_calls_refused_total", "Calls that were not let into the queue, which was full"),
+    "refused": (
+        "posthuman_engine_calls_refused_total",
+        "Calls that were not let in: the queue was full, or they had waited as long as they might",
+    ),
     "cancelled": ("posthuman_engine_calls_cancelled_total", "Calls whose caller went away"),
     "failed": ("posthuman_engine_calls_failed_total", "Calls that ended in an error"),
 }

@@ -75,7 +75,7 @@ class TritonPythonModel:
         try:
             call = read_call(tensors, self._entry, self._source)
             generation = Generation(call, self._entry.tokenizer.decode, self._end_tokens, secrets.randbits(63))
-            self._engine.add(generation, _Answer(call, sender, name, has_beats=said.has_beats), said.caller)
+            self._engine.add(generation, _Answer(call, sender, name, has_beats=said.has_beats), said.caller, said.most_wait_s)
         except BaseException as error:  # a call that cannot start must not take the others with it; see engine.py
             _send_error(sender, error, name)
 

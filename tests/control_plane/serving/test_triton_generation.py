@@ -6,7 +6,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ from tests.fixtures_triton import TritonServer, slow_gpt2, tiny_gpt2, triton_ser
 __all__ = ["generator", "slow", "slow_gpt2", "smoke", "tiny_gpt2", "triton_server"]
 
 pytestmark = pytest.mark.live
+
+AT_ONCE = 16
+"""Calls that share a step (`generate/model_rows.py`)."""
 
 
 def test_a_generation_is_one_answer(triton_server: TritonServer, generator: str) -> None:
@@ -177,6 +180,22 @@ def test_who_asks_often_does_not_keep_the_others_waiting(triton_server: TritonSe
         for call in (*greedy, modest):
             call.result(120)
     assert finished.index("modest") < 40
+
+
+@pytest.mark.parametrize("verb", ["generate", "generate_stream"])
+def test_a_call_that_waits_too_long_is_refused_before_it_is_computed(triton_server: TritonServer, slow: str, verb: str) -> None:
+    """More calls than are computed at once, so that one more can only wait."""
+    impatient = Triton(triton_server.url, triton_server.key, timeout_s=60.0, queue_s=0.2)
+    with ExitStack() as left:
+        for _ in range(AT_ONCE):
+            pieces = left.enter_context(closing(triton_server.client.generate_stream(slow, long_call())))
+            next(pieces)
+        with pytest.raises(Unavailable, match="has waited for this model") as refused:
+            getattr(impatient, verb)(slow, long_call(max_tokens=1))
+        assert (refused.value.status, refused.value.code) == (503, "queue_timeout")
+        assert refused.value.retry_after_s
+    assert impatient.generate(slow, long_call(max_tokens=1)).completion_tokens == 1
+    impatient.close()
 
 
 def test_a_short_call_does_not_wait_for_a_long_one(triton_server: TritonServer, slow: str) -> None:

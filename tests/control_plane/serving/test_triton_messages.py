@@ -36,6 +36,11 @@ def test_the_body_holds_the_fields_and_says_whether_it_is_a_stream() -> None:
     assert json.loads(body) == {**fields, "beats": True, "stream": True}
 
 
+def test_how_long_a_call_may_wait_goes_along_as_a_parameter() -> None:
+    assert json.loads(generate_body({"text_input": "x"}, is_streamed=False, wait_ms=0))["wait_ms"] == 0
+    assert "wait_ms" not in json.loads(generate_body({"text_input": "x"}, is_streamed=False))
+
+
 def test_who_asks_goes_along_as_a_parameter() -> None:
     body = generate_body({"text_input": "a"}, is_streamed=False, caller="0xB0b")
     assert json.loads(body) == {"text_input": "a", "caller": "0xB0b", "beats": True, "stream": False}
@@ -161,7 +166,10 @@ def test_a_backends_refusal_of_too_much_is_a_422_with_its_code(code: str) -> Non
         (403, "This API is restricted, expecting header 'triton-key'", Unavailable, "management_key_refused"),
         (500, "the computation failed: ValueError", Unavailable, "inference_failed"),
         (400, "the computation failed: ValueError", Unavailable, "inference_failed"),
-        (400, "4 calls are waiting for this model", Unavailable, "inference_failed"),
+        (400, "4 calls are waiting for this model", Unavailable, "queue_full"),
+        (200, "2 of your calls are waiting for this model", Unavailable, "queue_full"),
+        (400, "this call has waited for this model as long as it may", Unavailable, "queue_timeout"),
+        (400, "the model is being unloaded", Unavailable, "inference_failed"),
         (400, "Stub process 'm-1_0_0' is not healthy.", Unavailable, "backend_crashed"),
         (500, "Stub process 'm-1_0_0' is not healthy.", Unavailable, "backend_crashed"),
         (503, "whatever else", Unavailable, "inference_failed"),
