@@ -118,6 +118,23 @@ receipts = Table(
 Index("receipts_waiting", receipts.c.leaf_index, receipts.c.position)
 
 
+answers = Table(
+    "answers",
+    metadata,
+    Column("order_tx", String(66), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("call_id", String(32), nullable=False, unique=True),
+    Column("fingerprint", String(66), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("body", LargeBinary),
+    Column("header_length", Integer),
+)
+"""Calls that carried an Idempotency-Key, `name`. state: `under_way`, `kept` (then `body` is the answer) or `too_long` to be kept.
+expires_at: seconds since 1970, when the key may be used anew."""
+Index("answers_by_end", answers.c.expires_at)
+
+
 _PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON", "wal_autocheckpoint=4000")
 """Of SQLite, for each connection. A call writes ten pages: at its own 1,000 one call in a hundred would wait for the disk."""
 

@@ -59,6 +59,8 @@ class Settings:
     max_prompt_tokens: int | None
     call_timeout_s: float
     queue_timeout_s: float
+    idempotency_kept_s: int
+    idempotency_max_bytes: int
     merge_delay_s: int
     checkpoint_interval_s: float
     anchor_interval_s: float
@@ -140,6 +142,8 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         max_prompt_tokens=whole("MAX_PROMPT_TOKENS", 1, 1) if text("MAX_PROMPT_TOKENS", "") else None,
         call_timeout_s=seconds("CALL_TIMEOUT_S", 120.0),
         queue_timeout_s=seconds("QUEUE_TIMEOUT_S", 30.0),
+        idempotency_kept_s=whole("IDEMPOTENCY_KEPT_S", 24 * 3600, 1),
+        idempotency_max_bytes=whole("IDEMPOTENCY_MAX_BYTES", 1 << 20, 0),
         merge_delay_s=whole("MERGE_DELAY_S", 3600, 1, 7 * 24 * 3600),  # `verify` takes no longer promise
         checkpoint_interval_s=seconds("CHECKPOINT_INTERVAL_S", 1.0),
         anchor_interval_s=seconds("ANCHOR_INTERVAL_S", 600.0),

@@ -97,13 +97,13 @@ def call(services: Services, admitted: Admitted, body: bytes, ask: Callable[[str
 
 def _call(services: Services, admitted: Admitted, body: bytes, ask: Callable[[str], Answer]) -> Called:
     began = time.perf_counter()
-    reservation = _begin(services, admitted, body, is_streaming=False)
+    reservation = begin(services, admitted, body, is_streaming=False)
     asked = time.perf_counter()
     try:
         answer = ask(reservation.call_id)
     except BaseException as error:
         _report(services, admitted, error)
-        _raise_for_buyers(admitted, error)
+        raise_for_buyers(admitted, error)
         raise
     answered = time.perf_counter()
     digest = response_hash(reservation.salt, answer.body)
@@ -129,7 +129,7 @@ def call_streaming(
     """
     hold = services.limits.take(admitted.session)
     try:
-        reservation = _begin(services, admitted, body, is_streaming=True)
+        reservation = begin(services, admitted, body, is_streaming=True)
         services.store.reserve(reservation)
         stream = _held(hold, _stream(services, admitted, reservation, ask, last, failed, ended))
         next(stream)  # runs to the first piece; from here on closing it reaches `_stream`'s `except GeneratorExit`
@@ -165,8 +165,8 @@ def _stream(
         pieces = ask(reservation.call_id)
         piece = next(pieces, None)
     except BaseException as error:
-        _give_back(services, admitted, reservation, error)
-        _raise_for_buyers(admitted, error)
+        give_back(services, admitted, reservation, error)
+        raise_for_buyers(admitted, error)
         raise
     try:
         yield b""
@@ -186,18 +186,18 @@ def _stream(
         raise
     except PosthumanError as error:  # the server broke, or the receipt could not be stored: nothing is charged
         with suppress(PosthumanError):
-            _give_back(services, admitted, reservation, error)
+            give_back(services, admitted, reservation, error)
         ended(Ended("failed", *units, error=error))
         yield failed(error)
         return
     except BaseException as error:
-        _give_back(services, admitted, reservation, error)
+        give_back(services, admitted, reservation, error)
         raise
     ended(Ended("done", *units, issued=issued))
     yield last(issued)
 
 
-def _begin(services: Services, admitted: Admitted, body: bytes, is_streaming: bool) -> Reservation:
+def begin(services: Services, admitted: Admitted, body: bytes, is_streaming: bool) -> Reservation:
     session, listing, salt = admitted.session, admitted.listing, services.store.new_salt()
     return services.store.begin(
         token_hash=session.token_hash,
@@ -211,7 +211,7 @@ def _begin(services: Services, admitted: Admitted, body: bytes, is_streaming: bo
     )
 
 
-def _give_back(services: Services, admitted: Admitted, reservation: Reservation, error: BaseException) -> None:
+def give_back(services: Services, admitted: Admitted, reservation: Reservation, error: BaseException) -> None:
     _report(services, admitted, error)
     services.store.release(reservation)
 
@@ -222,7 +222,7 @@ def _report(services: Services, admitted: Admitted, error: BaseException) -> Non
         services.catalogue.report_crash(admitted.listing)
 
 
-def _raise_for_buyers(admitted: Admitted, error: BaseException) -> None:
+def raise_for_buyers(admitted: Admitted, error: BaseException) -> None:
     """A model on sale that the server has not loaded is no unknown model: the server has just been started, and is being filled."""
     if isinstance(error, NotFound):
         raise Unavailable(f"{admitted.listing.did}: the model is being loaded", code="model_not_loaded") from error

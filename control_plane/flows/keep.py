@@ -1,4 +1,4 @@
-"""What the log keeper does, as steps: close orphaned calls, integrate, anchor, watch.
+"""What the log keeper does, as steps: close orphaned calls, forget old answers, integrate, anchor, watch.
 
 In: the parts, from `wiring`. Out: `Step`s for `receipts.keeper.Keeper`. This module must never loop or sleep.
 """
@@ -19,6 +19,7 @@ from control_plane.receipts.store import ReceiptStore
 REQUEST_FILE = "anchor-now"
 PENDING_FILE = "anchor-pending.json"
 REAP_EVERY_S = 2.0
+SWEEP_EVERY_S = 10.0
 WATCH_EVERY_S = 1.0
 WATCH_CHAIN_EVERY_S = 5.0
 WATCH_LISTINGS_EVERY_S = 60.0
@@ -59,12 +60,17 @@ def keeper_steps(
         closed = store.reap(is_alive)
         return {"cut": closed.cut, "released": closed.released} if closed.cut or closed.released else None
 
+    def sweep() -> Mapping[str, object] | None:
+        forgotten = store.sweep_answers()
+        return {"forgotten": forgotten} if forgotten else None
+
     def integrate() -> Mapping[str, object] | None:
         done = log.integrate()
         return {"size": done.size, "root": done.root.hex(), "added": done.added} if done.is_new else None
 
     return (
         Step("reap", REAP_EVERY_S, reap),
+        Step("sweep", SWEEP_EVERY_S, sweep),
         Step("integrate", checkpoint_interval_s, integrate),
         Step("anchor", ANCHOR_LOOK_EVERY_S, anchoring.run),
         Step("watch", WATCH_EVERY_S, watch),

@@ -12,7 +12,6 @@ closed by `reap`.
 from __future__ import annotations
 
 import hmac
-import json
 import secrets
 import threading
 import time
@@ -23,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Select, func, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from control_plane.database import calls, reading, receipts, sessions
 from control_plane.did import ZERO_BYTES32, Address, Bytes32, Did, TransactionHash, UnixMillis
 from control_plane.errors import BadInput, Conflict, Forbidden, NotFound, Unauthenticated, Unavailable
+from control_plane.receipts.kept import KeptAnswer, Once, claim, find, forget, in_flight, keep, sweep
 from control_plane.receipts.receipt import FIRST_PREVIOUS, CallStatus, Issued, Receipt, SignedReceipt, leaf_bytes, leaf_id
+from control_plane.receipts.rows import Reservation, call_row, issued_of, receipt_row, reservation_of
 from control_plane.receipts.signing import ReceiptSigner, recover_signer
 from control_plane.receipts.standing import Standing, look
 from control_plane.receipts.statements import (
@@ -46,25 +47,8 @@ from control_plane.receipts.statements import (
 __all__ = ["Issued", "Reaped", "ReceiptStore", "Reservation"]
 
 SALT_BYTES = 32
-_KEPT_AS_IT_IS = ("call_id", "token_hash", "did", "model_digest", "consumer", "request_hash", "salt", "started_at")
 SEQUENCE_TRIES = 20
 """Only where the database lets two writers in at once (not SQLite): how often a lost race for a sequence is run again."""
-
-
-@dataclass(frozen=True)
-class Reservation:
-    """A call under way. It is charged when it is reserved or, where it was not, when it is settled."""
-
-    call_id: str
-    token_hash: str
-    did: Did
-    model_digest: Bytes32
-    consumer: Address
-    order: TransactionHash
-    request_hash: Bytes32
-    salt: bytes
-    started_at: UnixMillis
-    is_streaming: bool
 
 
 @dataclass(frozen=True)
@@ -135,17 +119,19 @@ class ReceiptStore:
             is_streaming=is_streaming,
         )
 
-    def reserve(self, reservation: Reservation) -> None:
-        """Take one call from the order's quota and note that the call is under way, in one transaction.
+    def reserve(self, reservation: Reservation, once: Once | None = None) -> None:
+        """Take one call from the order's quota and note that the call is under way, in one transaction. once: its buyer's name for
+        it, taken with the charge.
 
-        Raises Unauthenticated (the session is unknown, revoked or expired), Forbidden with code `quota_exhausted`, Unavailable
-        (the database is busy or full; nothing was charged). Again: a call's id is taken once, so it raises.
+        Raises Conflict when the name is taken (see `kept.claim`), Unauthenticated (the session is unknown, revoked or expired),
+        Forbidden with code `quota_exhausted`, Unavailable (the database is busy or full; nothing was charged).
+        Again: a call's id is taken once, so it raises.
         """
         with self._writing("reserve a call") as connection:
+            if once is not None:
+                self._claim(connection, reservation, once)
             self._charge(connection, reservation)
-            values = {name: getattr(reservation, name) for name in _KEPT_AS_IT_IS}
-            more = {"order_tx": reservation.order, "worker": self._worker, "is_streaming": int(reservation.is_streaming)}
-            self._open_call.run(connection, values | more)
+            self._open_call.run(connection, call_row(reservation, self._worker))
 
     def settle(
         self,
@@ -177,8 +163,10 @@ class ReceiptStore:
         units_out: int,
         status: CallStatus = CallStatus.DONE,
         finished_at: UnixMillis | None = None,
+        kept: tuple[Once, KeptAnswer] | None = None,
     ) -> Issued:
-        """Turn a reserved call into a signed receipt, committed before it is returned.
+        """Turn a reserved call into a signed receipt, committed before it is returned. kept: of a call that was reserved under a
+        name, its answer, stored with the receipt.
 
         Sequence and previous are read, the receipt signed and stored in one write transaction, so an order's receipts have no gap.
         Raises Conflict when the call is no longer reserved (completed, released or reaped), Unavailable when the database does not
@@ -188,6 +176,8 @@ class ReceiptStore:
         def work(connection: Connection) -> Issued:
             if self._close_call.run(connection, {"call": reservation.call_id}).rowcount != 1:
                 raise Conflict(f"call {reservation.call_id} is not under way: it was completed, released or reaped before")
+            if kept is not None:
+                keep(connection, *kept)
             return self._issue(connection, reservation, response_hash, units_in, units_out, status, finished_at)
 
         return self._storing(reservation, work)
@@ -210,7 +200,7 @@ class ReceiptStore:
         for row in rows:
             if alive[row.worker]:
                 continue
-            reservation = _reservation_of(row)
+            reservation = reservation_of(row)
             if not reservation.is_streaming:
                 released += self.release(reservation)
                 continue
@@ -227,13 +217,13 @@ class ReceiptStore:
             row = connection.execute(select(*SHOWN).where(receipts.c.receipt_id == identity)).first()
         if row is None:
             raise NotFound(f"no receipt has the id {identity}")
-        return _issued_of(row)
+        return issued_of(row)
 
     def receipt_of_call(self, call_id: str) -> Issued | None:
         """The receipt that a call became: for a buyer whose stream broke before its end. None while there is none."""
         with self._reader.connect() as connection:
             row = connection.execute(select(*SHOWN).where(receipts.c.call_id == call_id)).first()
-        return None if row is None else _issued_of(row)
+        return None if row is None else issued_of(row)
 
     def receipts_of(
         self, *, order: TransactionHash | None = None, consumer: Address | None = None, from_sequence: int = 0, limit: int = 100
@@ -249,7 +239,7 @@ class ReceiptStore:
         if consumer is not None:
             chosen = chosen.where(receipts.c.consumer == consumer)
         with self._reader.connect() as connection:
-            return tuple(_issued_of(row) for row in connection.execute(chosen))
+            return tuple(issued_of(row) for row in connection.execute(chosen))
 
     def readmit(self, signed: SignedReceipt, salt: bytes) -> Issued:
         """Take back a receipt of ours that a power cut lost: the buyer's copy is as good as the one that was here.
@@ -273,7 +263,7 @@ class ReceiptStore:
         try:
             with self._writing("readmit a receipt") as connection:
                 # a call's id is not in its receipt: the first half of the receipt's own id stands for it, and is as unique
-                self._add_receipt.run(connection, _row_of(issued, leaf, call_id=identity[2:34]))
+                self._add_receipt.run(connection, receipt_row(issued, leaf, call_id=identity[2:34]))
         except self._taken as error:
             if (stored := self._same(issued)) is not None:
                 return stored
@@ -284,6 +274,16 @@ class ReceiptStore:
     def standing(self, log_folder: Path) -> Standing:
         """How far receipts are on their way into the anchored log; see `standing.look`."""
         return look(self._reader, log_folder)
+
+    def kept_answer(self, order: TransactionHash, once: Once) -> KeptAnswer | None:
+        """The answer that was given before under this name. Raises Conflict, see `kept.find`."""
+        with self._reader.connect() as connection:
+            return find(connection, order, once, self._clock())
+
+    def sweep_answers(self) -> int:
+        """Forget kept answers that are over, some at a time; how many."""
+        with self._writing("forget kept answers") as connection:
+            return sweep(connection, self._clock())
 
     def waiting(self) -> int:
         """Receipts that have no place in the log yet."""
@@ -338,14 +338,21 @@ class ReceiptStore:
         )
         leaf = leaf_bytes(signed)
         issued = Issued(signed, reservation.salt, leaf_id(leaf))
-        self._add_receipt.run(connection, _row_of(issued, leaf, reservation.call_id))
+        self._add_receipt.run(connection, receipt_row(issued, leaf, reservation.call_id))
         return issued
 
     def _release(self, connection: Connection, reservation: Reservation) -> bool:
         if self._close_call.run(connection, {"call": reservation.call_id}).rowcount != 1:
             return False
         self._give_back.run(connection, {"hashed": reservation.token_hash})
+        forget(connection, reservation.call_id)
         return True
+
+    def _claim(self, connection: Connection, reservation: Reservation, once: Once) -> None:
+        try:
+            claim(connection, reservation.order, once, reservation.call_id, self._clock())
+        except IntegrityError as error:  # only where the database lets two writers in at once (not SQLite)
+            raise in_flight() from error
 
     def _why_not(self, connection: Connection, token_hash: str, now: float) -> Unauthenticated | Forbidden:
         row = connection.execute(select(sessions).where(sessions.c.token_hash == token_hash)).first()
@@ -375,27 +382,3 @@ class ReceiptStore:
                 yield connection
         except self._silent as error:  # locked for 30 s, disk full, I/O error: rolled back, nothing was charged
             raise Unavailable(f"could not {what}: the database does not answer ({type(error).__name__})") from error
-
-
-def _row_of(issued: Issued, leaf: bytes, call_id: str) -> dict[str, Any]:
-    receipt = issued.signed.receipt
-    return {
-        "receipt_id": issued.id,
-        "call_id": call_id,
-        "order_tx": receipt.order,
-        "sequence": receipt.sequence,
-        "did": receipt.did,
-        "consumer": receipt.consumer,
-        "leaf": leaf,
-        "salt": issued.salt,
-        "leaf_index": None,
-    }
-
-
-def _issued_of(row: Any) -> Issued:
-    return Issued(SignedReceipt.from_json(json.loads(row.leaf)), row.salt, Bytes32(row.receipt_id), row.leaf_index)
-
-
-def _reservation_of(row: Any) -> Reservation:
-    kept = {name: getattr(row, name) for name in _KEPT_AS_IT_IS}
-    return Reservation(**kept, order=row.order_tx, is_streaming=bool(row.is_streaming))

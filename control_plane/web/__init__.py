@@ -26,6 +26,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
 
     from control_plane.web import auth, chat, errors, health, hugging_face, log, offers, oip, openai, openapi, receipts
     from control_plane.web.journal import Journal
+    from control_plane.web.once import answer_again
     from control_plane.web.request_ids import identified
 
     app = Flask("control_plane.web", static_folder=None)
@@ -34,10 +35,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
     journal = Journal(log_to or sys.stderr, services.clock)
     errors.register(app, journal)
     for blueprint in (
-        openai.blueprint(services, journal),
-        chat.blueprint(services, journal),
-        oip.blueprint(services, journal),
-        hugging_face.blueprint(services, journal),
+        *(answer_again(surface.blueprint(services, journal), services, journal) for surface in (openai, chat, oip, hugging_face)),
         auth.blueprint(services),
         offers.blueprint(services),
         receipts.blueprint(services),

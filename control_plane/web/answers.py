@@ -9,19 +9,23 @@ import json
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 
-from flask import Response
+from flask import Response, g
 
-from control_plane.errors import PosthumanError
+from control_plane.errors import BadInput, PosthumanError
 from control_plane.flows.call import Admitted, Answer, Called, Ended, Piece, call, call_streaming
+from control_plane.flows.once import call_once
 from control_plane.flows.services import Services
+from control_plane.receipts.kept import Once
 from control_plane.receipts.store import Issued
 from control_plane.web.errors import error_body
+from control_plane.web.fields import Kind
 from control_plane.web.journal import Journal
 from control_plane.web.telling import Telling
 
 RECEIPT_HEADER = "X-Posthuman-Receipt"
 CALL_HEADER = "X-Posthuman-Call"
 LENGTH_HEADER = "Inference-Header-Content-Length"
+KEY_HEADER = "Idempotency-Key"
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -35,6 +39,17 @@ def event(record: str) -> bytes:
     return b"data: " + record.encode("utf-8") + b"\n\n"
 
 
+def rendered(called: Called) -> Response:
+    """A whole answer with its receipt: the same bytes each time."""
+    answer = called.answer
+    response = Response(answer.body, mimetype="application/json" if answer.header_length is None else "application/octet-stream")
+    if answer.header_length is not None:
+        response.headers[LENGTH_HEADER] = str(answer.header_length)
+    response.headers[RECEIPT_HEADER] = receipt_header(called.issued)
+    response.headers[CALL_HEADER] = called.call_id
+    return response
+
+
 class Answering:
     """Answers calls of one surface, and tells the journal."""
 
@@ -43,20 +58,17 @@ class Answering:
 
     def whole(self, admitted: Admitted, body: bytes, ask: Callable[[str], Answer]) -> Response:
         telling = Telling(self._journal, self._surface, admitted)
+        named: Once | None = g.get("once")
         try:
-            called = call(self._services, admitted, body, ask)
+            if named is None:
+                called = call(self._services, admitted, body, ask)
+            else:
+                called = call_once(self._services, admitted, body, ask, named)
         except BaseException as error:
             telling.failed(error)
             raise
         telling.answered(called)
-        answer = called.answer
-        response = Response(
-            answer.body, mimetype="application/json" if answer.header_length is None else "application/octet-stream"
-        )
-        if answer.header_length is not None:
-            response.headers[LENGTH_HEADER] = str(answer.header_length)
-        response.headers[RECEIPT_HEADER] = receipt_header(called.issued)
-        response.headers[CALL_HEADER] = called.call_id
+        response = rendered(called)
         response.headers["Server-Timing"] = _timing(admitted, called)
         return response
 
@@ -68,7 +80,13 @@ class Answering:
         last: Callable[[str, Issued], bytes],
         path: str,
     ) -> Response:
-        """`last(call id, issued)` renders the end of a good stream; a broken one ends with the surface's error object."""
+        """`last(call id, issued)` renders the end of a good stream; a broken one ends with the surface's error object.
+
+        Raises BadInput for a call that is to be done once: what was streamed is not kept.
+        """
+        if g.get("once") is not None:
+            expected = "none where the answer is streamed; the receipt of a stream that broke is found by its call"
+            raise BadInput(KEY_HEADER, expected, Kind("one"), code="idempotency_stream")
         telling = Telling(self._journal, self._surface, admitted)
         known: list[str] = []
 

@@ -28,7 +28,7 @@ def read_body() -> bytes:
         raise BadInput("Content-Encoding", "identity: receipts are over plain bytes", encoding, status=415, code="wrong_encoding")
     limit = request.max_content_length or 0
     try:
-        body = request.get_data(cache=False)
+        body = request.get_data()  # kept with the request: `once.py` reads it before the surface does
     except RequestEntityTooLarge as error:
         raise _too_large(limit, f"{request.content_length} bytes") from error
     if request.content_length is None and len(body) >= limit:

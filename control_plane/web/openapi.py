@@ -97,7 +97,14 @@ _HUGGING_FACE: Schema = {
         "stream": {"type": "boolean", "description": "for models that generate"},
     },
 }
-_CALL_CODES = (400, 401, 403, 404, 413, 415, 422, 429, 503)
+_ONCE: Mapping[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "a name for this call within its order: sent again with the same body, it is answered as before, not charged. "
+    "Not with a stream",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+}
+_CALL_CODES = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
 
 
 def operations(max_new_tokens: int) -> tuple[Operation, ...]:
@@ -312,7 +319,11 @@ def _operation(operation: Operation) -> dict[str, Any]:
             "X-Posthuman-Receipt": {
                 "description": "base64url of the receipt's JSON envelope (not on streams)",
                 "schema": {"type": "string"},
-            }
+            },
+            "Idempotent-Replayed": {
+                "description": "true: given before under this Idempotency-Key, and charged then",
+                "schema": {"enum": ["true"]},
+            },
         }
     shape = "PlainError" if operation.path.startswith(("/v2", "/models/")) else "Error"
     error = {"content": {JSON: {"schema": {"$ref": f"#/components/schemas/{shape}"}}}}
@@ -329,6 +340,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
                 {"name": name, "in": "query", "required": name in operation.required, "schema": schema}
                 for name, schema in (operation.query or {}).items()
             ),
+            *([_ONCE] if operation.has_receipt else []),
         ],
         "responses": {"200": good}
         | {str(code): {"description": _MEANINGS[code], **error, **_waiting(code)} for code in operation.codes},
@@ -353,7 +365,7 @@ _MEANINGS = {
     401: "sign in",
     403: "not with this order or token",
     404: "no such model, receipt or path",
-    409: "the same thing was given before with other content",
+    409: "the same thing was given before with other content, or (with Retry-After) is under way",
     413: "too large",
     415: "another content type or encoding",
     422: "more tokens than the model can read or make",

@@ -8,12 +8,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect
 
 from control_plane.database import metadata, open_database
 from control_plane.migrations import migrate
+from control_plane.migrations.migrate import FOLDER
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -41,6 +44,23 @@ def test_migrating_again_keeps_every_row(tmp_path: Path) -> None:
         assert connection.exec_driver_sql("SELECT nonce FROM nonces").scalar_one() == "nonce"
 
 
+def test_a_database_of_0002_is_brought_up_to_date_with_all_its_rows(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+    assert "answers" not in inspect(engine).get_table_names()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO nonces VALUES ('nonce', 1.0)")
+    migrate(engine)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT nonce FROM nonces").scalar_one() == "nonce"
+        assert connection.exec_driver_sql("SELECT count(*) FROM answers").scalar_one() == 0
+        assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata) == []
+
+
 def test_threads_that_migrate_at_once_do_not_meet(tmp_path: Path) -> None:
     def one(_number: int) -> None:
         engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
@@ -60,4 +80,4 @@ def test_processes_that_migrate_at_once_do_not_meet(tmp_path: Path) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", script, url], cwd=REPOSITORY) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
     with open_database(url).connect() as connection:
-        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").all() == [("0002",)]
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").all() == [("0003",)]

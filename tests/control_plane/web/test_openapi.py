@@ -33,3 +33,14 @@ def test_a_request_schema_is_the_table_that_requests_are_parsed_by(market: Marke
     assert schema["additionalProperties"] is False
     assert schema["properties"]["max_tokens"]["maximum"] == market.services.settings.max_new_tokens
     assert paths["/v1/completions"]["post"]["security"] == [{"session": []}]
+
+
+def test_every_whole_call_may_carry_a_key_and_says_how_long_to_wait(market: Market) -> None:
+    for path, item in market.client.get("/openapi.json").get_json()["paths"].items():
+        for operation in item.values():
+            answers = operation["responses"]
+            takes_key = any(parameter["name"] == "Idempotency-Key" for parameter in operation["parameters"])
+            assert takes_key == ("X-Posthuman-Receipt" in answers["200"].get("headers", {})), path
+            assert not takes_key or {"409", "422", "429", "503"} <= answers.keys()
+            for code in {"429", "503"} & answers.keys():
+                assert "Retry-After" in answers[code]["headers"]
