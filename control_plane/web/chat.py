@@ -8,6 +8,7 @@ Source: OpenAI's API reference for chat completions, as `openai` 3.54 and `huggi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -97,9 +98,16 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
             "system_fingerprint": admitted.listing.model_digest,
             "chat_template": template_of(details),
         }
+
+        def check() -> None:
+            """The backend makes the prompt; what users say stands in it whole, but for white space around it."""
+            said = [message["content"].strip() for message in json.loads(asked["messages"]) if message["role"] == "user"]
+            services.prompts.check_texts(admitted.listing, "messages", said, is_alone=False)
+
         if not fields["stream"]:
 
             def ask(call_id: str) -> Answer:
+                check()
                 made = asking.whole()
                 told = [_choice(index, one) for index, one in enumerate(made)]
                 answer = _named(call_id, "chat.completion", frame) | {"choices": told, "usage": usage(made)}
@@ -108,6 +116,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
             return answering.whole(admitted, body, ask)
 
         def ask_streaming(call_id: str) -> Iterator[Piece]:
+            check()
             chunk = _named(call_id, "chat.completion.chunk", frame)
             return _pieces(asking, chunk, has_usage(fields))
 

@@ -51,6 +51,8 @@ PREDICTING = {"inputs": [{"name": "text_input", "datatype": "BYTES", "shape": [1
 CALLS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("gpt", "/v1/completions", {"prompt": "x"}),
     ("gpt", "/v1/completions", {"prompt": "x", "stream": True}),
+    ("gpt", "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+    ("gpt", "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "stream": True}),
     ("embedder", "/v1/embeddings", {"input": "x"}),
     ("gpt", "/v2/models/{did}/generate", {"text_input": "x"}),
     ("gpt", "/v2/models/{did}/generate_stream", {"text_input": "x"}),

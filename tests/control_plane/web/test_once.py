@@ -24,6 +24,7 @@ TENSOR = {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": ["x"]
 BINARY = {"inputs": [TENSOR], "parameters": {"binary_data_output": True}}
 CALLS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("gpt", "/v1/completions", {"prompt": "x"}),
+    ("gpt", "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
     ("embedder", "/v1/embeddings", {"input": "x"}),
     ("gpt", "/v2/models/{did}/generate", {"text_input": "x"}),
     ("gpt", "/v2/models/{did}/infer", {"inputs": [TENSOR]}),

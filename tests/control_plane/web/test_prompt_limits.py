@@ -28,6 +28,9 @@ def infer(text: str) -> dict[str, Any]:
 TOO_LONG: tuple[tuple[str, str, Any, str], ...] = (
     ("gpt", "/v1/completions", lambda text: {"prompt": text}, "prompt"),
     ("gpt", "/v1/completions", lambda text: {"prompt": [text], "stream": True}, "prompt"),
+    ("gpt", "/v1/chat/completions", lambda text: {"messages": [{"role": "user", "content": text}]}, "messages"),
+    ("gpt", "/v1/chat/completions", lambda text: {"messages": [{"role": "user", "content": text}], "stream": True}, "messages"),
+    ("gpt", "/models/{did}/v1/chat/completions", lambda text: {"messages": [{"role": "user", "content": text}]}, "messages"),
     ("embedder", "/v1/embeddings", lambda text: {"input": text}, "input"),
     ("embedder", "/v1/embeddings", lambda text: {"input": ["a", text]}, "input"),
     ("gpt", "/v2/models/{did}/generate", lambda text: {"text_input": text}, "text_input"),
@@ -69,9 +72,17 @@ def test_a_long_text_of_few_tokens_is_answered(market: Market, name: str, path: 
 
 MORE: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("/v1/completions", {"prompt": "a", "max_tokens": CONTEXT_LENGTH + 1}, "max_tokens"),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "max_tokens": CONTEXT_LENGTH + 1}, "max_tokens"),
     ("/v2/models/{did}/generate", {"text_input": "a", "max_tokens": CONTEXT_LENGTH + 1}, "max_tokens"),
     ("/models/{did}", {"inputs": "a", "parameters": {"max_new_tokens": CONTEXT_LENGTH + 1}}, "parameters.max_new_tokens"),
 )
+
+
+def test_a_conversation_that_only_its_template_makes_too_long_is_refused_by_the_model_with_the_same_code(opened: Any) -> None:
+    market, tokens, orders = opened
+    said = [{"role": role, "content": "word " * (CONTEXT_LENGTH // 2)} for role in ("user", "assistant", "user")]
+    error = checked(market, orders, asked(market, tokens, "gpt", "/v1/chat/completions", {"messages": said}), 422, "messages")
+    assert error["code"] == "prompt_too_long"
 
 
 @pytest.mark.parametrize(("path", "record", "param"), MORE, ids=[path for path, *_ in MORE])
