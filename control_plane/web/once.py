@@ -44,7 +44,7 @@ def answer_again(pages: Blueprint, services: Services, journal: Journal) -> Blue
         called = answered_before(services, session, g.once)
         if called is None:
             return None
-        journal.note("replayed", path=request.path, call=called.call_id, order=session.order, receipt=called.issued.id)
+        journal.note("replayed", route=str(request.url_rule), call=called.call_id, order=session.order, receipt=called.issued.id)
         response = rendered(called)
         response.headers[REPLAYED_HEADER] = "true"
         return response

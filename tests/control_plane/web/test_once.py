@@ -226,7 +226,7 @@ def test_the_receipt_of_an_answer_that_is_given_again_is_the_one_in_the_log(mark
     assert [issued.id for issued in market.services.store.receipts_of(order=bob.order)] == [receipt_of(first).id]
     lines = [json.loads(line) for line in market.journal.getvalue().splitlines()]
     assert [line["event"] for line in lines] == ["call", "replayed"]
-    assert lines[1]["receipt"] == lines[0]["receipt"]
+    assert (lines[1]["route"], lines[1]["receipt"]) == ("/v1/completions", lines[0]["receipt"])
     assert PROMPT_CANARY not in market.journal.getvalue()
     assert "k-1" not in market.journal.getvalue()
 
