@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from flask import Response, g
 
@@ -21,6 +22,9 @@ from control_plane.web.errors import error_body
 from control_plane.web.fields import Kind
 from control_plane.web.journal import Journal
 from control_plane.web.telling import Telling
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 RECEIPT_HEADER = "X-Posthuman-Receipt"
 CALL_HEADER = "X-Posthuman-Call"
@@ -39,10 +43,20 @@ def event(record: str) -> bytes:
     return b"data: " + record.encode("utf-8") + b"\n\n"
 
 
+class _InOnePiece(Response):
+    """Handed to the WSGI server as a list, which granian sends at once; an iterator goes through its streaming."""
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        body = self.get_data()
+        self.headers["Content-Length"] = str(len(body))
+        start_response(self.status, self.headers.to_wsgi_list())
+        return [body]
+
+
 def rendered(called: Called) -> Response:
     """A whole answer with its receipt: the same bytes each time."""
     answer = called.answer
-    response = Response(answer.body, mimetype="application/json" if answer.header_length is None else "application/octet-stream")
+    response = _InOnePiece(answer.body, mimetype="application/json" if answer.header_length is None else "application/octet-stream")
     if answer.header_length is not None:
         response.headers[LENGTH_HEADER] = str(answer.header_length)
     response.headers[RECEIPT_HEADER] = receipt_header(called.issued)
