@@ -64,6 +64,8 @@ class Described:
                 case.body = {**told, "text_input": told.get("text_input") or "a text"}
         if isinstance(case.body, dict) and None not in (case.body.get("max_tokens"), case.body.get("max_completion_tokens")):
             del case.body["max_completion_tokens"]  # either, not both: see chat.py
+        if case.headers and (path.endswith("_stream") or (isinstance(case.body, dict) and case.body.get("stream"))):
+            case.headers.pop("Idempotency-Key", None)  # of a stream no answer is kept
         # Ending the session is asked without one: the others want to go on.
         headers = {"Authorization": f"Bearer {self.tokens[did]}"} if case.operation.security and method != "delete" else {}
         answer = case.call(headers=headers)
