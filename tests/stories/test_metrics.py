@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
+import openai
 import pytest
 import requests
 
@@ -16,6 +18,15 @@ from tests.dashboards import documented, exposed
 from tests.fixtures_stack import LiveStack
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def token(stack: LiveStack, on_sale: str) -> str:
+    """Of a session of Bob's."""
+    bought = stack.run("buy", on_sale, "--as", "bob", "--json")
+    assert bought.code == 0, bought.out + bought.err
+    market, bob = Market(stack.settings.public_url), local_accounts()["bob"]
+    return market.sign_in(bob, parse_did(on_sale), TransactionHash(bought.json["order"]), stack.settings.chain_id).token
 
 
 def scraped(stack: LiveStack) -> tuple[str, str]:
@@ -34,11 +45,8 @@ def value(text: str, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
 
-def test_the_stack_exposes_what_is_documented_and_no_more(stack: LiveStack, on_sale: str) -> None:
-    bought = stack.run("buy", on_sale, "--as", "bob", "--json")
-    assert bought.code == 0, bought.out + bought.err
-    market, bob = Market(stack.settings.public_url), local_accounts()["bob"]
-    token = market.sign_in(bob, parse_did(on_sale), TransactionHash(bought.json["order"]), stack.settings.chain_id).token
+def test_the_stack_exposes_what_is_documented_and_no_more(stack: LiveStack, on_sale: str, token: str) -> None:
+    market = Market(stack.settings.public_url)
     before, engines = scraped(stack)
     call = {"model": on_sale, "prompt": "The market", "max_tokens": 8, "temperature": 0}
     market.complete(token, call)
@@ -59,6 +67,33 @@ def test_the_stack_exposes_what_is_documented_and_no_more(stack: LiveStack, on_s
     assert ours <= known, f"not documented: {ours - known}"
     assert known - ours <= {"posthuman_keeper_step_failures_total"}, f"documented only: {known - ours}; a failure makes that one"
     assert {name for name in documented() if name.startswith("nv_")} <= found
+
+
+def test_an_id_comes_back_from_the_real_server_and_stands_in_a_streams_line_too(stack: LiveStack, on_sale: str, token: str) -> None:
+    market = Market(stack.settings.public_url)
+    with openai.OpenAI(base_url=f"{market.url}/v1", api_key=token, max_retries=0) as client:
+        asked: dict[str, Any] = {"model": on_sale, "prompt": "The market", "max_tokens": 4}
+        assert client.completions.create(**asked, extra_headers={"X-Request-Id": "story-1"})._request_id == "story-1"
+        stream = client.completions.create(**asked, stream=True, extra_headers={"X-Request-Id": "story-2"})
+        assert stream.response.headers["X-Request-Id"] == "story-2"
+        assert list(stream)
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.completions.create(**{**asked, "temperature": 9})
+    ids = ["story-1", "story-2", str(refused.value.request_id)]
+    until = time.monotonic() + 5
+    while len(lines := lines_of(stack, ids)) < 3 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert [(line["request"], line["event"], line.get("outcome")) for line in lines] == [
+        ("story-1", "call", "done"),
+        ("story-2", "call", "done"),
+        (ids[2], "refused", None),
+    ]
+
+
+def lines_of(stack: LiveStack, ids: list[str]) -> list[dict[str, Any]]:
+    written = (stack.home / "logs" / "web.log").read_text().splitlines()
+    records = [json.loads(line) for line in written if line.startswith('{"at"')]
+    return [record for record in records if record["request"] in ids]
 
 
 def test_an_anchor_ends_the_lag_and_the_keeper_says_when_it_was_there(stack: LiveStack, on_sale: str) -> None:
