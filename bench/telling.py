@@ -73,7 +73,6 @@ def main() -> int:
             one.begin()
             one.stages(0.0002, 0.002, 0.0003)
             one.end("done", 32, 64, 0.003)
-            one.leave()
 
         begin(None)
         stream = Telling(journal, "infer", given.admitted)

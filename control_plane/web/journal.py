@@ -25,5 +25,9 @@ class Journal:
 
     def note(self, event: str, **facts: Said) -> None:
         """request: the id of the request that this thread answers, unless the facts name another."""
-        self._stream.write(_encode({"at": round(self._clock(), 3), "event": event, "request": asked().id, **facts}) + "\n")
-        self._stream.flush()
+        line = _encode({"at": round(self._clock(), 3), "event": event, "request": asked().id, **facts}) + "\n"
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except OSError:  # a full disk: whoever has paid for a call gets its answer also when nobody can read of it
+            return

@@ -54,11 +54,9 @@ class Meter:
     def begin(self) -> None:
         self._in_flight.inc()
 
-    def leave(self) -> None:
-        self._in_flight.dec()
-
     def end(self, outcome: str, units_in: int, units_out: int, seconds: float) -> None:
         self._outcomes[outcome].inc()
+        self._in_flight.dec()
         if units_in:
             self._in.inc(units_in)
         if units_out:

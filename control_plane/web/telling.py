@@ -35,13 +35,11 @@ class Telling:
         self._times.update(server_ms=_ms(called.server_s), receipt_ms=_ms(called.receipt_s))
         self._meter.stages(self._admitted.access_s, called.server_s, called.receipt_s)
         self.ended(called.call_id, Ended("done", answer.units_in, answer.units_out, called.issued))
-        self._meter.leave()
 
     def failed(self, error: BaseException) -> None:
         """There is no answer, and was no piece of one."""
         is_refused = isinstance(error, PosthumanError) and error.status < 500
         self.ended(None, Ended("refused" if is_refused else "failed", 0, 0, error=_ours(error)))
-        self._meter.leave()
 
     def pieces(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """The stream as the web server reads it, from now on, when its first piece is there."""
@@ -65,9 +63,9 @@ class Telling:
         """The web server has done with a stream; perhaps before it read anything of it, and then nothing was charged."""
         if not self._asked.is_told:
             self.ended(None, Ended("cut", 0, 0))
-        self._meter.leave()
 
     def ended(self, call_id: str | None, how: Ended) -> None:
+        """Once a call, whoever learns of it first."""
         seconds = time.perf_counter() - self._asked.began
         self._asked.is_told = True
         self._meter.end(how.outcome, how.units_in, how.units_out, seconds)

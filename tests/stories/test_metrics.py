@@ -96,6 +96,22 @@ def lines_of(stack: LiveStack, ids: list[str]) -> list[dict[str, Any]]:
     return [record for record in records if record["request"] in ids]
 
 
+def test_readers_who_leave_are_no_longer_in_flight(stack: LiveStack, on_sale: str, token: str) -> None:
+    before, _ = scraped(stack)
+    body = {"model": on_sale, "prompt": "The market", "max_tokens": 100, "stream": True}
+    for _ in range(5):
+        headers = {"Authorization": f"Bearer {token}"}
+        url = f"{stack.settings.public_url}/v1/completions"
+        with requests.post(url, json=body, headers=headers, stream=True, timeout=30) as answer:
+            assert answer.status_code == 200, answer.text
+            next(answer.iter_content(chunk_size=None))
+    until = time.monotonic() + 15
+    while value(web := scraped(stack)[0], "posthuman_calls_in_flight") > 0:
+        assert time.monotonic() < until, "somebody who has left is still counted"
+        time.sleep(0.2)
+    assert value(web, "posthuman_calls_total") == value(before, "posthuman_calls_total") + 5
+
+
 def test_an_anchor_ends_the_lag_and_the_keeper_says_when_it_was_there(stack: LiveStack, on_sale: str) -> None:
     request_anchor(stack.home / "run")
     until = time.monotonic() + 30

@@ -26,9 +26,8 @@ one = meter("infer", "fill-mask")
 for line in sys.stdin:
     if line == "call\\n":
         one.begin()
+        one.begin()  # a second one, which does not end
         one.end("done", 1, 2, 0.003)
-    elif line == "leave\\n":
-        one.leave()
     print(exposition(folder).decode().replace("\\n", "|"), flush=True)
 """
 CALLS = 'posthuman_calls_total{outcome="done",surface="infer",task="fill-mask"}'

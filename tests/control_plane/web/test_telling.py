@@ -169,6 +169,17 @@ def test_no_label_of_a_metric_comes_from_outside(market: Market) -> None:
     assert not re.search(r"did:op:|0x[0-9a-f]{40}", text)
 
 
+def test_a_line_that_cannot_be_written_costs_no_buyer_his_answer(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_line: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    token = market.sign_in("bob", market.gpt)
+    monkeypatch.setattr(market.journal, "write", full)
+    assert market.complete(token).status_code == 200
+    assert b"[DONE]" in market.complete(token, stream=True).data
+    assert market.complete(token, temperature=9).status_code == 400
+
+
 def test_an_outcome_that_is_unknown_is_an_error_of_ours() -> None:
     from control_plane.web.metrics import meter
 
