@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, func, select
+from sqlalchemy import Connection, Engine, Select, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from control_plane.database import calls, reading, receipts, sessions
@@ -284,11 +284,6 @@ class ReceiptStore:
         """Forget kept answers that are over, some at a time; how many."""
         with self._writing("forget kept answers") as connection:
             return sweep(connection, self._clock())
-
-    def waiting(self) -> int:
-        """Receipts that have no place in the log yet."""
-        with self._reader.connect() as connection:
-            return connection.execute(select(func.count()).where(receipts.c.leaf_index.is_(None))).scalar_one()
 
     def _storing(self, reservation: Reservation, work: Callable[[Connection], Issued]) -> Issued:
         """Run `work` in one write transaction; once more from the start when another took its sequence."""

@@ -187,7 +187,7 @@ def test_a_crash_before_the_commit_of_places_changes_nothing(market: LogMarket, 
         patch.setattr(market.engine.dialect, "do_commit", die)
         with pytest.raises(Crash):
             market.log.integrate()
-    assert market.store.waiting() == 5
+    assert market.store.standing(market.folder / "log").waiting == 5
     assert market.log.integrate().size == 5
     check_log(market)
 

@@ -172,7 +172,7 @@ def test_receipts_are_listed_by_order_and_by_consumer(market: LogMarket) -> None
     assert list(market.store.receipts_of(consumer=market.bob.address, limit=2)) == made[:2]
     assert list(market.store.receipts_of(order=market.order, from_sequence=3)) == made[3:]
     assert market.store.receipts_of(consumer=market.alice.address) == ()
-    assert market.store.waiting() == 5
+    assert market.store.standing(market.folder / "log").waiting == 5
     with pytest.raises(BadInput):
         market.store.receipts_of()
     with pytest.raises(NotFound):
