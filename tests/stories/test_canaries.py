@@ -82,7 +82,9 @@ def ask_generation(caller: Caller) -> str:
     answer = str(whole.json()["choices"][0]["text"])
     assert b"[DONE]" in caller.post("/v1/completions", asked | {"stream": True}).content
     chat = {"model": caller.did, "messages": [{"role": "user", "content": marked("message")}], "max_tokens": 4}
-    caller.post("/v1/chat/completions", chat, User_Agent=marked("agent"), Cookie=f"c={marked('cookie')}")
+    named = {"User_Agent": marked("agent"), "Cookie": f"c={marked('cookie')}"}
+    assert caller.post("/v1/chat/completions", chat, **named).status_code == 200
+    assert b"[DONE]" in caller.post("/v1/chat/completions", chat | {"stream": True}, **named).content
     inputs = {"inputs": f"The market {marked('inputs')}", "parameters": {"max_new_tokens": 4, "stop": [marked("stop")]}}
     assert caller.post("/models/{did}", inputs).status_code == 200
     assert caller.post("/models/{did}", inputs | {"stream": True}).status_code == 200
@@ -100,6 +102,8 @@ def ask_generation(caller: Caller) -> str:
         ("/v1/completions", json.dumps(asked).encode()[:-1], 400),
         ("/v1/completions", MARKER.encode() + b"\xff", 400),
         ("/v1/completions?prompt=" + MARKER, asked | {"n": -1}, 400),
+        ("/v1/chat/completions", chat | {"messages": [{"role": marked("role"), "content": marked("content")}]}, 400),
+        ("/v1/chat/completions", chat | {"messages": [{"role": "user", marked("part"): marked("content")}]}, 400),
         ("/models/{did}", inputs | {marked("member"): 1}, 400),
         ("/models/{did}", {"inputs": [marked("one"), marked("two")]}, 400),
         ("/v2/models/{did}/generate", text | {marked("field"): 1}, 400),

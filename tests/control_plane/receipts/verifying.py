@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 
 from control_plane.receipts.anchors import LOG_KEY, anchor_value
@@ -40,7 +41,7 @@ class ForgedLog:
     """A log that a dishonest operator makes by hand: any leaves, signed and anchored with the operator's real keys."""
 
     def __init__(self, market: LogMarket, leaves: list[Issued], size: int | None = None) -> None:
-        self.folder = TileFolder(market.folder / f"forged-{id(self)}")
+        self.folder = TileFolder(market.folder / f"forged-{secrets.token_hex(8)}")
         entries = [leaf_bytes(issued.signed) for issued in leaves]
         self.tree = Tree(leaf_hash(entry) for entry in entries)
         self.folder.write_tree(self.tree.node, lambda low, high: entries[low:high], 0, self.tree.size)
