@@ -10,10 +10,11 @@ import re
 from typing import Any
 
 from flask import request
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from control_plane.errors import BadInput
 
+_FORGOTTEN_BYTES = 1 << 16
 DEEPEST = 64
 """Levels of lists and objects in one body. What our surfaces take has at most 5."""
 _NESTING = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
@@ -34,6 +35,23 @@ def read_body() -> bytes:
     if request.content_length is None and len(body) >= limit:
         raise _too_large(limit, "as many or more")  # werkzeug 3.1 cuts a chunked body at the limit and says nothing
     return body
+
+
+def read_the_rest() -> bool:
+    """Read and forget what was refused unread. False when it is too much for that: then the connection must be closed.
+
+    granian 2 closes a connection whose request was not read to its end, and says nothing: a client that kept it, as the stock
+    clients do, finds out when its next request breaks.
+    """
+    if request.content_length is None:
+        return "Transfer-Encoding" not in request.headers
+    if request.content_length > _FORGOTTEN_BYTES:
+        return False
+    try:
+        request.stream.read()
+    except ClientDisconnected:
+        return False
+    return True
 
 
 def _too_large(limit: int, found: str) -> BadInput:

@@ -19,6 +19,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from control_plane.did import parse_did
 from control_plane.errors import BadInput, PosthumanError, TooMany, Unavailable
 from control_plane.serving.request_ids import asked
+from control_plane.web.body import read_the_rest
 from control_plane.web.journal import Journal
 from control_plane.web.metrics import count_refusal
 
@@ -76,6 +77,8 @@ def respond(error: PosthumanError) -> Response:
         response.headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="posthuman"'
+    if not read_the_rest():
+        response.headers["Connection"] = "close"
     count_refusal(error.status, error.code)
     return response
 

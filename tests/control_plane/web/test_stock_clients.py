@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import secrets
@@ -253,3 +254,22 @@ def test_a_hundred_megabytes_get_a_413_that_the_client_sees(production: str, is_
     assert answer.status_code == 413
     assert json.loads(answer.content)["error"]["param"] == "body"
     assert requests.get(f"{production}/healthz", timeout=5).status_code == 200
+
+
+@pytest.mark.live
+def test_a_refusal_that_comes_before_the_body_leaves_the_connection_usable(production: str) -> None:
+    """A server that has not read all of a request must close its connection, and a client that keeps one finds out too late."""
+    body = b'{"model": "x"}'
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection = http.client.HTTPConnection(production.removeprefix("http://"), timeout=10)
+    connection.connect()
+    for _ in range(10):
+        connection.sock.sendall(head.encode())
+        time.sleep(0.02)
+        connection.sock.sendall(body)
+        answer = http.client.HTTPResponse(connection.sock)
+        answer.begin()
+        assert (answer.status, bool(answer.read()), answer.will_close) == (401, True, False)
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read()
+    connection.close()
