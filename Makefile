@@ -64,9 +64,9 @@ bench: setup
 	$(BIN)/python -m bench.gate --peers "$(PEERS)"
 	$(BIN)/python -m bench.generation
 	$(BIN)/python -m bench.embeddings --peers "$(PEERS)"
+	$(BIN)/python -m bench.gptj_gpu
 	$(BIN)/python -m bench.publish
-	$(BIN)/python -m bench.stress
-	$(BIN)/python -m bench.summary
+	$(BIN)/python -m bench.stress; broken=$$?; $(BIN)/python -m bench.summary && exit $$broken
 
 coverage: setup
 	$(BIN)/python -m converters.coverage sweep

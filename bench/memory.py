@@ -17,7 +17,12 @@ import psutil
 
 from deploy.local.processes import supervised
 
-WATCHED = {"web": "gunicorn", "keeper": "deploy.keeper", "Triton": "tritonserver", "model": "triton_python_backend_stub"}
+WATCHED = {
+    "web": "control_plane.web.serve",
+    "keeper": "deploy.keeper",
+    "Triton": "tritonserver",
+    "model": "triton_python_backend_stub",
+}
 """The part of a command line by which a process is known."""
 SHARE, LEAST_MB = 0.05, 8.0
 
@@ -66,6 +71,9 @@ class Watch:
     def __enter__(self) -> Watch:
         named = [(process, _name(process)) for process in supervised(self._home)]
         self._seen = [(process, f"{name} {process.pid}", []) for process, name in named if name is not None]
+        missing = WATCHED.keys() - {name for _, name in named}
+        if missing:
+            raise RuntimeError(f"{self._home}: expected processes of each kind, found none of {sorted(missing)}")
         self._thread.start()
         return self
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -80,6 +81,9 @@ class Stack:
 @contextmanager
 def running_stack(**settings: str) -> Iterator[Stack]:
     """A market that is up. Afterwards no process and no file of it is left. settings: `NAME=value` for `POSTHUMAN_NAME`."""
+    before = signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM")
+    )  # by default it would skip what follows the `yield`
     home = Path(tempfile.mkdtemp(prefix="posthuman-bench-"))
     try:
         ports: list[int] = []  # others may start a market in this moment too, and the usual ports are the first that all try
@@ -91,3 +95,4 @@ def running_stack(**settings: str) -> Iterator[Stack]:
     finally:
         posthuman(home, "down")
         shutil.rmtree(home)
+        signal.signal(signal.SIGTERM, before)

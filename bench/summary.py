@@ -69,6 +69,7 @@ def promises(reports: Mapping[str, Report]) -> list[Promise]:
     return [
         *_of("gate", reports, _gate, (Promise("the gate", Limit(ADDED_MS, "ms"), None),)),
         *_of("generation", reports, _engine, (Promise("the engine against its peers", Limit(1.0, "", False), None),)),
+        *_of("gptj_gpu", reports, _gptj, (Promise("GPT-J 6B on a GPU", Limit(1.0, "", False), None),)),
         *_of("publish", reports, _publish, (Promise("from the command to the first answer", Limit(BUDGET_S, "s"), None),)),
         *_of("stress", reports, _stress, (Promise("the load test", Limit(0, "broken"), None),)),
     ]
@@ -127,15 +128,25 @@ def _engine(report: Report) -> Iterator[Promise]:
         yield Promise(what, Limit(1.0, "", False), None, f"generation.json has no {precision}")
 
 
+def _gptj(report: Report) -> Iterator[Promise]:
+    rates = report["tokens_per_second"]
+    for batch, ours in rates["Triton"].items():
+        ahead = median([one / other for one, other in zip(ours, rates["transformers"][batch], strict=True)])
+        what = f"GPT-J 6B on a GPU through Triton, tokens a second over transformers', {batch} at once"
+        yield Promise(what, Limit(1.0, "", False), ahead, f"{median(ours) / report['bound'][batch]:.2f} of the memory's bound")
+
+
 def _served(report: Report) -> Iterator[Promise]:
     """From the engine to the buyer."""
-    added, many, late = Limit(0.03), Limit(4.0, "", False), Limit(5.0)
+    added, many, late = Limit(3.0, "%"), Limit(4.0, "", False), Limit(5.0)
     found = report.get("served")
     if not found:
         yield Promise("Triton, added to the engine's time of a token", added, None, "generation.json has no way to the buyer")
         return
     rates = found["tokens_per_second"]
-    yield Promise("Triton, added to the engine's time of a token, one stream", added, median(added_per_token(rates, "Triton", "1")))
+    yield Promise(
+        "Triton, added to the engine's time of a token, one stream", added, 100 * median(added_per_token(rates, "Triton", "1"))
+    )
     for way, first in found["first_text"].items():
         ratios = [eight / one for eight, one in zip(rates[way]["8"], rates[way]["1"], strict=True)]
         yield Promise(f"tokens a second of eight streams over one's, {way}", many, median(ratios))
