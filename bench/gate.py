@@ -38,6 +38,7 @@ __all__ = ["posthuman"]
 TEXT = "The market stands by the harbour, and every stall keeps its own book of what was sold."
 SHAPES = {"small": {"layers": 1, "width": 32, "heads": 2}, "MiniLM's shape": {"layers": 6, "width": 384, "heads": 12}}
 OURS = frozenset({"Triton", "gate"})
+PEERS = ("LiteLLM", "MLServer", "KServe")
 TOKENS, LABELS = 20, 16
 """Of the classifiers that all servers of ONNX graphs serve: the length of the input, about that of the text, and of the output."""
 JSON = {"Content-Type": "application/json"}
@@ -209,7 +210,7 @@ def main() -> int:
     chosen = parser.parse_args()
     lengths = Lengths(chosen.blocks, chosen.calls, chosen.rounds, chosen.seconds)
     environments, failed = {}, {}
-    for peer in PACKAGES:
+    for peer in PEERS:
         print(f"installing, if it is not there yet: {peer}", file=sys.stderr)
         try:
             environments[peer] = environment(peer, chosen.peers)
@@ -223,7 +224,7 @@ def main() -> int:
             "machine": f"{machine()}, clients on the same",
             "load": load,
             "lengths": lengths.said(),
-            "peers": {peer: packages[0].replace("==", " ") for peer, packages in PACKAGES.items()},
+            "peers": {peer: PACKAGES[peer][0].replace("==", " ") for peer in PEERS},
             "gate": bench.gate(),
             "gateways": bench.gateways(),
             "servers": bench.servers(),

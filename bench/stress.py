@@ -116,16 +116,8 @@ def charts(report: Mapping[str, Any]) -> list[Chart]:
                 [Bar("first third", first), Bar("last third", last, f"may grow by {one['may_grow_mb']:.0f}", ours=True)],
             )
         )
-    title = f"Memory under {report['clients']} clients"
-    return [
-        Chart(
-            "stress-memory",
-            title,
-            "resident megabytes of each process, after the first quarter; whiskers: least and most",
-            groups,
-            one_scale=False,
-        )
-    ]
+    axis = "resident megabytes of each process, after the first quarter; whiskers: least and most"
+    return [Chart("stress-memory", f"Memory under {report['clients']} clients", axis, groups)]
 
 
 def seats_of(stack: Stack) -> list[Seat]:

@@ -69,6 +69,7 @@ def promises(reports: Mapping[str, Report]) -> list[Promise]:
     return [
         *_of("gate", reports, _gate, (Promise("the gate", Limit(ADDED_MS, "ms"), None),)),
         *_of("generation", reports, _engine, (Promise("the engine against its peers", Limit(1.0, "", False), None),)),
+        *_of("embeddings", reports, _embeddings, (Promise("embeddings against their peers", Limit(1.0, "", False), None),)),
         *_of("gptj_gpu", reports, _gptj, (Promise("GPT-J 6B on a GPU", Limit(1.0, "", False), None),)),
         *_of("publish", reports, _publish, (Promise("from the command to the first answer", Limit(BUDGET_S, "s"), None),)),
         *_of("stress", reports, _stress, (Promise("the load test", Limit(0, "broken"), None),)),
@@ -126,6 +127,23 @@ def _engine(report: Report) -> Iterator[Promise]:
     for precision in {"fp32", "int8"} - {run["precision"] for run in report["runs"]}:
         what = f"engine, {precision}, tokens a second over the best peer's"
         yield Promise(what, Limit(1.0, "", False), None, f"generation.json has no {precision}")
+
+
+def _embeddings(report: Report) -> Iterator[Promise]:
+    """Through the gate, against those that compute in the process that asks them."""
+    for run in report["runs"]:
+        rates = run["sentences_per_second"]
+        ours = next((rates[name] for name in ("posthuman, gate", "posthuman, Triton") if name in rates), {})
+        peers = {name: found for name, found in rates.items() if not name.startswith("posthuman")}
+        for load in ("1 x 1", "1 x 8", "1 x 64"):
+            ahead = {
+                name: median([one / other for one, other in zip(ours[load], found[load], strict=True)])
+                for name, found in peers.items()
+                if load in ours and load in found
+            }
+            best = min(ahead, key=lambda name: ahead[name]) if ahead else ""
+            what = f"embeddings, {run['precision']}, sentences a second over the best peer's, {load.split()[-1]} a call"
+            yield Promise(what, Limit(1.0, "", False), ahead[best] if ahead else None, best)
 
 
 def _gptj(report: Report) -> Iterator[Promise]:

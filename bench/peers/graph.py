@@ -9,9 +9,9 @@ import onnxruntime
 
 
 def opened(path: str) -> onnxruntime.InferenceSession:
-    """With the options of `model_repository/backends/opening/entry.py`: all cores but one, no spinning."""
+    """With the options of `model_repository/backends/opening/entry.py` for the backend `predict`: all cores, no spinning."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = max(1, len(os.sched_getaffinity(0)) - 1)
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -74,3 +74,17 @@ def test_the_engine_is_held_against_its_best_peer() -> None:
     assert rows["engine, fp32, tokens a second over the best peer's, 8 at once"].measured == 0.5
     assert rows["engine, fp32, of the memory's bound, 1 at once"].measured == pytest.approx(0.55)
     assert rows["engine, int8, tokens a second over the best peer's"].measured is None
+
+
+def test_embeddings_are_held_against_the_best_peer_through_the_gate() -> None:
+    rates = {
+        "posthuman, Triton": {"1 x 1": [90.0], "1 x 8": [90.0]},
+        "posthuman, gate": {"1 x 1": [60.0, 80.0], "1 x 8": [50.0]},
+        "sentence-transformers": {"1 x 1": [40.0, 40.0], "1 x 8": [100.0]},
+        "optimum": {"1 x 1": [50.0, 50.0], "1 x 8": [10.0]},
+    }
+    rows = {one.what: one for one in promises({"embeddings": {"runs": [{"precision": "fp32", "sentences_per_second": rates}]}})}
+    one, eight, many = (rows[f"embeddings, fp32, sentences a second over the best peer's, {size} a call"] for size in (1, 8, 64))
+    assert (one.measured, one.note) == (pytest.approx(1.4), "optimum")
+    assert (eight.measured, eight.note) == (0.5, "sentence-transformers")
+    assert many.measured is None
