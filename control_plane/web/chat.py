@@ -60,7 +60,8 @@ def chat_table(max_new_tokens: int) -> Table:
 def by_url(table: Table) -> Table:
     """The same, where the path names the model."""
     expected = f"the DID in the path, or one of {', '.join(NAMES_OF_NO_MODEL)}, or nothing"
-    return {**table, "model": Field(expected, lambda value: isinstance(value, str), {"type": "string"})}
+    schema = {"type": "string", "enum": list(NAMES_OF_NO_MODEL), "description": "or the DID in the path"}
+    return {**table, "model": Field(expected, lambda value: isinstance(value, str), schema)}
 
 
 def blueprint(services: Services, journal: Journal) -> Blueprint:
