@@ -18,6 +18,8 @@ _EDGE, _TITLE, _HEADING, _MARK, _ROW, _BAR, _TICKS = 20, 54, 26, 16, 24, 14, 26
 """Pixels: the margin, and the heights of what stands below each other."""
 _LETTER = 6.8
 """Pixels of one letter of 12 px text, generously: fonts differ from reader to reader, and nothing may overlap."""
+_SMALLEST = 1e-12
+"""A difference that is drawn; less is nothing measured, and numbers that small have no logarithm in the end."""
 _STYLE = """
 svg {
   --paper: #ffffff; --edge: #d1d9e0; --grid: #e4e8ec; --ink: #1f2328; --faint: #59636e;
@@ -192,8 +194,8 @@ def _scale(groups: Sequence[Group], left: float, right: float) -> _Scale:
     """Ticks at 1, 2 or 5 times a power of ten, five or so of them; nought is always on it."""
     numbers = [0.0, *(number for group in groups for number in _numbers(group))]
     low, high = min(numbers), max(numbers)
-    if low == high:
-        high = 1.0
+    if high - low < _SMALLEST:
+        high = low + 1.0
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough)
