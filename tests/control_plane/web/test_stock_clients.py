@@ -229,7 +229,7 @@ def production(tmp_path: Path) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(30)
 
 
 @pytest.mark.live
