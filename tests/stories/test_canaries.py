@@ -97,7 +97,7 @@ def ask_generation(caller: Caller) -> str:
     refused: list[tuple[str, Any, int]] = [
         ("/v1/completions", asked | {"temperature": 9}, 400),
         ("/v1/completions", asked | {marked("parameter"): 1}, 400),
-        ("/v1/completions", asked | {"prompt": " ".join([marked("long")] * 3000)}, 400),
+        ("/v1/completions", asked | {"prompt": " ".join([marked("long")] * 3000)}, 422),
         ("/v1/completions", asked | {"model": marked("model")}, 400),
         ("/v1/completions", json.dumps(asked).encode()[:-1], 400),
         ("/v1/completions", MARKER.encode() + b"\xff", 400),
