@@ -16,10 +16,7 @@ from control_plane.settings import Settings, read_settings
 _BACKLOG = 1024
 _RESPAWN_AFTER_S = 0.5
 _KILL_AFTER_S = 8
-"""How long calls under way may take to end when the server is told to; whoever supervises it waits for ten seconds.
-
-granian also waits for connections whose request never came whole.
-"""
+"""How long calls under way may take to end when the server is told to; whoever supervises it waits for ten seconds."""
 
 
 def server(settings: Settings) -> Granian:
