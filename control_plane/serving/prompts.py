@@ -86,7 +86,7 @@ class Prompts:
         name = listing.entry_name
         if name not in self._reads:
             entry = self._catalogue.entry(listing)
-            bound = read_bound(self._tokenizer(listing)) if "tokenizer" in entry.details else None
+            bound = read_bound(self._tokenizer(listing)) if "context_length" in entry.details else None
             self._reads[name] = _reads_of(entry, bound, self._most_tokens)
         return self._reads[name]
 
@@ -100,7 +100,7 @@ def _reads_of(entry: Entry, bound: Bound | None, most_tokens: int | None) -> Rea
     most: int | None = None
     makes: int | None = None
     has_special, why = bool(details.get("add_special_tokens")), ", the context of this model"
-    if "tokenizer" in details:
+    if "context_length" in details:  # a recogniser of speech has a tokenizer and reads no text
         most = int(details["context_length"])
     if entry.task == "text-generation":
         makes = int(details["context_length"])

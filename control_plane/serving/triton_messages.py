@@ -108,7 +108,7 @@ def data_url(file: bytes) -> str:
 
 def is_beat(record: Mapping[str, Any]) -> bool:
     """Whether an event only says that the computation goes on."""
-    return record.keys() <= {"model_name", "model_version"}
+    return record.keys() <= {"id", "model_name", "model_version"}
 
 
 def generated_from(record: Mapping[str, Any]) -> Generated:

@@ -134,3 +134,9 @@ def test_a_model_without_texts_is_not_asked_about_any(tmp_path: Path) -> None:
     made.check_texts(LISTING, "inputs", ["x" * 1000])
     made.check_generation(LISTING, {"max_tokens": 10**6})
     assert counted.asked == []
+
+
+def test_a_recogniser_of_speech_has_a_tokenizer_and_reads_no_text(tmp_path: Path) -> None:
+    checked, counted = prompts(tmp_path, "automatic-speech-recognition", {"tokenizer": "1/tokenizer.json"})
+    checked.check_texts(LISTING, "inputs", ["x" * 10_000])
+    assert counted.asked == []

@@ -74,7 +74,7 @@ def test_infer_fails_under_our_id_whatever_the_body_says(
     found = await_failure(triton_server, before)
     assert found["request"] == "r-infer"
     assert re.fullmatch(r"[A-Za-z]+", found["kind"])
-    assert "model.py:" in found["where"]
+    assert "passes.py:" in found["where"]
     assert "receipt" not in triton_server.log.read_text()[before:]
     assert "forged" not in triton_server.log.read_text()[before:]
 

@@ -108,6 +108,7 @@ def test_one_token_and_many_are_read_alike() -> None:
 
 def test_an_event_without_tensors_only_says_that_it_goes_on() -> None:
     assert is_beat({"model_name": "m-1", "model_version": "1"})
+    assert is_beat({"id": "r-1", "model_name": "m-1", "model_version": "1"}), "what was asked under an id is answered with it"
     assert not is_beat({"model_name": "m-1", "model_version": "1", "text_output": ""})
     assert not is_beat({"error": "no"})
 
