@@ -57,7 +57,8 @@ class Described:
             if "did" in (case.path_parameters or {}):
                 case.path_parameters["did"] = did
             if isinstance(case.body, dict) and "model" in case.body:
-                case.body["model"] = did
+                if not path.startswith("/models/"):  # there the path names it, and the body may say what Hugging Face's client does
+                    case.body["model"] = did
                 case.body.pop("best_of", None)  # nothing, or as many as `n`
             if "/generate" in path:  # one text, each parameter once
                 told = {name: value for name, value in case.body.items() if name not in ("messages", "parameters")}
