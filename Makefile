@@ -23,7 +23,7 @@ export DO_NOT_TRACK := 1
 
 help:
 	@echo "make demo [MODEL=folder, or MODEL=hub-id REVISION=commit]  set up, start the stack, publish, sell, call, verify"
-	@echo "make test                           set up, then every test of the default run (real servers; under 15 minutes)"
+	@echo "make test                           set up, then every test of the default run, on real servers"
 	@echo "make check                          format, lint, types, import contracts, fast tests (a minute and a half)"
 	@echo "make live                           only the tests on real servers"
 	@echo "make long                           the tests that take minutes each, which the default run leaves out"
