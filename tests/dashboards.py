@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DASHBOARDS = REPOSITORY / "deploy" / "dashboards"
 _NAME = re.compile(r"\b(?:posthuman|nv)_[a-z0-9_]*[a-z0-9](?![a-z0-9_*])")
 """Not `nv_inference_*`, which stands for many."""
-_PART_OF_ONE = re.compile(r"_(?:bucket|sum|count|created)$")
+_PART_OF_ONE = re.compile(r"_(?:bucket|sum|count)$")
 
 
 def rules() -> list[dict[str, Any]]:
@@ -44,5 +44,6 @@ def documented() -> set[str]:
 
 
 def exposed(text: str) -> set[str]:
-    """What a server exposes; the families of Triton and ours."""
-    return named("\n".join(line.split("{")[0].split(" ")[0] for line in text.splitlines() if line and not line.startswith("#")))
+    """What a server exposes; the families of Triton and ours. When a series began (`_created`) is no family."""
+    samples = (re.split(r"[{ ]", line)[0] for line in text.splitlines() if line and not line.startswith("#"))
+    return named("\n".join(sample for sample in samples if not sample.endswith("_created")))
