@@ -56,6 +56,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy model_repository/backends
+	$(BIN)/mypy --explicit-package-bases --exclude "bench/peers/[a-z]*_onnx" bench
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not live and not slow and not long"
 

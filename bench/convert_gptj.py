@@ -130,7 +130,7 @@ def write_model(folder: Path, shape: dict[str, int]) -> int:
     with init_empty_weights():
         shapes = {name: tuple(weight.shape) for name, weight in GPTJForCausalLM(config).named_parameters()}
     shards = list(in_shards(shapes))
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     chances = numpy.random.default_rng(0)
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -143,7 +143,8 @@ def write_model(folder: Path, shape: dict[str, int]) -> int:
 
 
 def in_shards(shapes: dict[str, tuple[int, ...]]) -> Iterator[list[str]]:
-    names, held = [], 0
+    names: list[str] = []
+    held = 0
     for name, shape in shapes.items():
         if names and held + 2 * math.prod(shape) > _SHARD_BYTES:
             yield names

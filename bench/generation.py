@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,16 +56,16 @@ class Engine:
     error: str = ""
     rates: dict[int, list[float]] = field(default_factory=dict)
 
-    def ask(self, prompts: list[list[int]], tokens: int) -> dict[str, Any] | None:
+    def ask(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps({"prompts": prompts, "tokens": tokens}) + "\n")
+            self.process.stdin.write(json.dumps(question) + "\n")
             self.process.stdin.flush()
         return self.heard()
 
     def seconds(self, prompts: list[list[int]], tokens: int) -> float:
         """Raises RuntimeError, with what the process said, when it does not make these tokens."""
-        found = self.ask(prompts, tokens)
+        found = self.ask({"prompts": prompts, "tokens": tokens})
         counts = [] if found is None else [len(row) for row in found["tokens"]]
         if found is None or counts != [tokens] * len(prompts):
             self.error = self.error or f"expected {tokens} tokens for each of {len(prompts)} prompts, found {counts}"
@@ -151,7 +151,7 @@ def measure(
                         seconds = engine.seconds(prompts, shape.tokens if number else WARM_TOKENS)
                         if number:
                             engine.rates.setdefault(batch, []).append(batch * shape.tokens / seconds)
-                read = memory.ask([], 0)
+                read = memory.ask({"prompts": [], "tokens": 0})
                 if read is None:
                     raise RuntimeError(f"memory's speed: {memory.error}")
                 for way, speed in read["tokens"].items():

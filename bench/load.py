@@ -20,7 +20,7 @@ class Answered:
     """One answer with status 200. seconds: from sending to having read all of it."""
 
     seconds: float
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     body: bytes
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy
 
@@ -44,7 +45,7 @@ class Reading:
     def __init__(self, threads: int, folder: Path) -> None:
         """folder: for the compiled way; without a C compiler it is left out."""
         self._threads = threads
-        self._block = numpy.ones(BLOCK_BYTES // 8, numpy.int64)
+        self._block: Any = numpy.ones(BLOCK_BYTES // 8, numpy.int64)
         self._ways: dict[str, Read] = {
             "numpy, sum of int64": lambda part: part.sum(),
             "numpy, xor of int64": numpy.bitwise_xor.reduce,

@@ -76,7 +76,7 @@ def over_and_over(door: Door, prompts: Sequence[str], tokens: int, duration_s: f
 
     def client(number: int, connection: http.client.HTTPConnection) -> list[Streamed]:
         time.sleep(duration_s * number / (4 * len(prompts)))
-        made = []
+        made: list[Streamed] = []
         while time.perf_counter() < until:
             made.append(stream(door, connection, prompts[(number + len(made)) % len(prompts)], tokens))
         return made

@@ -133,7 +133,7 @@ def _embeddings(report: Report) -> Iterator[Promise]:
     """Through the gate, against those that compute in the process that asks them."""
     for run in report["runs"]:
         rates = run["sentences_per_second"]
-        ours = next((rates[name] for name in ("posthuman, gate", "posthuman, Triton") if name in rates), {})
+        ours: dict[str, list[float]] = next((rates[name] for name in ("posthuman, gate", "posthuman, Triton") if name in rates), {})
         peers = {name: found for name, found in rates.items() if not name.startswith("posthuman")}
         for load in ("1 x 1", "1 x 8", "1 x 64"):
             ahead = {
