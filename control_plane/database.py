@@ -134,6 +134,45 @@ answers = Table(
 expires_at: seconds since 1970, when the key may be used anew."""
 Index("answers_by_end", answers.c.expires_at)
 
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("position", Integer, primary_key=True, autoincrement=True),
+    Column("job_id", String(32), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),
+    Column("did", String(71), nullable=False),
+    Column("model_digest", String(66), nullable=False),
+    Column("owner", String(42), nullable=False),
+    Column("payment", String(66), nullable=False),
+    Column("held_payment", String(66), unique=True),
+    Column("dataset_did", String(71)),
+    Column("dataset_order", String(66)),
+    Column("algorithm_did", String(71), nullable=False),
+    Column("algorithm_order", String(66)),
+    Column("parameters", Text, nullable=False),
+    Column("environment", String(64), nullable=False),
+    Column("valid_until", BigInteger, nullable=False),
+    Column("paid_s", BigInteger, nullable=False),
+    Column("state", String(32), nullable=False),
+    Column("reason_code", String(64)),
+    Column("reason", Text),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Column("stop_requested_at", Float),
+    Column("attempts", Integer, nullable=False),
+    Column("worker", String(64)),
+    Column("progress", Text),
+    Column("result", Text),
+    Column("weights_digest", String(66)),
+    Column("derived_did", String(71)),
+)
+"""Compute-to-Data jobs, see `jobs/job.py`. position: the order in which they were asked for. held_payment: `payment` while it is
+spent on this job, null once it was given back; that it is unique makes one payment pay for one job at a time."""
+Index("jobs_by_state", jobs.c.state, jobs.c.position)
+Index("jobs_of_an_owner", jobs.c.owner, jobs.c.position)
+Index("jobs_of_a_payment", jobs.c.payment)
+
 
 _PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON", "wal_autocheckpoint=4000")
 """Of SQLite, for each connection. A call writes ten pages: at its own 1,000 one call in a hundred would wait for the disk."""

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from flask import Response, g
 
 from control_plane.errors import BadInput, PosthumanError
+from control_plane.fields import Kind
 from control_plane.flows.call import Admitted, Answer, Called, Ended, Piece, call, call_streaming
 from control_plane.flows.once import call_once
 from control_plane.flows.services import Services
 from control_plane.receipts.kept import Once
 from control_plane.receipts.store import Issued
 from control_plane.web.errors import error_body
-from control_plane.web.fields import Kind
 from control_plane.web.journal import Journal
 from control_plane.web.telling import Telling
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify
 
 from control_plane.did import parse_address, parse_did, parse_transaction_hash
+from control_plane.fields import DID_PATTERN, Table, parse_fields, patterned, text, whole
 from control_plane.flows.services import Services
 from control_plane.flows.sign_in import compose_message, sign_in
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_object
-from control_plane.web.fields import DID_PATTERN, Table, parse_fields, patterned, text, whole
 
 MESSAGE: Table = {
     "address": patterned("the address that will sign: 0x and 40 hex digits", "^0x[0-9a-fA-F]{40}$", is_required=True),

@@ -18,6 +18,7 @@ from flask import Blueprint, Response, request
 
 from control_plane.did import Did, parse_did
 from control_plane.errors import BadInput
+from control_plane.fields import Field, Kind, Table, only, parse_fields
 from control_plane.flows.call import Answer, Piece, admit
 from control_plane.flows.services import Services
 from control_plane.receipts.store import Issued
@@ -28,7 +29,6 @@ from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_object
 from control_plane.web.chat_messages import MESSAGES, conversation
 from control_plane.web.choices import Choices, choices, units_in, units_out
-from control_plane.web.fields import Field, Kind, Table, only, parse_fields
 from control_plane.web.generation import CHATTING, backend_fields, must_serve, sampling
 from control_plane.web.journal import Journal
 from control_plane.web.openai import DONE, dump, encode, has_usage, shared_table, template_of, usage

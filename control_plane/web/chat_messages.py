@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from control_plane.errors import BadInput
-from control_plane.web.fields import Field, Kind, kind_of, safe_name
+from control_plane.fields import Field, Kind, kind_of, safe_name
 
 MOST_MESSAGES = 2048
 """As the generate backend has it."""

@@ -25,10 +25,10 @@ from queue import SimpleQueue
 from typing import Any
 
 from control_plane.errors import Unavailable
+from control_plane.fields import INT64
 from control_plane.flows.call import Admitted
 from control_plane.flows.services import Services
 from control_plane.serving.inference import Generated, InferenceServer, never
-from control_plane.web.fields import INT64
 
 MOST_CHOICES = 16
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from control_plane.errors import BadInput
+from control_plane.fields import INT64, Field, Kind, Table, flag, is_text, listed, number, text, texts, whole
 from control_plane.serving.listing import Listing
-from control_plane.web.fields import INT64, Field, Kind, Table, flag, is_text, listed, number, text, texts, whole
 from converters.tasks import TASKS
 from converters.tasks.task import FILES, MESSAGES, Task
 

@@ -17,6 +17,7 @@ from flask import Blueprint, Response, request
 
 from control_plane.did import parse_did
 from control_plane.errors import BadInput, Unavailable
+from control_plane.fields import Kind
 from control_plane.flows.call import Admitted, Answer, Piece, admit
 from control_plane.flows.services import Services
 from control_plane.receipts.store import Issued
@@ -26,7 +27,6 @@ from control_plane.web.answers import Answering
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_body
 from control_plane.web.choices import Choices, choices
-from control_plane.web.fields import Kind
 from control_plane.web.generation import generating_tasks, renamed
 from control_plane.web.hugging_face_generation import (
     answer,

@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 from control_plane.errors import BadInput
+from control_plane.fields import Field, Kind, Table, flag, only, parse_fields
 from control_plane.flows.call import Piece
 from control_plane.receipts.store import Issued
 from control_plane.serving.inference import Generated
 from control_plane.web.answers import event
-from control_plane.web.fields import Field, Kind, Table, flag, only, parse_fields
 from control_plane.web.generation import DRAWING, PENALTIES, backend_fields, sampling
 from control_plane.web.hugging_face_inputs import callers_names, merged_parameters
 from converters.tasks.task import Task

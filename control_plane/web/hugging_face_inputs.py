@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from control_plane.errors import BadInput
+from control_plane.fields import Kind, Table, flag, is_text, kind_of, only, parse_fields, safe_name
 from control_plane.serving import oip
 from control_plane.web.body import parse_object
-from control_plane.web.fields import Kind, Table, flag, is_text, kind_of, only, parse_fields, safe_name
 from converters.tasks.task import FILES, Task
 
 _FILE_TYPES = ("image/", "audio/")

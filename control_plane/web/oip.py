@@ -19,6 +19,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from control_plane.did import Did, parse_did
 from control_plane.errors import BadInput, NotFound
+from control_plane.fields import Kind, Table, parse_fields, safe_name
 from control_plane.flows.call import Admitted, Answer, Piece, admit
 from control_plane.flows.services import Services
 from control_plane.receipts.store import Issued
@@ -30,7 +31,6 @@ from control_plane.web.answers import LENGTH_HEADER, Answering, event
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import check_nesting, parse_object, read_body, read_object
 from control_plane.web.choices import Choices, choices
-from control_plane.web.fields import Kind, Table, parse_fields, safe_name
 from control_plane.web.generation import asked_for, backend_fields, generating_tasks, is_generating, must_serve, prompt, sampling
 from control_plane.web.journal import Journal
 from converters.tasks import TASKS, offered_inputs, offered_outputs

@@ -13,13 +13,13 @@ import re
 from flask import Blueprint, Response, g, request
 
 from control_plane.errors import BadInput
+from control_plane.fields import Kind
 from control_plane.flows.once import answered_before, once
 from control_plane.flows.services import Services
 from control_plane.serving.access import session_only
 from control_plane.web.answers import KEY_HEADER, LENGTH_HEADER, rendered
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_body
-from control_plane.web.fields import Kind
 from control_plane.web.journal import Journal
 
 REPLAYED_HEADER = "Idempotent-Replayed"

@@ -18,6 +18,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from control_plane.did import Did, parse_did
 from control_plane.errors import Unavailable
+from control_plane.fields import DID_PATTERN, Field, Table, listed, only, parse_fields, patterned, text, texts, whole
 from control_plane.flows.call import Answer, Piece, admit
 from control_plane.flows.services import Services
 from control_plane.receipts.store import Issued
@@ -29,7 +30,6 @@ from control_plane.web.answers import Answering, event
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_object
 from control_plane.web.choices import MOST_CHOICES, Choices, choices, units_in, units_out
-from control_plane.web.fields import DID_PATTERN, Field, Table, listed, only, parse_fields, patterned, text, texts, whole
 from control_plane.web.generation import CHATTING, EMBEDDING, TEXT_TO_TEXT, backend_fields, must_serve, renamed, sampling
 from control_plane.web.journal import Journal
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
+from control_plane.fields import Table, only, schema_of
 from control_plane.flows.services import Services
 from control_plane.web import openapi_answers as shapes
 from control_plane.web.auth import MESSAGE, TOKEN
 from control_plane.web.chat import by_url, chat_table
-from control_plane.web.fields import Table, only, schema_of
 from control_plane.web.hugging_face_inputs import OPTIONS
 from control_plane.web.offers import MOST_S
 from control_plane.web.oip import generate_table

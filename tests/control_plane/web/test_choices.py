@@ -11,9 +11,9 @@ import pytest
 import requests
 
 from control_plane.errors import Unavailable
+from control_plane.fields import INT64
 from control_plane.receipts.store import Issued
 from control_plane.web.choices import MOST_CHOICES
-from control_plane.web.fields import INT64
 from tests.fixtures_market import Market, receipt_of
 from tests.fixtures_web import url
 

@@ -11,9 +11,9 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError, OverloadedError, ValidationError
 
 from control_plane.errors import BadInput
+from control_plane.fields import Kind
 from control_plane.serving import oip
 from control_plane.serving.inference import TensorAnswer
-from control_plane.web.fields import Kind
 from tests.control_plane.web.asking_hugging_face import FILE, SENTENCES, Shared, client_of, post, shared
 from tests.fixtures_market import Market, events_of, record_of
 from tests.fixtures_web import _online, url

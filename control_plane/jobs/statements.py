@@ -1,0 +1,31 @@
+"""What the store asks its table again and again.
+
+In: states, a worker. Out: conditions and statements. This module must never run one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, case, select
+
+from control_plane.database import jobs as table
+from control_plane.jobs.states import GONE_ON_WITH, HELD, State
+
+
+def state_in(states: Collection[State]) -> ColumnElement[bool]:
+    return table.c.state.in_(sorted(state.value for state in states))
+
+
+def waits() -> ColumnElement[bool]:
+    """For a worker: in the queue, or to be gone on with."""
+    in_queue = (table.c.state == State.QUEUED.value) & table.c.stop_requested_at.is_(None)
+    return in_queue | (state_in(GONE_ON_WITH) & table.c.worker.is_(None))
+
+
+def next_for(worker: str, doing: Collection[str]) -> Select[Any]:
+    """The row that `JobStore.claim` is about. It is locked where rows can be; one that another worker is taking is passed over."""
+    is_forgotten = (table.c.worker == worker) & state_in(HELD) & table.c.job_id.not_in(sorted(doing))
+    first = case((table.c.worker == worker, 0), (table.c.state == State.QUEUED.value, 2), else_=1)
+    return select(table).where(is_forgotten | waits()).order_by(first, table.c.position).limit(1).with_for_update(skip_locked=True)
