@@ -1,0 +1,293 @@
+"""Train a causal language model further, on texts.
+
+In: a job's folder (`c2d_adapter/job_io.py`). Out: `out/` with a plain model, and `result.json`. This module must never write a
+weight, a gradient or a path into what the job's owner sees.
+
+After a crash it goes on from its newest checkpoint, and ends as it would have ended: which blocks a step trains on, its
+learning rate and its random numbers follow from the seed and the step's number. On one processor type the result is then the
+same to the bit. Another number of workers sees the same batches; sums are rounded in another order, and dropout draws other
+numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+import transformers
+
+from c2d_adapter.algorithms import checkpoint, lora
+from c2d_adapter.algorithms.blocks import Blocks, blocks_of, tokens_of
+from c2d_adapter.algorithms.parallel import Workers
+from c2d_adapter.algorithms.plain_model import context_of, export, open_model
+from c2d_adapter.algorithms.schedule import learning_rate
+from c2d_adapter.job_io import Folder, JobFailed, Place, place_of, rounded, run
+
+KIND = "train"
+_USUAL_LENGTH = 256
+_SHOWN_EVERY_S = 0.5
+_MEAN_OF = 10
+"""How many losses, at the beginning and at the end, make the two that the result tells: one step's loss is mostly chance."""
+_CHECKPOINT_SHARE = 0.05
+"""Most of the time that checkpoints may take: a large model is then saved less often than the operator asked for."""
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """As `control_plane/jobs/parameters.py` has parsed them, with the same defaults. sequence_length: None for the usual one."""
+
+    steps: int = 500
+    batch_size: int = 8
+    learning_rate: float = 5e-4
+    schedule: str = "linear"
+    warmup_steps: int = 0
+    sequence_length: int | None = None
+    seed: int = 0
+    precision: str = "fp32"
+    method: str = "full"
+    lora_rank: int = 8
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    dataset: str = ""
+
+
+@dataclass
+class _Measured:
+    """What a training tells of itself in the end. It is part of a checkpoint, so a restart leaves no gap."""
+
+    first: list[float] = field(default_factory=list)
+    last: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, loss: float) -> None:
+        if len(self.first) < _MEAN_OF:
+            self.first.append(loss)
+        self.last = [*self.last, loss][-_MEAN_OF:]
+
+
+class Training:
+    """One training in one process. `wrapped` is what computes; `model` is the same without what shares the work among processes."""
+
+    def __init__(self, parameters: Parameters, model: Any, blocks: Blocks, workers: Workers, checkpoints: Path) -> None:
+        self._parameters, self._blocks, self._workers, self._checkpoints = parameters, blocks, workers, checkpoints
+        self.model = model.to(workers.device)
+        self.model.train()
+        self.wrapped = workers.wrap(self.model)
+        self.trained = [value for value in self.model.parameters() if value.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            [
+                {"params": [value for value in self.trained if value.ndim >= 2], "weight_decay": parameters.weight_decay},
+                # as usual: decay is for matrices, neither for biases nor for norms
+                {"params": [value for value in self.trained if value.ndim < 2], "weight_decay": 0.0},
+            ],
+            lr=parameters.learning_rate,
+            fused=True,
+        )
+        # A loss in half precision is scaled up so that small gradients are not lost; a step in which one overflowed is left out.
+        self._scaler = torch.amp.GradScaler(workers.device.type, enabled=parameters.precision == "fp16")
+        self.measured = _Measured()
+        self._step_rate = 0.0
+        self._saved_at, self._save_took_s = time.monotonic(), 0.0
+
+    def go(self, show: Callable[[int, float, float], None]) -> None:
+        """Train to the last step, from the newest checkpoint. show: step, loss, steps per second; called often enough."""
+        steps = self._parameters.steps
+        begun = self._resume()
+        started = shown_at = time.monotonic()
+        seconds_before = self.measured.seconds
+        for step in range(begun, steps):
+            loss, is_due = self._step(step)
+            if not math.isfinite(loss):
+                raise JobFailed(
+                    "loss_not_finite",
+                    f"The loss of step {step + 1} is no finite number. Try a lower learning rate or more warm-up.",
+                )
+            self.measured.add(loss)
+            now = time.monotonic()
+            self.measured.seconds = seconds_before + now - started
+            if step == begun:
+                first_done = now  # the first step also allocates
+            elif now > first_done:
+                self._step_rate = (step - begun) / (now - first_done)
+            if step in (begun, steps - 1) or now - shown_at >= _SHOWN_EVERY_S:
+                show(step + 1, math.fsum(self.measured.last) / len(self.measured.last), self._step_rate)
+                shown_at = now
+            if is_due and step + 1 < steps:
+                self._save(step + 1)
+        self._check_weights()
+
+    def _step(self, step: int) -> tuple[float, bool]:
+        """The mean loss of the step's whole batch over all processes, and whether a checkpoint is due: the same in all of them."""
+        chosen, place = self._parameters, self._workers.place
+        rate = learning_rate(
+            step, steps=chosen.steps, highest=chosen.learning_rate, shape=chosen.schedule, warmup_steps=chosen.warmup_steps
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        _seed(chosen.seed, step, place.rank)
+        mine = self._blocks.batch(step, chosen.batch_size)[place.rank :: place.world]
+        tokens = torch.from_numpy(mine).to(self._workers.device)
+        with self._arithmetic():
+            loss = self.wrapped(input_ids=tokens, labels=tokens, use_cache=False).loss
+        # Processes may have one sequence more or less; gradients are averaged over processes, and ours must be over sequences.
+        share = len(mine) / chosen.batch_size
+        self._scaler.scale(loss * (share * place.world) if place.world > 1 else loss).backward()
+        self._scaler.unscale_(self._optimizer)
+        length = torch.nn.utils.clip_grad_norm_(self.trained, chosen.gradient_clip or math.inf)
+        if chosen.precision != "fp16" and not bool(torch.isfinite(length)):
+            raise JobFailed(
+                "loss_not_finite",
+                f"The gradient of step {step + 1} is no finite number. Try a lower learning rate or more warm-up.",
+            )
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+        total, due = self._workers.sums([float(loss.detach()) * share, float(place.is_first and self._is_checkpoint_due())])
+        return total, due > 0
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        numbers = _AUTOCAST.get(self._parameters.precision)
+        return nullcontext() if numbers is None else torch.autocast(self._workers.device.type, dtype=numbers)
+
+    def _is_checkpoint_due(self) -> bool:
+        waited = time.monotonic() - self._saved_at
+        return waited >= max(self._workers.place.checkpoint_s, self._save_took_s / _CHECKPOINT_SHARE)
+
+    def _save(self, step: int) -> None:
+        began = time.monotonic()
+        weights, optimizer = self._workers.state(self.model, self._optimizer)
+        if self._workers.place.is_first:
+            state = {
+                "weights": weights,
+                "optimizer": optimizer,
+                "scaler": self._scaler.state_dict(),
+                "measured": vars(self.measured),
+            }
+            checkpoint.save(self._checkpoints, step, state)
+        self._saved_at = time.monotonic()
+        self._save_took_s = 0.0 if self._workers.place.checkpoint_s == 0 else self._saved_at - began
+
+    def _resume(self) -> int:
+        # The first one looks and tells: a file that appears meanwhile must not send two processes to different steps.
+        step = int(self._workers.sums([checkpoint.newest_step(self._checkpoints) * self._workers.place.is_first])[0])
+        if step:
+            state = checkpoint.load(self._checkpoints, step)
+            self._workers.restore(self.model, self._optimizer, state["weights"], state["optimizer"])
+            if self._scaler.is_enabled():
+                self._scaler.load_state_dict(state["scaler"])
+            self.measured = _Measured(**state["measured"])
+        return step
+
+    def _check_weights(self) -> None:
+        """The last step's loss was computed before its weights were changed."""
+        if not all(bool(torch.isfinite(value).all()) for value in self.trained):
+            raise JobFailed(
+                "loss_not_finite", "The trained weights are not all finite numbers. Try a lower learning rate or more warm-up."
+            )
+
+    @property
+    def steps_per_second(self) -> float:
+        return self._step_rate
+
+    def whole_weights(self) -> dict[str, Any]:
+        return self._workers.state(self.model, self._optimizer)[0]
+
+
+def train(folder: Folder, place: Place) -> None:
+    """Do the job. Again: goes on, and does nothing when the result is there. Raises JobFailed, for the job's owner."""
+    if folder.is_done:
+        return
+    parameters = Parameters(**folder.parameters(KIND))
+    if place.world > parameters.batch_size:
+        raise JobFailed("internal", f"{place.world} workers cannot share a batch of {parameters.batch_size} sequences.")
+    transformers.utils.logging.set_verbosity_error()
+    workers = Workers(place)
+    model, tokenizer = open_model(folder.weights)
+    blocks = _blocks(folder, parameters, model, tokenizer, workers)
+    model = _prepared(model, parameters)
+    training = Training(parameters, model, blocks, workers, folder.checkpoints)
+    trained, whole = (sum(value.numel() for value in some) for some in (training.trained, model.parameters()))
+
+    def show(step: int, loss: float, steps_per_second: float) -> None:
+        if place.is_first:
+            folder.write_progress(step, parameters.steps, loss, steps_per_second)
+
+    training.go(show)
+    if workers.are_sharded:
+        weights = training.whole_weights()
+        if place.is_first:
+            model = _prepared(open_model(folder.weights)[0], parameters)
+            model.load_state_dict(weights, strict=False)
+    workers.leave()
+    if place.is_first:
+        model = model.to("cpu")
+        export(lora.merge(model) if parameters.method == "lora" else model, folder.weights, folder.out)
+        measured = training.measured
+        sequences = parameters.steps * parameters.batch_size
+        folder.write_result(
+            {
+                "steps": parameters.steps,
+                "first_loss": rounded(math.fsum(measured.first) / len(measured.first)),
+                "last_loss": rounded(math.fsum(measured.last) / len(measured.last)),
+                "tokens": sequences * blocks.length,
+                "rounds_over_texts": round(sequences / blocks.count, 3),
+                "seconds": round(measured.seconds, 3),
+                "steps_per_second": round(training.steps_per_second, 3),
+                "parameters": int(whole),
+                "trained_parameters": int(trained),
+                "workers": place.world,
+            }
+        )
+
+
+def _prepared(model: Any, parameters: Parameters) -> Any:
+    return lora.attach(model, parameters.lora_rank, parameters.seed) if parameters.method == "lora" else model
+
+
+def _blocks(folder: Folder, parameters: Parameters, model: Any, tokenizer: Any, workers: Workers) -> Blocks:
+    """The texts' blocks. The first process tokenises and leaves the tokens for the others, and for a restart."""
+    context = context_of(model.config)
+    length = parameters.sequence_length or min(context or _USUAL_LENGTH, _USUAL_LENGTH)
+    if context is not None and length > context:
+        raise JobFailed("sequence_too_long", f"The model reads at most {context} tokens at once, and the sequences have {length}.")
+    kept = folder.checkpoints / "tokens.npy"
+    if workers.place.is_first and not kept.exists():
+        tokens = tokens_of(folder.texts(), tokenizer, model.get_input_embeddings().weight.shape[0])
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        scratch = kept.with_suffix(".new")
+        with scratch.open("wb") as stream:
+            numpy.save(stream, tokens, allow_pickle=False)
+        scratch.replace(kept)
+    workers.wait_for_all()
+    tokens = numpy.load(kept, mmap_mode="r", allow_pickle=False)
+    return blocks_of(tokens, length, parameters.seed, parameters.batch_size)
+
+
+def _seed(seed: int, step: int, rank: int) -> None:
+    """Every generator that a model may draw from, for one step of one process."""
+    drawn = int.from_bytes(hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()[:4])
+    torch.manual_seed(drawn)
+    random.seed(drawn)
+    numpy.random.seed(drawn)
+
+
+def main(folder: Folder, place: Place) -> int:
+    """Returns the process's exit code."""
+    return run(train, folder, place)
+
+
+if __name__ == "__main__":
+    import os
+
+    sys.exit(main(Folder(Path(sys.argv[1])), place_of(os.environ)))
