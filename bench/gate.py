@@ -36,7 +36,13 @@ from bench.stack import OnSale, Stack, posthuman, running_stack
 
 __all__ = ["posthuman"]
 TEXT = "The market stands by the harbour, and every stall keeps its own book of what was sold."
-SHAPES = {"small": {"layers": 1, "width": 32, "heads": 2}, "MiniLM's shape": {"layers": 6, "width": 384, "heads": 12}}
+SHAPES = {
+    "small": {"layers": 1, "width": 32, "heads": 2},
+    "MiniLM's shape": {"layers": 6, "width": 384, "heads": 12},
+    "BERT base's shape": {"layers": 12, "width": 768, "heads": 12},
+}
+ALIKE = ("small", "MiniLM's shape")
+"""Those that all servers of ONNX graphs serve."""
 OURS = frozenset({"Triton", "gate"})
 PEERS = ("LiteLLM", "MLServer", "KServe")
 TOKENS, LABELS = 20, 16
@@ -99,7 +105,7 @@ class Bench:
         """Four servers of the same ONNX graph, by the Open Inference Protocol in JSON, which all four speak."""
         models = {
             f"model{number}": self._publish(f"tensors, {name}", self._folder(name, LABELS), "--task", "tensors")
-            for number, name in enumerate(SHAPES)
+            for number, name in enumerate(ALIKE)
         }
         entries = {key: self._stack.home / "models" / model.entry for key, model in models.items()}
         graphs = {key: entry / "1" / "model.onnx" for key, entry in entries.items()}
@@ -107,7 +113,7 @@ class Bench:
         with ExitStack() as running:
             mlserver = self._started(running, "MLServer", servers.mlserver, graphs)
             kserve = self._started(running, "KServe", servers.kserve, graphs)
-            for (key, model), name in zip(models.items(), SHAPES, strict=True):
+            for (key, model), name in zip(models.items(), ALIKE, strict=True):
                 body = _tensor_request(entries[key])
                 targets = list(self._infer(model, JSON, body))
                 for peer, url in (("MLServer", mlserver), ("KServe", kserve)):

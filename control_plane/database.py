@@ -6,12 +6,15 @@ each table's queries live with the part that owns it (catalogue, sessions, recei
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Engine,
     Float,
     Index,
@@ -26,6 +29,8 @@ from sqlalchemy import (
     event,
 )
 from sqlalchemy.engine import make_url
+
+from control_plane.turn import Turn
 
 metadata = MetaData()
 
@@ -177,6 +182,8 @@ Index("jobs_of_a_payment", jobs.c.payment)
 _PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON", "wal_autocheckpoint=4000")
 """Of SQLite, for each connection. A call writes ten pages: at its own 1,000 one call in a hundred would wait for the disk."""
 
+_NO_TURN = nullcontext()
+
 
 def open_database(url: str) -> Engine:
     """Open (SQLite: create the folder of) a database. Does not create tables: `migrate` does.
@@ -191,7 +198,10 @@ def open_database(url: str) -> Engine:
         return create_engine(url, pool_pre_ping=True)
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": 30.0, "check_same_thread": False})
+    options = {}
+    if parsed.database and parsed.database != ":memory:":
+        options["posthuman_turn"] = Turn(Path(f"{parsed.database}-turn"))
+    engine = create_engine(url, connect_args={"timeout": 30.0, "check_same_thread": False}, execution_options=options)
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:
@@ -209,6 +219,13 @@ def open_database(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that writes, committed at the end. On SQLite those of all processes take turns."""
+    with engine.get_execution_options().get("posthuman_turn", _NO_TURN), engine.begin() as connection:
+        yield connection
 
 
 def reading(engine: Engine) -> Engine:

@@ -21,7 +21,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, Update, func, 
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from control_plane.database import jobs as table
-from control_plane.database import reading
+from control_plane.database import reading, writing
 from control_plane.did import Address, Bytes32, Did, TransactionHash
 from control_plane.errors import Conflict, NotFound, Unavailable
 from control_plane.jobs.job import (
@@ -360,7 +360,7 @@ class JobStore:
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[Connection]:
-        with _answering(what), self._engine.begin() as connection:
+        with _answering(what), writing(self._engine) as connection:
             yield connection
 
 

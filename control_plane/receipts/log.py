@@ -26,7 +26,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, bindparam, func, select, update
 
-from control_plane.database import durably, reading, receipts
+from control_plane.database import durably, reading, receipts, writing
 from control_plane.did import Bytes32
 from control_plane.errors import BadInput, IntegrityBroken, NotFound, Unavailable
 from control_plane.receipts.anchors import Anchor
@@ -147,7 +147,7 @@ class Log:
 
     def _give_places(self, size: int) -> list[bytes]:
         """Number the next batch of waiting receipts from `size` on, durably; returns their leaf hashes."""
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             highest = connection.execute(select(func.max(receipts.c.leaf_index))).scalar_one()
             if (-1 if highest is None else highest) != size - 1:
                 raise IntegrityBroken(f"{self.origin}: the highest leaf index is {highest}, but this log has {size} leaves")

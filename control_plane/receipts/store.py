@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import hmac
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Select, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from control_plane.database import calls, reading, receipts, sessions
+from control_plane.database import calls, reading, receipts, sessions, writing
 from control_plane.did import ZERO_BYTES32, Address, Bytes32, Did, TransactionHash, UnixMillis
 from control_plane.errors import BadInput, Conflict, Forbidden, NotFound, Unauthenticated, Unavailable
 from control_plane.receipts.kept import KeptAnswer, Once, claim, find, forget, in_flight, keep, sweep
@@ -80,8 +79,6 @@ class ReceiptStore:
         self._signer, self._worker = signer, worker
         self._merge_delay_ms = merge_delay_s * 1000
         self._clock, self._random_bytes = clock, random_bytes
-        # SQLite has one writer. Threads that wait here wake at once; those that wait inside SQLite sleep 1 to 100 ms a time.
-        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
         self._take_charge, self._give_back = Prepared(TAKE_CHARGE, engine), Prepared(GIVE_BACK, engine)
         self._open_call, self._close_call = Prepared(OPEN_CALL, engine), Prepared(CLOSE_CALL, engine)
         self._last_of_order, self._add_receipt = Prepared(LAST_OF_ORDER, engine), Prepared(ADD_RECEIPT, engine, RECEIPT_COLUMNS)
@@ -373,7 +370,7 @@ class ReceiptStore:
     def _writing(self, what: str) -> Iterator[Connection]:
         """One write transaction, committed at the end; the database's own failures become Unavailable."""
         try:
-            with self._turn, self._engine.begin() as connection:
+            with writing(self._engine) as connection:
                 yield connection
         except self._silent as error:  # locked for 30 s, disk full, I/O error: rolled back, nothing was charged
             raise Unavailable(f"could not {what}: the database does not answer ({type(error).__name__})") from error

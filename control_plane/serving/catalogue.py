@@ -20,7 +20,7 @@ from sqlalchemy import Engine, Row, delete, insert, select, update
 
 from control_plane.chain.ledger import LedgerReader
 from control_plane.database import models as table
-from control_plane.database import reading
+from control_plane.database import reading, writing
 from control_plane.did import Bytes32, Did, TokenWei
 from control_plane.errors import IntegrityBroken, NotFound, PosthumanError, Unavailable
 from control_plane.serving.inference import InferenceServer
@@ -119,14 +119,14 @@ class Catalogue:
         record = asdict(listing) | {"state": "on_sale", "reason": ""}
         for amount in ("rate", "publish_fee", "swap_fee"):
             record[amount] = str(record[amount])
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             connection.execute(delete(table).where(table.c.did == listing.did))
             connection.execute(insert(table).values(**record))
         self._listings.pop(listing.did, None)
 
     def withdraw(self, did: Did, reason: str) -> None:
         """Refuse its calls from now on, and say why. Again: the first reason stays."""
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             is_sold = (table.c.did == did) & (table.c.state == "on_sale")
             connection.execute(update(table).where(is_sold).values(state="withdrawn", reason=reason))
         self._listings.pop(did, None)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Engine, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from control_plane.database import nonces, reading
+from control_plane.database import nonces, reading, writing
 from control_plane.database import sessions as table
 from control_plane.did import Address, Bytes32, Did, TransactionHash
 from control_plane.errors import Unauthenticated
@@ -94,7 +94,7 @@ class Sessions:
         """
         found = self._read_nonce(nonce)
         try:
-            with self._engine.begin() as connection:
+            with writing(self._engine) as connection:
                 connection.execute(insert(nonces).values(nonce=found.nonce, expires_at=found.expires_at))
                 connection.execute(delete(nonces).where(nonces.c.expires_at < self._clock() - NONCE_KEPT_S))
         except IntegrityError as error:
@@ -133,7 +133,7 @@ class Sessions:
         """Open a session; the token is shown here and never again. Again: another session of the same order."""
         token = "ph_" + urlsafe_b64encode(self._token_bytes(32)).rstrip(b"=").decode("ascii")
         session = Session(token_hash_of(token), wallet, did, order, order_block, order_block_hash, expires_at, calls_limit)
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             connection.execute(
                 insert(table).values(
                     token_hash=session.token_hash,
@@ -205,7 +205,7 @@ class Sessions:
 
     def _revoke(self, which: ColumnElement[bool], why: str) -> int:
         change = update(table).where(which, table.c.revoked_at.is_(None))
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             ended = connection.execute(change.values(revoked_at=self._clock(), revoked_why=why)).rowcount
         with self._lock:
             self._cache.clear()
