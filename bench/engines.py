@@ -50,22 +50,13 @@ def greedy(prompt: Sequence[int], tokens: int) -> Any:
 
 def posthuman(folder: Path) -> Generate:
     """The engine as Triton's backend runs it, without Triton: one call a prompt, all at once."""
-    return _ours(folder, THREADS)
-
-
-def served(folder: Path) -> Generate:
-    """The same with as many threads as it takes behind Triton: one core is left for the server and the gate."""
-    return _ours(folder, None)
-
-
-def _ours(folder: Path, threads: int | None) -> Generate:
     sys.path.insert(0, str(BACKENDS))
     from generate.engine import Engine
     from generate.generation import Generation, Piece
     from generate.model_rows import rows_of
     from opening.entry import open_entry
 
-    entry = open_entry(folder / "entry", threads=threads)
+    entry = open_entry(folder / "entry", threads=THREADS)
     engine = Engine(rows_of(entry, most_bytes=1 << 32), most_waiting=256)
 
     class Waiting:
@@ -202,7 +193,6 @@ class Known:
 _BLOCKS = "weights int8 in blocks of 32 with one scale each (MatMulNBits), sums of 8-bit products, rest float32"
 ENGINES = {
     "posthuman": Known(posthuman, "onnxruntime", {"fp32": "float32", "int8": _BLOCKS}),
-    "posthuman-served": Known(served, "onnxruntime", {"fp32": "float32", "int8": _BLOCKS}),
     "transformers": Known(transformers, "transformers", {"fp32": "float32"}),
     "optimum": Known(
         optimum,

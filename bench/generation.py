@@ -183,7 +183,7 @@ def measure(
 def measure_served(work: Path, shape: Shape, rounds: int, peers: Path) -> dict[str, Any]:
     """The way from the engine to a buyer, on a market of its own."""
     folder = prepare_ours(work, SERVED, shape)
-    with running_stack() as stack, started(["posthuman-served"], folder, peers) as (engine,):
+    with running_stack() as stack, started([OURS], folder, peers) as (engine,):
         model = stack.publish(work / "model", "bench generation", "--precision", SERVED)
         if engine.error:
             raise RuntimeError(f"{engine.name}: {engine.error}")

@@ -58,18 +58,13 @@ class OpenEntry:
         return names
 
 
-def default_threads() -> int:
-    """One core less than we may use: Triton's own threads and the gate need one, or both sides wait for each other."""
-    return max(1, all_cores() - 1)
-
-
 def all_cores() -> int:
     """As many as this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def open_entry(folder: Path, *, threads: int | None = None, providers: Sequence[Provider] = ("CPUExecutionProvider",)) -> OpenEntry:
-    """Read `entry.json`, the tokenizer and the graph. threads: of one forward pass; None for all cores but one.
+    """Read `entry.json`, the tokenizer and the graph. threads: of one forward pass; None for all cores.
     providers: of ONNX Runtime, the preferred first.
 
     Raises EntryUnusable when a file is missing or is not what it should be.
@@ -98,7 +93,7 @@ def open_entry(folder: Path, *, threads: int | None = None, providers: Sequence[
 def _session(folder: Path, name: str, threads: int | None, providers: Sequence[Provider]) -> onnxruntime.InferenceSession:
     if providers[0] != "CPUExecutionProvider":
         onnxruntime.preload_dlls()  # CUDA's libraries where pip has put them; without it only those that the system knows are found
-    options = _session_options(threads or default_threads())
+    options = _session_options(threads or all_cores())
     session = onnxruntime.InferenceSession(str(inside(folder, name)), options, providers=list(providers))
     check_taken(providers, session.get_providers())
     return session
@@ -122,7 +117,7 @@ def _session_options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Measured on two shared cores: 30 tokens a second against 20 with spinning threads that hold the core others need.
+    # Still threads waste next to nothing where cores are shared; spinning ones half (DECISIONS.md, 2026-11-27 and 28).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return options

@@ -31,17 +31,18 @@ _STUCK_S = 30.0
 """No call holds Python's lock this long: tokenising a MiB takes a second, and the model runs without the lock."""
 
 
-def open_from(args: Mapping[str, str], *, threads: int | None = None) -> OpenEntry:
-    """Open the entry that Triton names in `initialize`. threads: as in `open_entry`.
+def open_from(args: Mapping[str, str]) -> OpenEntry:
+    """Open the entry that Triton names in `initialize`.
 
-    Parameters of config.pbtxt: `threads` sets ONNX Runtime's threads; for the others see `opening/providers.py`.
+    Parameters of config.pbtxt: `threads` sets ONNX Runtime's threads (all cores by default); for the others see
+    `opening/providers.py`.
     """
     chosen = parameter_of(args, "threads")
     providers = providers_for(_parameters(args))
     # A GPU's driver maps more than the machine has; only where the CPU computes does this limit say what it means.
     if providers == ["CPUExecutionProvider"]:
         limit_memory(ceiling())
-    return open_entry(Path(args["model_repository"]), threads=int(chosen) if chosen else threads, providers=providers)
+    return open_entry(Path(args["model_repository"]), threads=int(chosen) if chosen else None, providers=providers)
 
 
 def parameter_of(args: Mapping[str, str], key: str) -> str | None:

@@ -14,7 +14,6 @@ import triton_python_backend_utils as pb_utils
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the stub ignores PYTHONPATH
 
-from opening.entry import all_cores
 from opening.refusal import Cancelled
 from opening.tritonside import end_with_the_server, error_response, name_of, open_from, parameter_of, tensors_of
 from predict.crew import Crew
@@ -32,7 +31,7 @@ class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         end_with_the_server()
         # Threads that do not spin cost the CPU what one thread costs, so a free core is taken and a busy one is not lost.
-        entry = open_from(args, threads=all_cores())
+        entry = open_from(args)
         self._task = task_of(entry)
         self._crew = Crew(int(parameter_of(args, "at_once") or at_once(entry)), MOST_WAITING)
 
