@@ -6,6 +6,7 @@ In: environment variables. Out: a frozen `Settings`. This module must never open
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,31 @@ from converters.pbtxt import PROVIDERS
 
 MOST_CONCURRENCY = 4096
 """Places that the gate can tell apart for one session or one buyer (`serving/slots.py`)."""
+_MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What Compute-to-Data jobs run on, and what their time costs.
+
+    price: wei of OCEAN a minute; 0: both environments are free. max_s: seconds that one order may pay for. queue: jobs under way at
+    once, waiting ones among them. free_s, free_queue: the same of the free environment; free_s 0: there is none. kept_s: how long a
+    result is kept at least. What it runs on is asked of Ray for each job, and told to buyers.
+    """
+
+    price: TokenWei
+    max_s: int
+    queue: int
+    free_s: int
+    free_queue: int
+    kept_s: int
+    cpus: int
+    cpu_type: str
+    gpus: int
+    gpu_type: str
+    ram_gb: int
+    disk_gb: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +93,7 @@ class Settings:
     web_port: int
     web_workers: int
     web_threads: int
+    jobs: JobSettings
     providers: tuple[str, ...] = ("cpu",)
     engine_cache: Path | None = None
 
@@ -151,6 +177,20 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         web_port=whole("WEB_PORT", 8030, 1),
         web_workers=whole("WEB_WORKERS", 2, 1),
         web_threads=whole("WEB_THREADS", 64, 1),
+        jobs=JobSettings(
+            price=TokenWei(whole("JOB_PRICE_WEI", 10**16)),
+            max_s=whole("JOB_MAX_S", 7 * 24 * 3600, 1, 2**31 - 1),
+            queue=whole("JOB_QUEUE", 100, 1, 2**31 - 1),
+            free_s=whole("JOB_FREE_S", 600, 0, 2**31 - 1),
+            free_queue=whole("JOB_FREE_QUEUE", 8, 1, 2**31 - 1),
+            kept_s=whole("JOB_KEPT_S", 30 * 24 * 3600, 1, 2**31 - 1),
+            cpus=whole("JOB_CPUS", os.cpu_count() or 1, 1, 4096),
+            cpu_type=text("JOB_CPU_TYPE", platform.machine() or "cpu"),
+            gpus=whole("JOB_GPUS", 0, 0, 4096),
+            gpu_type=text("JOB_GPU_TYPE", ""),
+            ram_gb=whole("JOB_RAM_GB", max(_MEMORY_BYTES >> 30, 1), 1, 2**20),
+            disk_gb=whole("JOB_DISK_GB", 10, 1, 2**20),
+        ),
         providers=_providers(text("PROVIDERS", "cpu")),
         engine_cache=Path(text("ENGINE_CACHE", str(home / "cache" / "engines"))),
     )

@@ -36,6 +36,8 @@ from control_plane.errors import BadInput, NotFound
 from control_plane.flows.keep import keeper_steps
 from control_plane.flows.services import Services
 from control_plane.flows.watch import revoke_undone_orders, withdraw_changed_listings
+from control_plane.jobs.environments import offered
+from control_plane.jobs.store import JobStore
 from control_plane.migrations.migrate import migrate
 from control_plane.receipts.checkpoint import NoteSigner, origin_of
 from control_plane.receipts.keeper import Step
@@ -131,9 +133,10 @@ def build_services(settings: Settings) -> Services:
     engine = open_database(settings.database_url)
     migrate(engine)
     catalogue = Catalogue(engine, settings.models, hardware=hardware_of(settings))
+    network, operator = network_of(settings.chain_id, settings.confirmations), operator_wallet(settings)
     return Services(
         settings=settings,
-        network=network_of(settings.chain_id, settings.confirmations),
+        network=network,
         ledger=open_ledger(settings),
         server=open_triton(settings),
         catalogue=catalogue,
@@ -146,7 +149,9 @@ def build_services(settings: Settings) -> Services:
         ),
         limits=open_limits(settings, time.time),
         prompts=Prompts(catalogue, TokenCounters(), settings.max_prompt_tokens),
-        operator=operator_wallet(settings),
+        operator=operator,
+        jobs=JobStore(engine),
+        environments=offered(settings.jobs, network.ocean, operator.address),
         clock=time.time,
     )
 

@@ -29,6 +29,8 @@ from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, 
 from control_plane.flows.offer import make_offer
 from control_plane.flows.services import Services
 from control_plane.flows.sign_in import compose_message
+from control_plane.jobs.environments import offered
+from control_plane.jobs.store import JobStore
 from control_plane.migrations.migrate import migrate
 from control_plane.receipts.checkpoint import NoteSigner, origin_of
 from control_plane.receipts.log import Log
@@ -245,6 +247,8 @@ def services_over(engine: Engine, settings: Settings, ledger: SimulatedLedger, s
         limits=open_limits(settings, clock),
         prompts=Prompts(catalogue, TokenCounters(), settings.max_prompt_tokens),
         operator=wallet_of("operator"),
+        jobs=JobStore(engine, clock),
+        environments=offered(settings.jobs, ledger.network.ocean, wallet_of("operator").address),
         clock=clock,
     )
 

@@ -10,7 +10,9 @@ and that it is not too old in `valid_until`: who accepts an order must check bot
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from eth_utils.crypto import keccak
 
@@ -44,10 +46,14 @@ def sign_provider_fee(
     amount: TokenWei,
     valid_until: UnixSeconds,
     clock: Callable[[], float],
+    environment: str | None = None,
 ) -> ProviderFee:
-    """A fee that the datatoken accepts. clock: seconds since 1970, UTC; it stands in the data as Ocean Provider writes it."""
+    """A fee that the datatoken accepts. clock: seconds since 1970, UTC; it stands in the data as Ocean Provider writes it.
+
+    environment: the compute environment whose time is paid; None: an order of something else.
+    """
     data = json.dumps(
-        {"environment": None, "timestamp": clock(), "dt": datatoken, "id": service_id(service_index)}, separators=(",", ":")
+        {"environment": environment, "timestamp": clock(), "dt": datatoken, "id": service_id(service_index)}, separators=(",", ":")
     ).encode()
     signature = wallet.sign_digest(provider_fee_digest(wallet.address, token, amount, valid_until, data))
     return ProviderFee(
@@ -68,6 +74,25 @@ def is_signed(fee: ProviderFee) -> bool:
     if not 0 <= fee.v < 256:
         return False
     return signer_of(digest, bytes.fromhex(fee.r[2:]) + bytes.fromhex(fee.s[2:]) + bytes([fee.v])) == fee.provider
+
+
+@dataclass(frozen=True)
+class ComputeTime:
+    """What a fee's data say of the computing that it pays for. seconds: from when it was signed until it ends, rounded up."""
+
+    environment: str
+    seconds: int
+
+
+def compute_time(fee: ProviderFee) -> ComputeTime | None:
+    """None where the data name no environment, or have any other form. Trust it only for a fee that the operator signed."""
+    try:
+        record = json.loads(fee.data)
+        environment, signed_at = record["environment"], record["timestamp"]
+        seconds = math.ceil(fee.valid_until - signed_at)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return None
+    return ComputeTime(environment, seconds) if isinstance(environment, str) else None
 
 
 def names(fee: ProviderFee, datatoken: Address, service_index: int) -> bool:

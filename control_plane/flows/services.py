@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from control_plane.chain.ledger import Ledger, Network, Wallet
+from control_plane.jobs.environments import Environment
+from control_plane.jobs.store import JobStore
 from control_plane.receipts.store import ReceiptStore
 from control_plane.serving.catalogue import Catalogue
 from control_plane.serving.inference import InferenceServer
@@ -20,7 +22,7 @@ from control_plane.settings import Settings
 
 @dataclass(frozen=True)
 class Services:
-    """operator: signs provider fees and receipts. clock: seconds since 1970, UTC."""
+    """operator: signs provider fees and receipts. environments: what jobs may run on. clock: seconds since 1970, UTC."""
 
     settings: Settings
     network: Network
@@ -32,4 +34,6 @@ class Services:
     limits: CallLimits
     prompts: Prompts
     operator: Wallet
+    jobs: JobStore
+    environments: tuple[Environment, ...]
     clock: Callable[[], float]

@@ -19,6 +19,12 @@ from control_plane.jobs.states import Kind
 
 WIKITEXT = "wikitext-2"
 """The one dataset that is known by name: the operator's configured text. Every other is a DID."""
+TASKS = {
+    Kind.TRAIN: ("text-generation",),
+    Kind.EVALUATE: ("text-generation",),
+    Kind.INFER: ("text-generation", "text2text-generation"),
+}
+"""The tasks of the models that each kind of job is for."""
 MOST_TEXT_BYTES = 64 << 10
 """UTF-8 bytes of all texts or prompts of one job together."""
 MOST_TEXTS = 100

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 
 from control_plane.chain.ledger import OrderFacts
 from control_plane.did import Address, Did, UnixSeconds
-from control_plane.errors import Forbidden, IntegrityBroken, PosthumanError, Unauthenticated
-from control_plane.serving.listing import Listing
+from control_plane.errors import Conflict, Forbidden, IntegrityBroken, PosthumanError, TooMany, Unauthenticated
+from control_plane.serving.listing import Listing, Ordered
 from control_plane.serving.sessions import Session
 
 ONE_DATATOKEN = 10**18
 NEVER = UnixSeconds(2**63 - 1)
-_KINDS: dict[int, type[PosthumanError]] = {401: Unauthenticated, 403: Forbidden, 503: IntegrityBroken}
+_KINDS: dict[int, type[PosthumanError]] = {401: Unauthenticated, 403: Forbidden, 409: Conflict, 503: IntegrityBroken}
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why not. status: 401 sign in again, 403 not with this order or token, 503 nobody can for now. code is stable."""
+    """Why not. status: 401 sign in again, 403 not with this order or token, 409 it stands for something else, 429 too many at once,
+    503 nobody can for now. code is stable."""
 
     status: int
     code: str
@@ -41,10 +42,12 @@ class Decision:
         return self.refusal is None
 
     def enforce(self) -> None:
-        """Raises Unauthenticated, Forbidden or IntegrityBroken for a refusal; does nothing otherwise."""
+        """Raises Unauthenticated, Forbidden, Conflict, TooMany or IntegrityBroken for a refusal; does nothing otherwise."""
         refusal = self.refusal
         if refusal is None:
             return
+        if refusal.status == 429:
+            raise TooMany(refusal.message, refusal.code, refusal.retry_after_s or 1)
         error = _KINDS[refusal.status](refusal.message, code=refusal.code)
         error.retry_after_s = refusal.retry_after_s
         raise error
@@ -52,21 +55,21 @@ class Decision:
 
 @dataclass(frozen=True)
 class OrderQuestion:
-    """May `consumer` use this order for `listing` now?
+    """May `consumer` use this order for `listing` now? A listing, or another asset's service that is ordered.
 
     operator: whose provider fee an order must carry. confirmations: blocks that the chain asks for before an order counts.
     now: seconds since 1970.
     """
 
     facts: OrderFacts
-    listing: Listing
+    listing: Ordered
     consumer: Address
     operator: Address
     confirmations: int
     now: float
 
 
-def order_ends_at(facts: OrderFacts, listing: Listing) -> UnixSeconds:
+def order_ends_at(facts: OrderFacts, listing: Ordered) -> UnixSeconds:
     """When an order stops being good: the earlier of its time plus the service's timeout (0: never) and what its provider fee says.
 
     Seconds since 1970. An order without the operator's fee is refused elsewhere; here it has no end of its own.

@@ -6,8 +6,31 @@ In: the facts of a publication. Out: a frozen `Listing`. This module must never 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from control_plane.did import Address, Bytes32, Did, TokenWei
+
+
+class Ordered(Protocol):
+    """What an order is for: one service of an asset. timeout_s: how long an order lasts, in seconds; 0: for ever."""
+
+    @property
+    def did(self) -> Did: ...
+
+    @property
+    def chain_id(self) -> int: ...
+
+    @property
+    def nft(self) -> Address: ...
+
+    @property
+    def datatoken(self) -> Address: ...
+
+    @property
+    def service_index(self) -> int: ...
+
+    @property
+    def timeout_s(self) -> int: ...
 
 
 @dataclass(frozen=True)

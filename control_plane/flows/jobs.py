@@ -1,0 +1,115 @@
+"""Jobs: ordered, followed and stopped by their owner.
+
+In: a paid order's facts and what is asked of the model. Out: a job in the queue, or a refusal that costs nothing. This module must
+never run a job, nor show one to anybody but its owner.
+
+There is no verb for a refund: a job that fails gives its payment back in the transaction that makes it fail (`jobs/store.py`), and
+`order_job` takes that payment once more (`jobs/access.py` says why this is what a refund can be, and how often).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from control_plane.did import Address, Did, UnixSeconds
+from control_plane.errors import BadInput, NotFound
+from control_plane.fields import Kind as Described
+from control_plane.flows.services import Services
+from control_plane.jobs.access import JobQuestion, Paid, may_have_job, paid_time
+from control_plane.jobs.environments import find
+from control_plane.jobs.job import Job, NewJob
+from control_plane.jobs.parameters import TASKS, Infer, Limits, canonical, dataset_needed, parse_parameters
+from control_plane.jobs.states import Kind
+from control_plane.jobs.store import JobStore
+from control_plane.serving.access import on_sale_only
+from control_plane.serving.listing import Listing
+
+
+@dataclass(frozen=True)
+class JobOrder:
+    """What an owner, whose signature was checked, asks for.
+
+    model: its order is the payment; the service is the listing's for computing, not the one for calls. algorithm, trusted,
+    algorithm_paid, dataset_paid: see `JobQuestion`. environment: an id. parameters: as they came.
+    """
+
+    kind: Kind
+    owner: Address
+    listing: Listing
+    model: Paid
+    algorithm: Did
+    trusted: frozenset[Did]
+    environment: object
+    parameters: object
+    algorithm_paid: Paid | None = None
+    dataset_paid: Paid | None = None
+
+
+def limits_of(services: Services, kind: Kind, listing: Listing) -> Limits:
+    """What a job of this kind may ask of the model. Raises BadInput with code wrong_task when it is not for such jobs."""
+    if listing.task not in TASKS[kind]:
+        expected = f"a model for {' or '.join(TASKS[kind])}, which a job can {kind.value}"
+        raise BadInput("did", expected, Described(f"one for {listing.task}"), code="wrong_task")
+    details = services.catalogue.entry(listing).details
+    return Limits(int(details["context_length"]), services.settings.max_new_tokens)
+
+
+def order_job(services: Services, asked: JobOrder) -> Job:
+    """Put a job into the queue for a payment that has no other.
+
+    Raises BadInput (parameters, by their field; a prompt that the model cannot read, 422), NotFound (no such environment),
+    Forbidden (the order does not allow it, with the reason), Conflict with code `payment_used`, TooMany (no room for now),
+    IntegrityBroken (the model is withdrawn), Unavailable. Whatever is raised, the payment is as good as it was.
+    Again: the same job, while it is not over; afterwards Conflict, which names it.
+    """
+    on_sale_only(asked.listing).enforce()
+    environment = find(services.environments, asked.environment)
+    parameters = parse_parameters(asked.kind, asked.parameters, limits_of(services, asked.kind, asked.listing))
+    if isinstance(parameters, Infer):
+        services.prompts.check_texts(asked.listing, "prompts", parameters.prompts)
+        services.prompts.check_generation(asked.listing, {"max_tokens": parameters.max_tokens})
+    dataset = dataset_needed(parameters)
+    question = JobQuestion(
+        owner=asked.owner,
+        model=asked.model,
+        algorithm=asked.algorithm,
+        trusted=asked.trusted,
+        environment=environment,
+        operator=services.operator.address,
+        confirmations=services.network.confirmations,
+        now=services.clock(),
+        algorithm_paid=asked.algorithm_paid,
+        dataset=dataset,
+        dataset_paid=asked.dataset_paid,
+    )
+    time, fee = paid_time(asked.model), asked.model.facts.provider_fee
+    new = NewJob(
+        kind=asked.kind,
+        did=asked.listing.did,
+        model_digest=asked.listing.model_digest,
+        owner=asked.owner,
+        payment=asked.model.payment,
+        dataset_did=dataset,
+        dataset_order=None if asked.dataset_paid is None else asked.dataset_paid.payment,
+        algorithm_did=asked.algorithm,
+        algorithm_order=None if asked.algorithm_paid is None else asked.algorithm_paid.payment,
+        parameters=canonical(parameters),
+        environment=environment.id,
+        valid_until=UnixSeconds(0 if fee is None else fee.valid_until),
+        paid_s=0 if time is None else min(time.seconds, environment.max_duration_s),
+    )
+    return services.jobs.add(new, lambda standing: may_have_job(question, standing).enforce())
+
+
+def job_of(jobs: JobStore, job_id: str, owner: Address) -> Job:
+    """An owner's job. Raises NotFound, the same for another's job as for none: an id is told to nobody else."""
+    job = jobs.get(job_id)
+    if job.owner != owner:
+        raise NotFound.named("job_id", "the id of a job", job_id, code="job_unknown")
+    return job
+
+
+def stop_job(jobs: JobStore, job_id: str, owner: Address) -> Job:
+    """Stop an owner's job, see `JobStore.request_stop`. Raises NotFound as `job_of` does."""
+    job_of(jobs, job_id, owner)
+    return jobs.request_stop(job_id)
