@@ -28,7 +28,7 @@ class Generated:
 
     The token counts are of the whole call so far; prompt_tokens is set on every piece.
     token_logprobs, token_texts: one for each of `token_ids` where the call asked for `logprobs`, else none; what they are exactly
-    stands in `converters/tasks/generation.py`.
+    stands in `converters/tasks/generation.py`. A call that asked for `score` has those of the text that it gave, and no text.
     """
 
     text: str

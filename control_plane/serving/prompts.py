@@ -7,7 +7,7 @@ say that a text is too long when the model could read it; the backend counts aga
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from control_plane.serving.listing import Listing
 from control_plane.serving.token_bounds import Bound, read_bound
 from control_plane.serving.token_counter import TokenCounters
 from converters.entry import Entry
+from converters.tasks.generation import SCORE
 
 MOST_TEXT_BYTES = 1 << 20
 """As the backends have it (`opening/texts.py`); it bounds the time that counting takes."""
@@ -26,12 +27,13 @@ MOST_TEXT_BYTES = 1 << 20
 class Reads:
     """What a model reads of one text. most: tokens, None where it reads no text. why: of that number, for errors.
 
-    has_special: special tokens are put around. makes: tokens that it can make at most, None where it makes none. bound: None where
-    only counting tells.
+    scores: tokens of a text that it can score. has_special: special tokens are put around. makes: tokens that it can make at most,
+    None where it makes none. bound: None where only counting tells.
     """
 
     most: int | None
     why: str
+    scores: int | None
     has_special: bool
     makes: int | None
     bound: Bound | None
@@ -51,7 +53,17 @@ class Prompts:
 
         Raises BadInput with code `prompt_too_long`, Unavailable with code `prompt_not_counted`.
         """
-        reads = self._known(listing)
+        self._check(listing, self._known(listing), field, texts, is_alone)
+
+    def check_score(self, listing: Listing, text: str) -> None:
+        """A text to score, which the error calls `text_input`: nothing comes after it, so it may fill the context. Raises as
+        `check_texts`.
+        """
+        known = self._known(listing)
+        reads = replace(known, most=known.scores, why=_context(known.scores, self._most_tokens))
+        self._check(listing, reads, "text_input", [text], is_alone=True)
+
+    def _check(self, listing: Listing, reads: Reads, field: str, texts: Sequence[str], is_alone: bool) -> None:
         if reads.most is None:
             return
         for index, text in enumerate(texts):
@@ -71,6 +83,9 @@ class Prompts:
 
         Raises as `check_texts`, and BadInput with code `max_tokens_too_large` for more than the model can ever make.
         """
+        if fields.get(SCORE):
+            self.check_score(listing, fields["text_input"])
+            return
         makes, asked = self._known(listing).makes, fields.get("max_tokens")
         if makes is not None and asked is not None and asked > makes:
             expected = f"a number from 1 to {makes}, the context of this model"
@@ -113,7 +128,14 @@ def _reads_of(entry: Entry, bound: Bound | None, most_tokens: int | None) -> Rea
             most, why = makes - 1, ", which leaves room for one more in the context"
     if most is not None and most_tokens is not None and most_tokens < most:
         most, why = most_tokens, ", the limit of this market"
-    return Reads(most, why, has_special, makes, bound)
+    scores = int(details["context_length"]) if entry.task == "text-generation" else None
+    if scores is not None and most_tokens is not None:
+        scores = min(scores, most_tokens)
+    return Reads(most, why, scores, has_special, makes, bound)
+
+
+def _context(most: int | None, most_tokens: int | None) -> str:
+    return ", the limit of this market" if most is not None and most == most_tokens else ", the context of this model"
 
 
 def _too_long(field: str, expected: str, found: str) -> BadInput:

@@ -54,6 +54,7 @@ def _is_texts(value: object) -> bool:
 
 _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "text_input": ("a text", lambda value: isinstance(value, str)),
+    "score": ("true or false", lambda value: isinstance(value, bool)),
     "messages": ("a conversation, written as JSON in a text", lambda value: isinstance(value, str)),
     "audio": ("a file", lambda value: isinstance(value, bytes | str)),
     "image": ("a file", lambda value: isinstance(value, bytes | str)),

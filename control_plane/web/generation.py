@@ -13,10 +13,12 @@ from control_plane.errors import BadInput
 from control_plane.fields import INT64, Field, Kind, Table, flag, is_text, listed, number, text, texts, whole
 from control_plane.serving.listing import Listing
 from converters.tasks import TASKS
+from converters.tasks.generation import SCORE
 from converters.tasks.task import FILES, MESSAGES, Task
 
 TEXT_TO_TEXT = ("text-generation", "text2text-generation")
 CHATTING = ("text-generation",)
+SCORING = ("text-generation",)
 EMBEDDING = ("feature-extraction",)
 DRAWING = ("temperature", "top_p", "top_k", "min_p")
 """Parameters of how a token is drawn: one of them asks for drawing."""
@@ -68,6 +70,13 @@ def asked_for(task: Task, fields: Mapping[str, Any]) -> dict[str, Any]:
     return asked
 
 
+def scoring(task: Task) -> Table:
+    """Whether a text is only to be scored, of a model that can."""
+    if not any(tensor.name == SCORE for tensor in task.inputs):
+        return {}
+    return {SCORE: flag("true (generate nothing, but tell how likely the text's own tokens are) or false")}
+
+
 def sampling(max_new_tokens: int) -> Table:
     """Parameters that are the same in every API, by the names of the backend's inputs; what each means exactly stands in
     `model_repository/backends/generate/sampling.py` and `penalties.py`. max_new_tokens: the operator's limit for one call.
@@ -89,9 +98,13 @@ def sampling(max_new_tokens: int) -> Table:
 
 
 def backend_fields(asked: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of the generate backend, by tensor name. asked: what `prompt` lists. fields: of `sampling`. Null is left out, and
-    what is off: it costs a tensor a call.
+    """The inputs of the generate backend, by tensor name. asked: what `prompt` lists. fields: of `sampling`, and of `scoring`. Null
+    is left out, and what is off: it costs a tensor a call. Of a text that is only scored nothing is said of choosing tokens.
     """
+    if fields.get(SCORE):
+        if "text_input" not in asked:
+            raise BadInput(SCORE, "true only with text_input", True)
+        return {**asked, SCORE: True}
     given = {**asked, **{name: fields[name] for name in ("max_tokens", *DRAWING, *PENALTIES, "seed")}}
     inputs: dict[str, Any] = {name: value for name, value in given.items() if value is not None and value != _OFF.get(name)}
     if stops := listed(fields["stop"]):

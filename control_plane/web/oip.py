@@ -31,7 +31,16 @@ from control_plane.web.answers import LENGTH_HEADER, Answering, event
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import check_nesting, parse_object, read_body, read_object
 from control_plane.web.choices import Choices, choices
-from control_plane.web.generation import asked_for, backend_fields, generating_tasks, is_generating, must_serve, prompt, sampling
+from control_plane.web.generation import (
+    asked_for,
+    backend_fields,
+    generating_tasks,
+    is_generating,
+    must_serve,
+    prompt,
+    sampling,
+    scoring,
+)
 from control_plane.web.journal import Journal
 from converters.tasks import TASKS, offered_inputs, offered_outputs
 from converters.tasks.task import FILES, Task
@@ -42,7 +51,7 @@ EXTENSIONS = ("binary_tensor_data", "generate")
 
 
 def generate_table(max_new_tokens: int, task: str = "text-generation") -> Table:
-    return {**prompt(TASKS[task]), **sampling(max_new_tokens)}
+    return {**prompt(TASKS[task]), **scoring(TASKS[task]), **sampling(max_new_tokens)}
 
 
 def blueprint(services: Services, journal: Journal) -> Blueprint:

@@ -19,7 +19,7 @@ from flask import Blueprint, Response, jsonify, request
 from control_plane.did import Did, parse_did
 from control_plane.errors import Unavailable
 from control_plane.fields import DID_PATTERN, Field, Table, listed, only, parse_fields, patterned, text, texts, whole
-from control_plane.flows.call import Answer, Piece, admit
+from control_plane.flows.call import Admitted, Answer, Piece, admit
 from control_plane.flows.services import Services
 from control_plane.receipts.store import Issued
 from control_plane.serving import oip
@@ -30,8 +30,10 @@ from control_plane.web.answers import Answering, event
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_object
 from control_plane.web.choices import MOST_CHOICES, Choices, choices, units_in, units_out
-from control_plane.web.generation import CHATTING, EMBEDDING, TEXT_TO_TEXT, backend_fields, must_serve, renamed, sampling
+from control_plane.web.echo import echo_table, echoed, is_echo
+from control_plane.web.generation import CHATTING, EMBEDDING, SCORING, TEXT_TO_TEXT, backend_fields, must_serve, renamed, sampling
 from control_plane.web.journal import Journal
+from converters.tasks.generation import SCORE
 
 encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 DONE = b"data: [DONE]\n\n"
@@ -78,10 +80,9 @@ def shared_table(max_new_tokens: int) -> Table:
 def completion_table(max_new_tokens: int) -> Table:
     prompt = "a text that is not empty, or a list with one (token ids and several prompts are not supported)"
     return {
-        **shared_table(max_new_tokens),
+        **echo_table(shared_table(max_new_tokens), max_new_tokens),
         "prompt": Field(prompt, _is_one_prompt, _ONE_PROMPT, is_required=True),
         "best_of": only((1,), "choosing among several"),
-        "echo": only((False,), "repeating the prompt"),
         "suffix": only(("",), "filling in the middle"),
         "logprobs": Field(
             "0, which gives the logarithm of each chosen token's probability; those of other tokens would give weights away",
@@ -125,6 +126,18 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         on_sale_only(listing).enforce()  # an entry that does not verify would be hashed again for every stranger who asks
         return jsonify(services.catalogue.entry(listing).to_json())
 
+    def score(body: bytes, admitted: Admitted, did: Did, prompt: str) -> Response:
+        must_serve(admitted.listing, SCORING, "can score a text")
+        asked, created = choices(services, admitted, {"text_input": prompt, SCORE: True}), int(services.clock())
+
+        def ask(call_id: str) -> Answer:
+            with renamed({"text_input": "prompt"}):
+                made = asked.whole()
+            answer = _completion(call_id, created, did, [echoed(prompt, made[0])]) | {"usage": usage(made)}
+            return Answer(dump(answer), units_in(made), units_out(made))
+
+        return completing.whole(admitted, body, ask)
+
     @pages.post("/v1/completions")
     def completions() -> Response:
         session = bearer_session(services.sessions)
@@ -134,6 +147,8 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
         admitted = admit(services, session, did)
         must_serve(admitted.listing, TEXT_TO_TEXT, "this path is for")
         prompt = fields["prompt"][0] if isinstance(fields["prompt"], list) else fields["prompt"]
+        if is_echo(fields):
+            return score(body, admitted, did, prompt)
         has_logprobs = fields["logprobs"] is not None
         inputs = backend_fields({"text_input": prompt}, {**fields, "logprobs": has_logprobs})
         asked, created = choices(services, admitted, inputs, fields["n"]), int(services.clock())

@@ -78,6 +78,11 @@ SAMPLING = (
 """What every generating entry takes beside what it reads. They are the backend's own, so an entry that was made before one of them
 takes it too: see `tasks.offered_inputs`. What each means exactly stands in `generate/call.py` and `generate/sampling.py`."""
 
+SCORE = "score"
+"""BOOL [1], of causal models: choose no token, but tell the logarithm of each of the text's own tokens' probability after those
+before it. `token_ids`, `token_logprobs` and `token_texts` are then the text's; the first token, which nothing is before, has 0.
+`completion_tokens` is 0, `finish_reason` "length", and what is said of choosing tokens has no effect."""
+
 GENERATED = (
     Tensor("text_output", "BYTES", (1,)),
     Tensor("token_ids", "INT32", (-1,)),
@@ -94,7 +99,7 @@ token_logprobs: natural logarithm of each chosen token's probability, in the ord
     model's own settings forbid or force tokens (encoder-decoder models), after that. Of chosen tokens only.
 token_texts: what each token adds to the text. Joined they are the text, with a stop string where one ended it: a token that ends in
     the middle of a character adds nothing, the one that completes it the whole character; an end token adds nothing.
-Both are empty unless `logprobs` is true."""
+Both are empty unless `logprobs` or `score` is true."""
 
 _TEXT_TO_TEXT = (
     *("T5ForConditionalGeneration", "T5GemmaForConditionalGeneration", "SwitchTransformersForConditionalGeneration"),
@@ -117,6 +122,7 @@ TASKS = (
         inputs=(
             Tensor("text_input", "BYTES", (1,), is_optional=True),
             Tensor(MESSAGES, "BYTES", (1,), is_optional=True),
+            Tensor(SCORE, "BOOL", (1,), is_optional=True),
             *SAMPLING,
         ),
     ),

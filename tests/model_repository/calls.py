@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from generate.call import Call
 from generate.generation import Generation, Piece
 from generate.model_rows import rows_of
+from generate.scoring import Scoring
 from opening.entry import OpenEntry
 
 CACHE_BYTES = 1 << 28
@@ -41,3 +43,20 @@ def pieces_of(entry: OpenEntry, call: Call) -> list[Piece]:
         pieces.append(generation.take(logits))
     rows.leave(place)
     return [piece for piece in pieces if piece is not None]
+
+
+def scored_call(prompt: Sequence[int]) -> Call:
+    """`prompt`, to be scored."""
+    return replace(call_of(prompt), max_tokens=0, has_logprobs=True, is_scored=True)
+
+
+def scored(entry: OpenEntry, call: Call) -> Piece:
+    """The scores of the call's text, alone in its model."""
+    rows, scoring = rows_of(entry, CACHE_BYTES), Scoring(call, entry.tokenizer.decode)
+    place = rows.enter(call)
+    while True:
+        logits = rows.begin(place)
+        assert logits is not None
+        if (piece := scoring.take(logits)) is not None:
+            rows.leave(place)
+            return piece

@@ -38,7 +38,7 @@ def test_signs_of_life_are_sent_only_to_who_asks_for_them() -> None:
     assert not read_parameters('{"beats":"no","caller":"0xB0b"}').has_beats
 
 
-@pytest.mark.parametrize("name", ["min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "logprobs"])
+@pytest.mark.parametrize("name", ["min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "logprobs", "score"])
 def test_an_input_that_triton_made_a_parameter_of_is_refused_and_not_overlooked(name: str) -> None:
     """It knows no such tensor of a model that was loaded with a config.pbtxt from before there was one."""
     with pytest.raises(Refused) as refused:

@@ -11,10 +11,11 @@ from converters.coverage.shapes import build
 from converters.pipeline import convert
 from generate.call import Call
 from generate.generation import Generation
+from generate.scoring import Scoring
 from generate.shared import PART, Shared, has_shared_cache
 from opening.entry import OpenEntry, open_entry
 from tests.fixtures_triton import Converted, convert_model, tiny_gpt2, tiny_model
-from tests.model_repository.calls import CACHE_BYTES, call_of, pieces_of
+from tests.model_repository.calls import CACHE_BYTES, call_of, pieces_of, scored, scored_call
 
 __all__ = ["tiny_gpt2"]
 
@@ -80,6 +81,30 @@ def test_an_answer_does_not_depend_on_what_else_is_computed(entry: OpenEntry) ->
         mix = [int(number) for number in chances.permutation(len(calls))[: chances.integers(2, 8)]]
         arrivals = sorted(int(round_) for round_ in chances.integers(0, 12, size=len(mix)))
         assert _together(entry, shared, calls, mix, arrivals) == [expected[number] for number in mix]
+
+
+def test_a_text_has_the_same_probabilities_to_the_last_bit_whatever_is_computed_beside_it(entry: OpenEntry) -> None:
+    chances = np.random.default_rng(8)
+    texts = [scored_call(random_call(chances, int(entry.detail("vocabulary"))).prompt) for _ in range(6)]
+    expected = [scored(entry, call).logprobs for call in texts]
+    shared = Shared(entry, most=8, most_bytes=CACHE_BYTES)
+    for _ in range(MIXES // 10):
+        others = [shared.enter(call_of([5, 6, 7, int(number)])) for number in chances.integers(3, 9, size=chances.integers(1, 6))]
+        for other in others:
+            shared.begin(other)
+        for call, wanted in zip(texts, expected, strict=True):
+            place, scoring, piece = shared.enter(call), Scoring(call, entry.tokenizer.decode), None
+            while piece is None:
+                logits = shared.begin(place)
+                assert logits is not None
+                piece = scoring.take(logits)
+                if len(others) > 1:
+                    shared.step(others[1:], [9] * (len(others) - 1))
+                    shared.leave(others.pop(0))
+            shared.leave(place)
+            assert piece.logprobs == wanted
+        for other in others:
+            shared.leave(other)
 
 
 def _together(entry: OpenEntry, shared: Shared, calls: list[Call], mix: list[int], arrivals: list[int]) -> list[list]:

@@ -148,7 +148,11 @@ class SimulatedServer:
         if isinstance(file, str):
             file = base64.b64decode(file.partition(";base64,")[2])
         prompt = _prompt(fields) if file is None else hashlib.sha256(file).hexdigest()
-        prompt_tokens = _count_tokens(prompt, context - 1, field="messages" if "messages" in fields else "text_input")
+        is_scored = bool(fields.get("score"))
+        if is_scored and (entry.task != "text-generation" or "messages" in fields):
+            raise BadInput("score", "a text_input, of a model that goes on with a text", "another")
+        field = "messages" if "messages" in fields else "text_input"
+        prompt_tokens = _count_tokens(prompt, context if is_scored else context - 1, field=field)
         most = fields.get("max_tokens", 16)
         if most > context:
             expected = f"a number from 1 to {context}, the context of this model"
@@ -166,6 +170,8 @@ class SimulatedServer:
         ):
             if not is_right:
                 raise BadInput(field, expected, "another")
+        if is_scored:
+            return iter((_scored(name, prompt),))
         return _pieces(name, prompt, prompt_tokens, min(most, context - prompt_tokens), fields)
 
     def _entry(self, method: str, name: str) -> Entry:
@@ -240,6 +246,16 @@ def _pieces(name: str, prompt: str, prompt_tokens: int, most: int, fields: Mappi
         yield Generated(text, (token,), prompt_tokens, made, reason, *told)
         if is_stopped:
             return
+
+
+def _scored(name: str, text: str) -> Generated:
+    """Each word's probability is made of the words up to it."""
+    words = text.split()
+    texts = tuple(word if not place else f" {word}" for place, word in enumerate(words))
+    begun = ["|".join(words[: place + 1]) for place in range(len(words))]
+    numbers = [hashlib.sha256(f"{name}|{each}".encode()).digest()[0] for each in begun]
+    logprobs = tuple(-(number + 1) / 64 if place else 0.0 for place, number in enumerate(numbers))
+    return Generated("", tuple(numbers), len(words), 0, "length", logprobs, texts)
 
 
 def _prompt(fields: Mapping[str, Any]) -> str:

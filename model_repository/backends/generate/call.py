@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generate.source import Prompt, Source, one_of
+from chat.messages import FIELD as MESSAGES
+from generate.source import SCORE, Prompt, Source, one_of
 from opening.entry import OpenEntry
 from opening.refusal import Refused
 from opening.texts import read_text
@@ -22,7 +23,7 @@ MAX_STOP_BYTES = 256
 MAX_TEMPERATURE = 100.0
 LEAST_REPETITION, MOST_REPETITION = 0.0625, 16.0
 MOST_PENALTY = 2.0
-_LATE = ("min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "logprobs")
+_LATE = ("min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "logprobs", SCORE)
 """Inputs that came after the first release: a model that was loaded as it was then knows no such tensors."""
 
 
@@ -32,7 +33,7 @@ class Call:
 
     max_tokens: at most what the context has room for after the prompt; a call that asks for more ends there, with reason `length`.
     temperature to min_p: see `sampling.py`. The penalties: see `penalties.py`. has_logprobs: tell each token's logarithm of its
-    probability, which changes no token.
+    probability, which changes no token. is_scored: choose no token, but tell how likely those of `prompt` are; see `scoring.py`.
     """
 
     prompt: tuple[int, ...]
@@ -51,12 +52,17 @@ class Call:
     presence_penalty: float = 0.0
     has_logprobs: bool = False
     begun: tuple[int, ...] = ()
+    is_scored: bool = False
 
 
 def read_call(tensors: Mapping[str, np.ndarray], entry: OpenEntry, source: Source | None = None) -> Call:
     """source: what the entry reads, a prompt when left out. Raises Refused naming the first field that is not what it should be."""
     source = source or Prompt(entry)
     defaults, context = entry.detail("defaults"), source.context
+    is_scored = bool(one_of(tensors, SCORE, False))
+    if is_scored and (entry.task != "text-generation" or MESSAGES in tensors):
+        found = entry.task if entry.task != "text-generation" else MESSAGES
+        raise Refused(SCORE, "a text_input, of a model that goes on with a text", found)
     given = source.read(tensors)
     max_tokens = int(one_of(tensors, "max_tokens", min(int(defaults["max_tokens"]), context)))
     if not 1 <= max_tokens <= context:
@@ -85,7 +91,7 @@ def read_call(tensors: Mapping[str, np.ndarray], entry: OpenEntry, source: Sourc
         prompt=given.prompt,
         prompt_tokens=given.prompt_tokens,
         feeds=given.feeds,
-        max_tokens=min(max_tokens, given.room),
+        max_tokens=0 if is_scored else min(max_tokens, given.room),
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
@@ -96,8 +102,9 @@ def read_call(tensors: Mapping[str, np.ndarray], entry: OpenEntry, source: Sourc
         repetition_penalty=repetition,
         frequency_penalty=frequency,
         presence_penalty=presence,
-        has_logprobs=bool(one_of(tensors, "logprobs", False)),
+        has_logprobs=is_scored or bool(one_of(tensors, "logprobs", False)),
         begun=given.begun,
+        is_scored=is_scored,
     )
 
 

@@ -38,9 +38,9 @@ class Decoder:
         self._empty_cache = empty_cache(entry.detail("graph_inputs"), self.past_names, self.place)
 
     def begin(self, call: Call) -> tuple[Reading, np.ndarray]:
-        """Read the prompt; return also the logits after it."""
+        """Read the prompt; return also the logits after it, or after each of its tokens where it is scored."""
         reading = Reading(self, dict(self._empty_cache))
-        return reading, reading.read(call.prompt)
+        return reading, reading.read_each(call.prompt) if call.is_scored else reading.read(call.prompt)
 
 
 class Reading:
@@ -52,7 +52,13 @@ class Reading:
         self.length = 0
 
     def read(self, tokens: Sequence[int]) -> np.ndarray:
-        """Read at least one more token; return the logits after the last: float32 [vocabulary].
+        """Read at least one more token; return the logits after the last: float32 [vocabulary]."""
+        last: np.ndarray = self.read_each(tokens)[-1]
+        return last
+
+    def read_each(self, tokens: Sequence[int]) -> np.ndarray:
+        """Read at least one more token; return the logits after each: float32 [tokens, vocabulary], or more where the graph keeps
+        nothing and all is read again.
 
         Keys and values go from one step to the next as they lie in memory, uncopied; the graph's own copy makes room for the new.
         """
@@ -71,5 +77,5 @@ class Reading:
         (logits,), present = run(decoder.session, decoder.place, {**inputs, **self._past}, ["logits"], decoder.present_names)
         self._past = dict(zip(decoder.past_names, present, strict=True))
         self.length = total
-        last: np.ndarray = logits[0, -1]
-        return last
+        each: np.ndarray = logits[0]
+        return each

@@ -4,7 +4,8 @@ In: generations and where their pieces go. Out: calls of `deliver`, `fail` and `
 This module must never know of Triton, or of how a model keeps its keys and values.
 
 In each round one call that has come reads a part of its prompt, and every call that is under way gets one token. So a long prompt
-never stalls the others, nor a long answer the next one's beginning.
+never stalls the others, nor a long answer the next one's beginning. A call that is scored reads its text in the same turns, and
+ends with the last part of it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from generate.generation import Generation
 from generate.listener import Cancelled, Listener, TooBusy
 from generate.rows import Rows
+from generate.scoring import Scoring
 
 _CLOSE_TIMEOUT_S = 5.0
 
@@ -45,7 +47,7 @@ class Counts:
 class _Running:
     """until: when it must have been let in, by the engine's clock."""
 
-    generation: Generation
+    generation: Generation | Scoring
     listener: Listener
     until: float = math.inf
     place: int = -1
@@ -66,7 +68,7 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def add(self, generation: Generation, listener: Listener, caller: str = "", most_wait_s: float = math.inf) -> None:
+    def add(self, generation: Generation | Scoring, listener: Listener, caller: str = "", most_wait_s: float = math.inf) -> None:
         """caller: whoever has several calls waiting lets others' in between, and may fill half of the queue.
         most_wait_s: if it has not been let in by then it fails with TooBusy, and nothing was computed.
 
@@ -165,9 +167,27 @@ class Engine:
         if logits is None:
             self._joining.append(one)
             return
+        if one.generation.call.is_scored:
+            self._score(one, logits)
+            return
         self._prompt_tokens += one.generation.call.prompt_tokens
         if self._advance(one, logits):
             self._active.append(one)
+
+    def _score(self, one: _Running, logits: np.ndarray) -> None:
+        """Take the scores of the part that was read; after the last part tell them all."""
+        try:
+            piece = one.generation.take(logits)
+            if piece is not None:
+                one.listener.deliver(piece)
+        except BaseException as error:  # as in `_advance`
+            self._end(one, error)
+            return
+        if one.generation.is_finished:
+            self._prompt_tokens += one.generation.call.prompt_tokens
+            self._leave(one)
+        else:
+            self._joining.append(one)
 
     def _step(self, together: Sequence[_Running]) -> None:
         left = [one for one in together if not self._has_gone(one)]

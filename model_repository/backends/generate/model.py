@@ -25,6 +25,7 @@ from generate.engine import Engine
 from generate.generation import Generation, Piece
 from generate.meters import Meters
 from generate.model_rows import cache_bytes, rows_of
+from generate.scoring import Scoring
 from generate.source import source_of
 from opening.tritonside import counter, end_with_the_server, error_response, gauge, name_of, open_from, tensors_of
 
@@ -74,7 +75,12 @@ class TritonPythonModel:
         """request: kept as long as its tensors are read, since they may be views of its memory."""
         try:
             call = read_call(tensors, self._entry, self._source)
-            generation = Generation(call, self._entry.tokenizer.decode, self._end_tokens, secrets.randbits(63))
+            decode = self._entry.tokenizer.decode
+            generation: Generation | Scoring
+            if call.is_scored:
+                generation = Scoring(call, decode)
+            else:
+                generation = Generation(call, decode, self._end_tokens, secrets.randbits(63))
             self._engine.add(generation, _Answer(call, sender, name, has_beats=said.has_beats), said.caller, said.most_wait_s)
         except BaseException as error:  # a call that cannot start must not take the others with it; see engine.py
             _send_error(sender, error, name)

@@ -22,7 +22,9 @@ class Reading(Protocol):
 
 class Model(Protocol):
     def begin(self, call: Call) -> tuple[Reading, np.ndarray]:
-        """Read all that the call gives; return the reading, and the logits of its first token."""
+        """Read all that the call gives; return the reading, and the logits of its first token, or of every token of a call that
+        is scored, as `Rows.begin` has them.
+        """
 
 
 class Rows(Protocol):
@@ -37,7 +39,10 @@ class Rows(Protocol):
         """Take a place. Nothing is computed yet."""
 
     def begin(self, place: int) -> np.ndarray | None:
-        """Read some more of what the call gives; after the last of it the logits of the first token, before that None."""
+        """Read some more of what the call gives; after the last of it the logits of the first token, before that None.
+
+        Of a call that is scored: each time the logits after every token that was read, float32 [tokens, vocabulary].
+        """
 
     def step(self, places: Sequence[int], tokens: Sequence[int]) -> Sequence[np.ndarray]:
         """Read one token at each place; the logits of each next one: float32 [vocabulary]."""

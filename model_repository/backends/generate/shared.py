@@ -43,6 +43,7 @@ class _Row:
     place: int
     prompt: tuple[int, ...]
     need: int
+    is_scored: bool
     length: int = 0
 
 
@@ -87,7 +88,7 @@ class Shared:
         # What a long call that has left would hold on to must not keep others out for as long as the model is busy.
         self._buffers.resize(*(larger if self._fits(*larger) and not is_far_larger else (rows, length)), kept)
         self._places += 1
-        self._rows.append(_Row(self._places, call.prompt, _need(call)))
+        self._rows.append(_Row(self._places, call.prompt, _need(call), call.is_scored))
         return self._places
 
     def begin(self, place: int) -> np.ndarray | None:
@@ -95,8 +96,10 @@ class Shared:
         left = len(row.prompt) - row.length
         size = left if left <= PART + 1 else PART
         tokens = row.prompt[row.length : row.length + size]
-        logits = self._run(index, [row], np.asarray([tokens], np.int64))
-        return logits[0] if row.length == len(row.prompt) else None
+        logits = self._run(index, [row], np.asarray([tokens], np.int64), kept=size if row.is_scored else 1)[0]
+        if row.is_scored:
+            return logits
+        return logits[-1] if row.length == len(row.prompt) else None
 
     def step(self, places: Sequence[int], tokens: Sequence[int]) -> Sequence[np.ndarray]:
         chosen = dict(zip(places, tokens, strict=True))
@@ -104,7 +107,7 @@ class Shared:
         rows = self._rows[:count]
         ids = np.array([[chosen.get(row.place, 0)] for row in rows], np.int64)
         logits = self._run(0, rows, ids, frozenset(chosen))
-        found = {row.place: logits[index] for index, row in enumerate(rows)}
+        found = {row.place: logits[index, -1] for index, row in enumerate(rows)}
         return [found[place] for place in places]
 
     def leave(self, place: int) -> None:
@@ -114,8 +117,11 @@ class Shared:
             self._buffers.move(len(self._rows), index, last.length)
             self._rows[index] = last
 
-    def _run(self, begin: int, rows: Sequence[_Row], ids: np.ndarray, counted: frozenset[int] | None = None) -> np.ndarray:
-        """Read `ids`, [rows, new], after what each row holds; the logits of each last one: float32 [rows, vocabulary].
+    def _run(
+        self, begin: int, rows: Sequence[_Row], ids: np.ndarray, counted: frozenset[int] | None = None, kept: int = 1
+    ) -> np.ndarray:
+        """Read `ids`, [rows, new], after what each row holds; the logits after the last `kept` of them: float32 [rows, kept,
+        vocabulary]. The graph computes no others: a vocabulary is most of the work of a small model.
 
         counted: places whose tokens stay; None: all.
         """
@@ -128,7 +134,7 @@ class Shared:
             "position_ids": before[:, np.newaxis] + np.arange(new, dtype=np.int64),
             LENGTHS: (before + (new - 1)).astype(np.int32),
             TOTAL: np.array([before.max() + new], np.int32),
-            KEPT: np.array([1], np.int64),
+            KEPT: np.array([kept], np.int64),
         }
         binding = self._buffers.bound(begin, len(rows))
         for name in self._inputs:
@@ -138,7 +144,7 @@ class Shared:
         for row in rows:
             if counted is None or row.place in counted:
                 row.length += new
-        logits: np.ndarray = binding.get_outputs()[-1].numpy()[:, -1]
+        logits: np.ndarray = binding.get_outputs()[-1].numpy()[:, -kept:]
         return logits
 
     def _find(self, place: int) -> tuple[int, _Row]:

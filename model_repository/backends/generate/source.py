@@ -21,6 +21,8 @@ from opening.looking import Looker
 from opening.refusal import Refused
 from opening.texts import read_text
 
+SCORE = "score"
+"""The input that asks for the probabilities of the text's own tokens, and for no new ones."""
 _NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
 _ENCODER = "encoder_inputs"
 """The detail that lists what the encoder's graph takes."""
@@ -68,6 +70,8 @@ class Prompt:
 
     def read(self, tensors: Mapping[str, np.ndarray]) -> Given:
         most, why = self.context - 1, ", which leaves room for one more in the context"
+        if one_of(tensors, SCORE, False):  # nothing comes after it
+            most, why = self.context, ", the context of this model"
         if MESSAGES not in tensors:
             prompt = _tokens(_text(tensors), self._entry, most, why)
         elif "text_input" in tensors:

@@ -155,6 +155,34 @@ def test_a_stop_text_is_among_the_texts_of_the_tokens_that_made_it(served: Serve
     assert whole.token_logprobs[: len(stopped.token_ids)] == stopped.token_logprobs
 
 
+def test_a_text_is_scored_and_nothing_is_made(served: Served) -> None:
+    text = "the model is what it is, and it is here"
+    made = served.server.generate(served.generator, {"text_input": text, "score": True})
+    assert (made.text, made.completion_tokens, made.finish_reason) == ("", 0, "length")
+    assert len(made.token_ids) == len(made.token_logprobs) == made.prompt_tokens > 1
+    assert "".join(made.token_texts) == text
+    assert made.token_logprobs[0] == 0 and all(each < 0 for each in made.token_logprobs[1:])
+    assert made == served.server.generate(served.generator, {"text_input": text, "score": True})
+    shorter = served.server.generate(served.generator, {"text_input": "the model is what", "score": True})
+    assert shorter.token_logprobs[:2] == pytest.approx(made.token_logprobs[:2], abs=1e-5), "what follows changes nothing"
+    assert served.server.generate(served.generator, {"text_input": "the", "score": True}).token_logprobs[:1] == (0.0,)
+    assert list(served.server.generate_stream(served.generator, {"text_input": text, "score": True})) == [made]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"text_input": "the " * (CONTEXT_LENGTH + 1)}, "text_input"),
+        ({"text_input": ""}, "text_input"),
+        ({"messages": '[{"role": "user", "content": "hello"}]'}, "score"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_by_its_name(served: Served, fields: dict[str, str], field: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        served.server.generate(served.generator, {**fields, "score": True})
+    assert refused.value.field == field
+
+
 def test_nothing_said_means_sixteen_tokens_at_most(served: Served) -> None:
     assert 1 <= served.server.generate(served.generator, {"text_input": "the model"}).completion_tokens <= 16
 

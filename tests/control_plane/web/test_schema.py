@@ -60,6 +60,10 @@ class Described:
                 if not path.startswith("/models/"):  # there the path names it, and the body may say what Hugging Face's client does
                     case.body["model"] = did
                 case.body.pop("best_of", None)  # nothing, or as many as `n`
+                if case.body.get("echo"):  # a score, which is asked in one way
+                    case.body |= {"max_tokens": 0, "logprobs": 0, "n": 1, "stream": False}
+                elif case.body.get("max_tokens") == 0:
+                    del case.body["max_tokens"]
             if "/generate" in path:  # one text, each parameter once
                 told = {name: value for name, value in case.body.items() if name not in ("messages", "parameters")}
                 case.body = {**told, "text_input": told.get("text_input") or "a text"}
