@@ -50,6 +50,7 @@ class Settings:
 
     home: the state folder; nothing is written outside it. models: the folder Triton reads, one entry a subfolder.
     log_nft: the data NFT that anchors this operator's log; None before `posthuman up` has made it.
+    s3_encryption: how the object storage shall encrypt what it keeps (`AES256`, `aws:kms`, `aws:kms:<key id>`); blank: as it likes.
     providers: ONNX Runtime's providers for every entry, the preferred first. engine_cache: where TensorRT engines are kept.
     max_prompt_tokens: of one text; None: as many as its model can read.
     session_concurrency, buyer_concurrency: calls under way at once. session_rate: calls a minute; 0: any number.
@@ -68,6 +69,7 @@ class Settings:
     s3_bucket: str
     s3_key_id: str
     s3_secret: str
+    s3_encryption: str
     operator_key_file: Path
     checkpoint_key_file: Path
     log_nft: Address | None
@@ -152,6 +154,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         s3_bucket=text("S3_BUCKET", "posthuman"),
         s3_key_id=text("S3_KEY_ID", ""),
         s3_secret=text("S3_SECRET", ""),
+        s3_encryption=text("S3_ENCRYPTION", ""),
         operator_key_file=Path(text("OPERATOR_KEY_FILE", str(home / "keys" / "operator.json"))),
         checkpoint_key_file=Path(text("CHECKPOINT_KEY_FILE", str(home / "keys" / "checkpoint.pem"))),
         log_nft=parse_address(nft, "POSTHUMAN_LOG_NFT") if nft else None,

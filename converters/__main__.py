@@ -4,7 +4,8 @@ In: the command line. Out: an entry folder; steps on stderr, or with `--json` on
 
     {"stage": "export", "seconds": 1.2}                     as each stage ends
     {"note": "this conversion is not confined: ..."}        when the kernel refused a lock: see `converters/confine.py`
-    {"folder", "digest", "name", "is_new", "entry", "stages"}   last, when it went well; `entry` is `entry.json`
+    {"folder", "digest", "name", "is_new", "entry", "stages", "weights"}   last, when it went well; `entry` is `entry.json`,
+                                                            `weights` null or {"folder", "digest"}
     {"error": "ModelRefused", "message": "..."}             last, when it did not
 
 Exit codes: 0 done, 1 a fault of ours, 2 usage, 3 refused, 4 conversion failed (also for want of disk or memory), 5 parity failed,
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import sys
 from collections.abc import Callable
@@ -52,6 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--kv-cache", choices=KV_CACHES, default=KV_CACHES[0], help=of_cache)
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where fetched files are kept (default: within --out)")
+    of_parent = "model digest it was trained from, 0x and 64 hex digits; again for each"
+    parser.add_argument("--parent", dest="parents", action="append", default=[], type=_digest, metavar="DIGEST", help=of_parent)
+    of_weights = "leave the checked copy of the model's files here, for training; on the file system of --out"
+    parser.add_argument("--keep-weights", type=Path, metavar="DIR", help=of_weights)
     parser.add_argument("--json", action="store_true", help="JSON lines on stdout")
     memory, seconds = "most memory it may write to (default: by size)", "most seconds of the clock (default: by size)"
     parser.add_argument("--memory-mb", type=_whole(_LEAST_MEMORY_MB), metavar="MB", help=memory)
@@ -70,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
             precision=given.precision,
             kv_cache=given.kv_cache,
             cache=given.cache,
+            parents=tuple(given.parents),
+            keep_weights=given.keep_weights,
             on_stage=show.stage,
             before_opening=lambda located: _confine(located, given, show.note),
         )
@@ -126,6 +134,7 @@ class _JsonLines:
                 "is_new": converted.is_new,
                 "entry": converted.entry.to_json(),
                 "stages": dict(converted.stages),
+                "weights": None if (kept := converted.weights) is None else {"folder": str(kept.folder), "digest": kept.digest},
             }
         )
 
@@ -166,6 +175,12 @@ def _whole(least: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch("0x[0-9a-f]{64}", text):
+        raise argparse.ArgumentTypeError(f"expected 0x and 64 lower-case hex digits, found {text!r}")
+    return text
 
 
 def _own_stdout() -> TextIO:

@@ -7,7 +7,7 @@ This module must never import a heavy library, start a process or decide anythin
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 KEPT = (
@@ -75,6 +75,8 @@ def conversion_command(
     name: str | None = None,
     precision: str | None = None,
     cache: Path | None = None,
+    parents: Sequence[str] = (),
+    keep_weights: Path | None = None,
 ) -> list[str]:
     """The command line of `python -m converters` with JSON lines on stdout; see `converters/__main__.py` for the lines."""
     options = {
@@ -83,6 +85,8 @@ def conversion_command(
         "--name": name,
         "--precision": precision,
         "--cache": None if cache is None else str(cache),
+        "--keep-weights": None if keep_weights is None else str(keep_weights),
     }
-    given = [part for option, value in options.items() if value is not None for part in (f"{option}={value}",)]
+    given = [f"{option}={value}" for option, value in options.items() if value is not None]
+    given += [f"--parent={parent}" for parent in parents]
     return [sys.executable, "-m", "converters", f"--out={out}", "--json", *given, "--", model]

@@ -13,16 +13,14 @@ Layout of a folder `<entry>/`:
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NewType
 
 from converters.errors import EntryBroken
+from converters.manifest import ManifestLine, digest, lines_of, plain_files
 from converters.tensors import Tensor
 
 ModelDigest = NewType("ModelDigest", str)
@@ -35,16 +33,6 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
 """What `Entry.precision` may be: arithmetic in float32; in half precision, for GPUs; weights of 8 or 4 bits, for CPUs."""
 KV_CACHES = ("shared", "grown")
 """Where a causal model's graph keeps keys and values: in one buffer that each step writes in place, or in copies that grow."""
-_READ_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class ManifestLine:
-    """One file of an entry: POSIX path relative to the folder, size in bytes, SHA-256 in lower-case hex."""
-
-    path: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -139,47 +127,21 @@ def read_entry(folder: Path) -> Entry:
 
 
 def entry_files(folder: Path) -> tuple[Path, ...]:
-    """Every file of the entry, in PurePath order of their relative paths (component by component, not as one string).
+    """Every file of the entry, in PurePath order of their relative paths; the derived one is no part of it.
 
     Raises EntryBroken for a symbolic link, a hard link, a device, or anything else that is not a plain file or folder.
     """
-    if folder.is_symlink() or not folder.is_dir():
-        raise EntryBroken(f"{folder}: expected an entry folder, found none")
-    found: list[Path] = []
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = Path(parent, name)
-            state = path.lstat()
-            if stat.S_ISDIR(state.st_mode):
-                continue
-            if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:
-                raise EntryBroken(f"{path}: an entry holds plain files with one name each, found a link or a special file")
-            if path.relative_to(folder) != Path(DERIVED):
-                found.append(path)
-    return tuple(sorted(found, key=lambda path: PurePosixPath(path.relative_to(folder).as_posix())))
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of one file in lower-case hex; never follows a symbolic link."""
-    hashed = hashlib.sha256()
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(descriptor, "rb") as stream:
-        while block := stream.read(_READ_BYTES):
-            hashed.update(block)
-    return hashed.hexdigest()
+    return tuple(path for path in plain_files(folder, "an entry", EntryBroken) if path.relative_to(folder) != Path(DERIVED))
 
 
 def manifest(folder: Path) -> tuple[ManifestLine, ...]:
     """Path, size and SHA-256 of every file of the entry, in the order of `entry_files`."""
-    return tuple(
-        ManifestLine(path.relative_to(folder).as_posix(), path.stat().st_size, file_sha256(path)) for path in entry_files(folder)
-    )
+    return lines_of(folder, entry_files(folder))
 
 
 def digest_of(lines: tuple[ManifestLine, ...]) -> ModelDigest:
-    """SHA-256(`posthuman/model/v1\\0` + canonical JSON list of [path, size, sha256]); names are inside, so a rename shows."""
-    listed = json.dumps([[line.path, line.size, line.sha256] for line in lines], separators=(",", ":"), ensure_ascii=False)
-    return ModelDigest("0x" + hashlib.sha256(DIGEST_PREFIX + listed.encode("utf-8")).hexdigest())
+    """SHA-256(`posthuman/model/v1\\0` + canonical JSON list of [path, size, sha256])."""
+    return ModelDigest(digest(DIGEST_PREFIX, lines))
 
 
 def model_digest(folder: Path) -> ModelDigest:

@@ -37,3 +37,9 @@ class EntryBroken(ConverterError):
     """An entry on disk is not what it says: a missing, extra, linked or changed file, or an unreadable `entry.json`."""
 
     exit_code = 6
+
+
+class WeightsBroken(ConverterError):
+    """Weights on disk are not what they say: a missing, strange, linked or changed file."""
+
+    exit_code = 6

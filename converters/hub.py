@@ -14,29 +14,9 @@ from pathlib import Path
 
 from converters.child import OFFLINE, PACKAGE_PLACE, QUIET
 from converters.errors import ConversionFailed, ModelRefused
+from converters.weights_folder import NAMES
 
-FETCHED = (
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "model-*-of-*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "1_Pooling/config.json",
-    "README.md",
-    "LICENSE*",
-)
+FETCHED = (*NAMES, "model-*-of-*.safetensors", "LICENSE*")
 """Many repositories hold pickles beside the safetensors; what is not on this list is never fetched."""
 _SECONDS = 6 * 3600
 

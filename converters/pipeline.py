@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.entry import KV_CACHES, PRECISIONS, Entry, ModelDigest, model_digest, triton_name, write_entry
-from converters.errors import EntryBroken, ModelRefused
+from converters.errors import ConversionFailed, EntryBroken, ModelRefused, WeightsBroken
 from converters.limits import files_bytes
 from converters.locate import Located, locate
 from converters.offline import go_offline
@@ -30,6 +30,7 @@ from converters.room import Way, require_room_to_stage, way_for
 from converters.source import Source, require_tokenizer, stage
 from converters.tasks import inputs_of, outputs_of, task_named, task_of
 from converters.tasks.task import Task
+from converters.weights_folder import WeightsDigest, weights_digest_of, weights_manifest, weights_name
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _TOOLS = ("onnx", "optimum-onnx", "tokenizers", "torch", "transformers")
@@ -40,14 +41,26 @@ BeforeOpening = Callable[[Located], None]
 
 
 @dataclass(frozen=True)
+class Weights:
+    """The copy of a model's files that was checked and converted, kept for training."""
+
+    folder: Path
+    digest: WeightsDigest
+
+
+@dataclass(frozen=True)
 class Converted:
-    """A finished entry. `stages`: seconds of each stage, in order; `is_new`: False when the same entry was there before."""
+    """A finished entry. `stages`: seconds of each stage, in order; `is_new`: False when the same entry was there before.
+
+    weights: what it was made from, when that was to be kept.
+    """
 
     entry: Entry
     digest: ModelDigest
     folder: Path
     is_new: bool
     stages: Mapping[str, float] = field(default_factory=dict)
+    weights: Weights | None = None
 
 
 def convert(
@@ -61,6 +74,7 @@ def convert(
     kv_cache: str = KV_CACHES[0],
     parents: tuple[str, ...] = (),
     cache: Path | None = None,
+    keep_weights: Path | None = None,
     on_stage: OnStage | None = None,
     before_opening: BeforeOpening | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -70,7 +84,8 @@ def convert(
     model: a local folder, or a hub id as `org/name@revision`. name: what people call the entry; the folder's or the id's own name
     otherwise. precision: one of PRECISIONS; the float32 graph is made and compared first in any case. kv_cache: one of
     KV_CACHES, of a causal language model; the first where its graph allows it. parents: model digests it was trained from.
-    cache: where fetched files are kept; within `out` otherwise.
+    cache: where fetched files are kept; within `out` otherwise. keep_weights: a folder on `out`'s file system, where the copy of
+    the model's files that was checked and converted is left, named for its weights digest.
     on_stage: told each stage and its seconds as it ends. before_opening: called when the files are here and none has been opened:
     the moment for a process of its own to give up the network and to limit itself.
 
@@ -128,8 +143,9 @@ def convert(
             )
             write_entry(folder, entry)
             digest = model_digest(folder)
+            weights = None if keep_weights is None else _keep_weights(source, keep_weights)
             finished, is_new = _keep(folder, out / triton_name(digest), digest)
-    return Converted(entry, digest, finished, is_new, stages.seconds)
+    return Converted(entry, digest, finished, is_new, stages.seconds, weights)
 
 
 class _Stages:
@@ -202,6 +218,21 @@ def _keep(folder: Path, target: Path, digest: ModelDigest) -> tuple[Path, bool]:
             f"{target}: expected the entry {digest}, found {found}: it was changed; remove the folder and convert again"
         )
     return target, False
+
+
+def _keep_weights(source: Source, home: Path) -> Weights:
+    """Move the staged copy to its place, once it is seen to be still what was staged: the exporter had it open meanwhile."""
+    lines = weights_manifest(source.folder)
+    if {line.path: line.sha256 for line in lines} != dict(source.files):
+        raise ConversionFailed(f"{source.identifier}: the copy of its files was changed while it was converted")
+    digest = weights_digest_of(lines)
+    target = home / weights_name(digest)
+    home.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        source.folder.rename(target)
+    elif (found := weights_digest_of(weights_manifest(target))) != digest:
+        raise WeightsBroken(f"{target}: expected the weights {digest}, found {found}: remove the folder and convert again")
+    return Weights(target, digest)
 
 
 def _task_of(source: Source, name: str | None) -> Task:

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from converters import hub, scan, weights
+from converters import scan, weights
 from converters.errors import ModelRefused
 from converters.locate import Located
+from converters.weights_folder import may_be_in
 
 _FILES = 10_000
 _TEXT_BYTES = 4 << 20
@@ -30,8 +31,6 @@ _FILMS = ("VideoMAE", "Vivit", "Tvlt", "Tvp")
 _VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json"})
 """Their keys are a model's tokens, which may be any word; only the `tokenizers` library reads them, as data."""
 _TEMPLATE = "chat_template.jinja"
-_ALLOWED = frozenset(name for name in hub.FETCHED if "*" not in name)
-_ALLOWED_PATTERN = re.compile(r"model-\d{5}-of-\d{5}\.safetensors|LICENSE(?:\.(?:md|txt))?")
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def _survey(folder: Path) -> list[PurePosixPath]:
                 from converters.graph import refuse_external_data
 
                 refuse_external_data(path, path.parent)
-            elif str(relative) in _ALLOWED or _ALLOWED_PATTERN.fullmatch(str(relative)):
+            elif may_be_in(str(relative)):
                 wanted.append(relative)
     return sorted(wanted)
 

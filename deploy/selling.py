@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from c2d_adapter.storage import ObjectStore
+from c2d_adapter.storage import ENTRY, ObjectStore
 from control_plane.chain.ledger import Wallet
 from control_plane.did import Did
 from control_plane.errors import BadInput
@@ -23,7 +23,6 @@ from control_plane.flows.services import Services
 from control_plane.serving.listing import Listing
 from control_plane.settings import Settings
 from control_plane.wiring import operator_wallet
-from converters.entry import ModelDigest
 from deploy.progress import Steps
 
 _CONVERSION_WITHIN_S = 3600.0
@@ -50,7 +49,8 @@ def open_store(settings: Settings) -> ObjectStore | None:
     """The market's object storage; None when none is set."""
     if not settings.s3_url:
         return None
-    return ObjectStore(settings.s3_url, settings.s3_bucket, settings.s3_key_id, settings.s3_secret)
+    keys = (settings.s3_key_id, settings.s3_secret)
+    return ObjectStore(settings.s3_url, settings.s3_bucket, *keys, encryption=settings.s3_encryption)
 
 
 def publishing_market(services: Services, store: ObjectStore | None, report: Callable[[str, float], None]) -> Market:
@@ -77,7 +77,7 @@ def publishing_market(services: Services, store: ObjectStore | None, report: Cal
 
     def keep(folder: Path, digest: str) -> str:
         assert store is not None  # noqa: S101  # handed over only then
-        store.put_entry(folder, ModelDigest(digest))
+        store.put(ENTRY, folder, digest)
         return f"s3://{settings.s3_bucket}/entries/{digest[2:]}"
 
     return Market(
@@ -147,7 +147,7 @@ def restore(services: Services, store: ObjectStore | None, did: Did) -> Listing:
     if store is None:
         raise BadInput("POSTHUMAN_S3_URL", "the object storage that holds copies", None)
     listing = services.catalogue.find(did)
-    store.get_entry(ModelDigest(listing.model_digest), services.catalogue.folder(listing))
+    store.get(ENTRY, listing.model_digest, services.catalogue.folder(listing))
     services.catalogue.load_verified(listing, services.server, services.ledger)
     services.catalogue.put_on_sale(listing)
     if listing.entry_name not in services.server.loaded():

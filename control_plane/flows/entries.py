@@ -19,8 +19,9 @@ from typing import Any
 from control_plane.did import Bytes32
 from control_plane.errors import IntegrityBroken, Refused
 from control_plane.receipts.tiles import replace_durably
-from converters.entry import Entry, ModelDigest, entry_files, file_sha256, manifest, model_digest, read_entry, triton_name
+from converters.entry import Entry, ModelDigest, entry_files, manifest, model_digest, read_entry, triton_name
 from converters.errors import EntryBroken
+from converters.manifest import file_sha256
 
 
 @dataclass(frozen=True)

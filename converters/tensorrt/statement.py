@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from converters.entry import ModelDigest, file_sha256, model_digest
+from converters.entry import ModelDigest, model_digest
 from converters.errors import EntryBroken
+from converters.manifest import file_sha256
 from converters.tensorrt.profiles import Profile
 
 FORMAT = "posthuman/plan/v1"

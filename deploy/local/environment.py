@@ -33,7 +33,7 @@ _OWN_PORT = {"RPC_URL": "CHAIN_PORT", "TRITON_URL": "TRITON_PORT", "S3_URL": "S3
 _WITH = {
     "RPC_URL": ("CHAIN_ID", "CONFIRMATIONS", "OPERATOR_KEY_FILE"),
     "TRITON_URL": ("TRITON_KEY",),
-    "S3_URL": ("S3_BUCKET", "S3_KEY_ID", "S3_SECRET"),
+    "S3_URL": ("S3_BUCKET", "S3_KEY_ID", "S3_SECRET", "S3_ENCRYPTION"),
     "PUBLIC_URL": (),
 }
 """What belongs to a server that somebody else runs; kept beside its URL, so that no command reads one without the other."""

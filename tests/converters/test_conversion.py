@@ -15,9 +15,10 @@ from onnxruntime import InferenceSession
 from tokenizers import Tokenizer
 
 from converters.entry import model_digest, read_entry, triton_name
-from converters.errors import ConversionFailed, EntryBroken, ModelRefused
+from converters.errors import ConversionFailed, EntryBroken, ModelRefused, WeightsBroken
 from converters.pipeline import Converted, convert
 from converters.probes import read_probes
+from converters.weights_folder import weights_digest, weights_name
 from tests.converters.tiny_models import tiny_model
 
 pytestmark = pytest.mark.slow
@@ -350,3 +351,35 @@ def test_a_trained_gpt2_writes_what_transformers_writes_token_for_token(test_dat
     converted = convert(str(folder), tmp_path / "out")
     for text in ("The game was", " = History =", "In the summer of 1994 ,"):
         assert greedy(converted, text, 64) == transformers_greedy(folder, text, 64)
+
+
+def test_the_checked_copy_is_kept_for_training_and_gives_the_same_entry_again(tiny_gpt2: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_gpt2, tmp_path / "model"))
+    (model / "notes.txt").write_text("not a part of the model")
+    first = convert(str(model), tmp_path / "out", name="tiny", keep_weights=tmp_path / "kept")
+    assert first.weights is not None
+    assert first.weights.folder == tmp_path / "kept" / weights_name(first.weights.digest)
+    assert weights_digest(first.weights.folder) == first.weights.digest
+    staged = {path.relative_to(first.weights.folder).as_posix() for path in first.weights.folder.rglob("*") if path.is_file()}
+    assert staged == set(first.entry.source["files"])
+    assert "notes.txt" not in staged
+    (model / "model.safetensors").write_bytes(b"changed by its owner meanwhile")
+    moved = Path(shutil.copytree(first.weights.folder, tmp_path / "again" / "model"))
+    again = convert(str(moved), tmp_path / "out", name="tiny", keep_weights=tmp_path / "kept")
+    assert (again.digest, again.weights) == (first.digest, first.weights)
+    assert convert(str(moved), tmp_path / "out", name="tiny").weights is None
+
+
+def test_what_a_model_was_trained_from_is_in_its_entry(tiny_gpt2: Path, tmp_path: Path, gpt2_entry: Converted) -> None:
+    derived = convert(str(tiny_gpt2), tmp_path, parents=(gpt2_entry.digest,))
+    assert read_entry(derived.folder).parents == (gpt2_entry.digest,)
+    assert derived.digest != gpt2_entry.digest
+
+
+def test_weights_that_lie_changed_under_their_name_are_not_taken_for_them(tiny_gpt2: Path, tmp_path: Path) -> None:
+    first = convert(str(tiny_gpt2), tmp_path / "out", keep_weights=tmp_path / "kept")
+    assert first.weights is not None
+    (first.weights.folder / "config.json").write_text("{}")
+    with pytest.raises(WeightsBroken, match="remove the folder"):
+        convert(str(tiny_gpt2), tmp_path / "other", keep_weights=tmp_path / "kept")
+    assert not list((tmp_path / "other").glob("m-*"))

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from converters.entry import (
     DERIVED,
     Entry,
-    ManifestLine,
     digest_of,
     entry_files,
     manifest,
@@ -24,6 +23,7 @@ from converters.entry import (
     write_entry,
 )
 from converters.errors import EntryBroken
+from converters.manifest import ManifestLine
 from converters.tensors import Tensor
 
 ENTRY = Entry(

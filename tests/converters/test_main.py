@@ -11,6 +11,7 @@ import pytest
 from converters.child import child_environment, conversion_command
 from converters.entry import model_digest
 from converters.pipeline import Converted
+from converters.weights_folder import weights_digest, weights_name
 from tests.converters import poisons, sources
 
 
@@ -25,12 +26,15 @@ def run(model: str, out: Path, **options: str) -> subprocess.CompletedProcess[st
 def test_a_conversion_prints_stages_and_then_the_entry_and_nothing_else(
     tiny_gpt2: Path, gpt2_entry: Converted, tmp_path: Path
 ) -> None:
-    done = run(str(tiny_gpt2), tmp_path / "out")
+    kept = tmp_path / "kept"
+    done = run(str(tiny_gpt2), tmp_path / "out", keep_weights=kept)
     assert (done.returncode, done.stderr) == (0, "")
     *stages, result = [json.loads(line) for line in done.stdout.splitlines()]
     assert [stage["stage"] for stage in stages] == ["fetch", "scan", "start", "load", "export", "parity", "probes", "entry"]
     assert all(stage["seconds"] >= 0 for stage in stages)
-    assert set(result) == {"folder", "digest", "name", "is_new", "entry", "stages"}
+    assert set(result) == {"folder", "digest", "name", "is_new", "entry", "stages", "weights"}
+    weights = weights_digest(next(kept.iterdir()))
+    assert result["weights"] == {"folder": str(kept / weights_name(weights)), "digest": weights}
     # Another process, with another hash seed and another folder: the same model.
     assert result["digest"] == gpt2_entry.digest == model_digest(Path(result["folder"]))
     assert result["entry"] == json.loads((Path(result["folder"]) / "entry.json").read_text())

@@ -71,7 +71,11 @@ def test_our_own_chain_has_its_own_number_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("url", "beside"),
-    [("TRITON_URL", {"TRITON_KEY": "k"}), ("S3_URL", {"S3_BUCKET": "b", "S3_KEY_ID": "id", "S3_SECRET": "s"}), ("PUBLIC_URL", {})],
+    [
+        ("TRITON_URL", {"TRITON_KEY": "k"}),
+        ("S3_URL", {"S3_BUCKET": "b", "S3_KEY_ID": "id", "S3_SECRET": "s", "S3_ENCRYPTION": "AES256"}),
+        ("PUBLIC_URL", {}),
+    ],
 )
 def test_what_belongs_to_a_remembered_server_is_remembered_too(tmp_path: Path, url: str, beside: dict[str, str]) -> None:
     given = {f"POSTHUMAN_{name}": value for name, value in {url: "https://elsewhere.example", **beside}.items()}
