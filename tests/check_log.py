@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from control_plane.chain.histories import recorded
 from control_plane.chain.ledger import KEYS_LABEL, LOG_LABEL, MODEL_LABEL, OPERATOR_LABEL, DataRecord, LedgerReader, data_key
 from control_plane.did import Address, Bytes32, did_of
 from control_plane.errors import BadInput, IntegrityBroken, NotFound
@@ -131,29 +132,29 @@ class _Assets:
         self._ledger, self._log_nft = ledger, log_nft
         self._histories: dict[tuple[Address, str], tuple[DataRecord, ...]] = {}
 
-    def history(self, nft: Address, label: str) -> tuple[DataRecord, ...]:
+    def history(self, nft: Address, datatoken: Address, label: str) -> tuple[DataRecord, ...]:
         if (nft, label) not in self._histories:
-            self._histories[nft, label] = self._ledger.data_history(nft, data_key(label))
+            self._histories[nft, label] = recorded(self._ledger, nft, datatoken, label)
         return self._histories[nft, label]
 
-    def digest_in(self, nft: Address, block: int) -> str | None:
+    def digest_in(self, nft: Address, datatoken: Address, block: int) -> str | None:
         """The model digest that held in a block."""
-        written = [record for record in self.history(nft, MODEL_LABEL) if record.block <= block]
+        written = [record for record in self.history(nft, datatoken, MODEL_LABEL) if record.block <= block]
         return "0x" + written[-1].value.hex() if written else None
 
-    def names_log(self, nft: Address) -> bool:
-        return bytes.fromhex(self._log_nft[2:]) in [record.value for record in self.history(nft, OPERATOR_LABEL)]
+    def names_log(self, nft: Address, datatoken: Address) -> bool:
+        return bytes.fromhex(self._log_nft[2:]) in [record.value for record in self.history(nft, datatoken, OPERATOR_LABEL)]
 
 
 def _paid(ledger: LedgerReader, assets: _Assets, receipts: Sequence[Receipt]) -> Iterator[str]:
     """The order behind these receipts is real, and each receipt says what it was for."""
     order = receipts[0].order
     facts = ledger.order_facts(order)
-    if facts.status != 1 or facts.nft is None or not facts.is_from_factory or facts.amount < 10**18:
+    if facts.status != 1 or facts.nft is None or facts.emitter is None or not facts.is_from_factory or facts.amount < 10**18:
         yield f"order {order}: in the log with {len(receipts)} receipts, the chain says {facts}"
         return
-    did, digest = did_of(facts.nft, ledger.network.chain_id), assets.digest_in(facts.nft, facts.block)
-    if not assets.names_log(facts.nft):
+    did, digest = did_of(facts.nft, ledger.network.chain_id), assets.digest_in(facts.nft, facts.emitter, facts.block)
+    if not assets.names_log(facts.nft, facts.emitter):
         yield f"order {order}: {did} never named this log"
     for receipt in receipts:
         what = f"order {order}, receipt {receipt.sequence}"

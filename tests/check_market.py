@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from control_plane.chain import ddo
-from control_plane.chain.ledger import CALLABLE_STATES, MODEL_LABEL, OPERATOR_LABEL, LedgerReader, data_key
+from control_plane.chain.histories import recorded
+from control_plane.chain.ledger import CALLABLE_STATES, MODEL_LABEL, OPERATOR_LABEL, LedgerReader
 from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, did_of
 from control_plane.receipts.public_log import LogFiles
 from control_plane.receipts.receipt import Issued
@@ -99,7 +100,7 @@ def _listing_invariants(ledger: LedgerReader, seen: Seen, listing: Shown) -> Ite
     if facts.owner != listing.publisher:
         yield f"{did}: owned by {facts.owner}, published by {listing.publisher}"
     for label in (MODEL_LABEL, OPERATOR_LABEL):
-        written = len(ledger.data_history(listing.nft, data_key(label)))
+        written = len(recorded(ledger, listing.nft, listing.datatoken, label))
         if written != 1:
             yield f"{did}: {label} was written {written} times"
     sale = ledger.sale(listing.datatoken, listing.exchange)

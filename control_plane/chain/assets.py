@@ -12,12 +12,14 @@ from control_plane.chain.contracts import call_data, events, results, topic
 from control_plane.chain.ledger import (
     MODEL_LABEL,
     OPERATOR_LABEL,
+    PARENT_LABEL,
     AssetFacts,
     Network,
     Sale,
     Terms,
     data_key,
 )
+from control_plane.chain.lineage import Custody, Parent, custody_key
 from control_plane.chain.rpc import Mined, Rpc
 from control_plane.chain.transaction import Action
 from control_plane.did import ZERO_ADDRESS, Address, Bytes32, TokenWei, did_of, parse_address
@@ -118,8 +120,12 @@ def asset(rpc: Rpc, network: Network, nft: Address) -> AssetFacts:
     datatokens: Sequence[str] = read(rpc, "ERC721Template", nft, "getTokensList")[0]
     datatoken = Address(datatokens[0]) if datatokens else None
     _, _, state, has_metadata = read(rpc, "ERC721Template", nft, "getMetaData")
-    digest = _data(rpc, nft, MODEL_LABEL)
-    log = _data(rpc, nft, OPERATOR_LABEL)
+    kept = None if datatoken is None else Custody.from_value(_data(rpc, nft, custody_key(datatoken)))
+
+    def recorded(label: str) -> bytes:
+        return _data(rpc, nft, data_key(label)) or (b"" if kept is None else kept.part(label))
+
+    digest, log = recorded(MODEL_LABEL), recorded(OPERATOR_LABEL)
     return AssetFacts(
         did=did_of(nft, network.chain_id),
         nft=nft,
@@ -130,12 +136,14 @@ def asset(rpc: Rpc, network: Network, nft: Address) -> AssetFacts:
         log=parse_address("0x" + log.hex()) if len(log) == 20 else None,
         state=int(state),
         has_metadata=bool(has_metadata),
+        parent=Parent.from_value(recorded(PARENT_LABEL)),
     )
 
 
 def sale(rpc: Rpc, network: Network, datatoken: Address, exchange: Bytes32 | None) -> Sale:
     fee_to, fee_token, fee = read(rpc, "ERC20Template", datatoken, "getPublishingMarketFee")
-    rate, price, base_token, sold = 0, 0, None, None
+    (collector,) = read(rpc, "ERC20Template", datatoken, "getPaymentCollector")
+    rate, price, base_token, sold, owner = 0, 0, None, None, None
     if exchange is None:
         is_active, *_ = read(rpc, "Dispenser", network.dispenser, "status", datatoken)
     else:
@@ -154,6 +162,8 @@ def sale(rpc: Rpc, network: Network, datatoken: Address, exchange: Bytes32 | Non
         publish_fee_to=Address(fee_to),
         exchange_datatoken=Address(sold) if sold else None,
         is_active=bool(is_active),
+        exchange_owner=Address(owner) if owner else None,
+        collector=Address(collector),
     )
 
 
@@ -168,5 +178,5 @@ def document(rpc: Rpc, network: Network, nft: Address) -> bytes | None:
     return bytes(max(written, key=lambda each: each[0])[1]["data"]) if written else None
 
 
-def _data(rpc: Rpc, nft: Address, label: str) -> bytes:
-    return bytes(read(rpc, "ERC721Template", nft, "getData", bytes.fromhex(data_key(label)[2:]))[0])
+def _data(rpc: Rpc, nft: Address, key: Bytes32) -> bytes:
+    return bytes(read(rpc, "ERC721Template", nft, "getData", bytes.fromhex(key[2:]))[0])

@@ -15,6 +15,10 @@ from typing import Protocol
 
 from eth_utils.crypto import keccak
 
+from control_plane.chain.lineage import MODEL_LABEL as MODEL_LABEL
+from control_plane.chain.lineage import OPERATOR_LABEL as OPERATOR_LABEL
+from control_plane.chain.lineage import PARENT_LABEL as PARENT_LABEL
+from control_plane.chain.lineage import Parent
 from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, UnixSeconds
 
 NO_AMOUNT = TokenWei(0)
@@ -96,7 +100,8 @@ class Sale:
     price: base-token wei that one datatoken costs, the exchange's fees inside; 0 from a dispenser.
     publish_fee: what each order pays to `publish_fee_to`, in wei of `publish_fee_token`.
     exchange_datatoken: the datatoken that the asked exchange sells; None for a dispenser.
-    is_active: the exchange or the dispenser gives datatokens at all.
+    is_active: the exchange or the dispenser gives datatokens at all. exchange_owner: who may change the rate and is paid.
+    collector: who gets the datatokens that orders pay.
     """
 
     rate: TokenWei
@@ -107,6 +112,23 @@ class Sale:
     publish_fee_to: Address
     exchange_datatoken: Address | None
     is_active: bool
+    exchange_owner: Address | None
+    collector: Address
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What one account may do with an asset: as the NFT's owner or manager, deploy datatokens, write metadata, record data; mint
+    datatokens, and choose who collects what orders pay.
+    """
+
+    is_owner: bool = False
+    is_manager: bool = False
+    may_deploy: bool = False
+    may_describe: bool = False
+    may_store: bool = False
+    may_mint: bool = False
+    may_collect: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +156,8 @@ class AssetFacts:
     is_from_factory: the NFT is in Ocean's factory, and the NFT says that it deployed the datatoken.
     model_digest: value of `setNewData(keccak("posthuman.model.v1"))`, None before it is recorded.
     log: value of `setNewData(keccak("posthuman.operator.v1"))`: the log NFT in which calls of this asset are recorded.
+    parent: what it was trained from, None for an asset that was published. All three may stand in the custody record instead, see
+        lineage.py.
     state: Ocean's NFT state; 0 active, 1 end of life, 2 deprecated, 3 revoked, 4 disabled, 5 unlisted.
     """
 
@@ -146,6 +170,7 @@ class AssetFacts:
     log: Address | None
     state: int
     has_metadata: bool
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True)
@@ -259,6 +284,12 @@ class LedgerReader(Protocol):
     def data_history(self, nft: Address, key: Bytes32, from_block: int = 0) -> tuple[DataRecord, ...]:
         """Every value ever written under `key`, oldest first, from `DataChanged` events emitted by `nft`."""
 
+    def rights(self, nft: Address, datatoken: Address, account: Address) -> Rights:
+        """Raises NotFound when there is no such NFT or datatoken."""
+
+    def minted(self, datatoken: Address, to: Address) -> tuple[TokenWei, ...]:
+        """Every amount of a datatoken that was minted to an account, oldest first."""
+
     def find_asset(self, did: Did, nft: Address) -> AssetFacts:
         """`asset(nft)`, refused with BadInput unless `did` is the DID of `nft` on this chain."""
 
@@ -270,6 +301,19 @@ class Ledger(LedgerReader, Protocol):
         """True when something was sent under `key` that is done, or may still be done: then only the same call may follow."""
 
     def create_asset(self, wallet: Wallet, key: str, name: str, symbol: str, terms: Terms) -> Created: ...
+
+    def create_asset_for(
+        self, wallet: Wallet, key: str, owner: Address, name: str, symbol: str, terms: Terms, amount: TokenWei, record: bytes
+    ) -> Created:
+        """An asset that `owner` owns, made by `wallet` without the owner's key: NFT, datatoken, a fixed rate, `amount` datatokens
+        minted to the owner, the right to mint given to the owner, and `record` (a `Custody`) as the datatoken's value on the NFT.
+
+        `wallet` can then still write metadata, until `give_up`. Raises BadInput for free terms: a dispenser would stay `wallet`'s.
+        Again: goes on behind the last transaction that was done; each has a key of its own below `key`.
+        """
+
+    def give_up(self, wallet: Wallet, key: str, nft: Address, datatoken: Address) -> tuple[Sent, ...]:
+        """Take away from `wallet` every right that `create_asset_for` left it. Again: what is gone is let be."""
 
     def create_log_nft(self, wallet: Wallet, key: str, name: str, symbol: str) -> CreatedLog: ...
 
@@ -307,11 +351,10 @@ def data_key(label: str) -> Bytes32:
     return Bytes32("0x" + keccak(text=label).hex())
 
 
-MODEL_LABEL = "posthuman.model.v1"
-OPERATOR_LABEL = "posthuman.operator.v1"
 LOG_LABEL = "posthuman.log.v1"
 KEYS_LABEL = "posthuman.keys.v1"
 """MODEL: 32-byte model digest, on the asset's NFT. OPERATOR: 20-byte address of the log's NFT, on the asset's NFT.
+PARENT: what an asset was trained from, see lineage.py.
 LOG: uint64 size + 32-byte root, on the log's NFT. KEYS: 20-byte receipt signer + 32-byte Ed25519 key, on the log's NFT."""
 
 CALLABLE_STATES: Sequence[int] = (0, 5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from control_plane.chain import anchors, assets, orders
+from control_plane.chain import anchors, assets, custody, orders
 from control_plane.chain.ledger import (
     AssetFacts,
     Block,
@@ -19,6 +19,7 @@ from control_plane.chain.ledger import (
     OrderFacts,
     ProviderFee,
     Purchase,
+    Rights,
     Sale,
     Sent,
     Terms,
@@ -63,6 +64,12 @@ class OceanReader:
     def sale(self, datatoken: Address, exchange: Bytes32 | None) -> Sale:
         return assets.sale(self._rpc, self._network, datatoken, exchange)
 
+    def rights(self, nft: Address, datatoken: Address, account: Address) -> Rights:
+        return custody.rights(self._rpc, nft, datatoken, account)
+
+    def minted(self, datatoken: Address, to: Address) -> tuple[TokenWei, ...]:
+        return custody.minted(self._rpc, self._network, datatoken, to)
+
     def document(self, nft: Address) -> bytes | None:
         return assets.document(self._rpc, self._network, nft)
 
@@ -88,6 +95,35 @@ class OceanLedger(OceanReader):
         mined = self._outbox.send(wallet, key, action)
         nft, datatoken, exchange = assets.created(self._network, mined, is_free=terms.rate == 0)
         return Created(_sent(mined), nft, datatoken, exchange)
+
+    def create_asset_for(
+        self, wallet: Wallet, key: str, owner: Address, name: str, symbol: str, terms: Terms, amount: TokenWei, record: bytes
+    ) -> Created:
+        if terms.rate == 0:
+            raise BadInput("rate", "token wei above 0 for an asset that is made for somebody else", terms.rate)
+        platform = wallet.address
+        made = self._outbox.send(wallet, f"{key}/nft", custody.nft_action(self._network, platform, owner, name, symbol))
+        nft = assets.created_log(self._network, made)
+        deployed = custody.datatoken_action(nft, platform, owner, name, symbol, terms)
+        datatoken = custody.created_datatoken(self._network, self._outbox.send(wallet, f"{key}/datatoken", deployed))
+        priced = custody.price_action(self._rpc, self._network, datatoken, owner, terms)
+        exchange = custody.created_price(self._network, self._outbox.send(wallet, f"{key}/price", priced), datatoken)
+        self._outbox.send(wallet, f"{key}/mint", custody.mint_action(datatoken, owner, amount))
+        if owner != platform:
+            self._outbox.send(wallet, f"{key}/minter", custody.add_minter_action(datatoken, owner))
+        self._outbox.send(wallet, f"{key}/record", custody.record_action(datatoken, record))
+        return Created(_sent(made), nft, datatoken, exchange)
+
+    def give_up(self, wallet: Wallet, key: str, nft: Address, datatoken: Address) -> tuple[Sent, ...]:
+        held = self.rights(nft, datatoken, wallet.address)
+        sent: list[Sent] = []
+        if held.is_owner:
+            return ()
+        for right, action in custody.leave_actions(nft, datatoken, wallet.address):
+            # the owner may have taken it away already: then the contract would refuse
+            if getattr(held, right) or self._outbox.is_live(f"{key}/{right}"):
+                sent.append(_sent(self._outbox.send(wallet, f"{key}/{right}", action)))
+        return tuple(sent)
 
     def create_log_nft(self, wallet: Wallet, key: str, name: str, symbol: str) -> CreatedLog:
         mined = self._outbox.send(wallet, key, assets.create_log_action(self._network, wallet.address, name, symbol))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from control_plane.chain.histories import recorded
 from control_plane.chain.ledger import KEYS_LABEL, MODEL_LABEL, OPERATOR_LABEL, DataRecord, LedgerReader, data_key
 from control_plane.errors import BadInput, IntegrityBroken, NotFound
 from control_plane.receipts.anchors import Anchor, read_anchors
@@ -74,9 +75,9 @@ def verify(
     facts = reader.order_facts(receipt.order)
     digests: tuple[DataRecord, ...] = ()
     operators: tuple[DataRecord, ...] = ()
-    if facts.nft is not None:
-        digests = reader.data_history(facts.nft, data_key(MODEL_LABEL))
-        operators = reader.data_history(facts.nft, data_key(OPERATOR_LABEL))
+    if facts.nft is not None and facts.emitter is not None:
+        digests = recorded(reader, facts.nft, facts.emitter, MODEL_LABEL)
+        operators = recorded(reader, facts.nft, facts.emitter, OPERATOR_LABEL)
 
     is_late = head.timestamp * 1000 > receipt.merge_by + skew_s * 1000
     proof, inclusion, note, checkpoint = _check_inclusion(issued, proof, log, keys, is_late)

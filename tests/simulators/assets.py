@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from control_plane.chain.ledger import DataRecord, Terms, data_key
+from control_plane.chain.lineage import Custody, custody_key
 from control_plane.did import Address, Bytes32
 
 ONE = 10**18
@@ -26,15 +27,26 @@ class Nft:
     data: dict[Bytes32, list[DataRecord]] = field(default_factory=lambda: defaultdict(list))
     documents: list[bytes] = field(default_factory=list)
     state: int = 0
+    deployers: set[Address] = field(default_factory=set)
+    describers: set[Address] = field(default_factory=set)
 
     def newest(self, label: str) -> bytes:
-        """What was recorded last under `label`; nothing when nothing was."""
-        records = self.data[data_key(label)]
-        return records[-1].value if records else b""
+        """What was recorded last under `label`, else in the custody record; nothing when nothing was."""
+        if records := self.data[data_key(label)]:
+            return records[-1].value
+        kept = self.data[custody_key(self.datatoken)] if self.datatoken is not None else []
+        custody = Custody.from_value(kept[-1].value) if kept else None
+        return b"" if custody is None else custody.part(label)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Datatoken:
+    """mints: to whom and how much, also what the exchange or the dispenser mints as it sells."""
+
     nft: Address
     terms: Terms
     exchange: Bytes32 | None
+    minters: set[Address] = field(default_factory=set)
+    collector: Address | None = None
+    exchange_owner: Address | None = None
+    mints: list[tuple[Address, int]] = field(default_factory=list)

@@ -18,6 +18,7 @@ from control_plane.chain.fees import is_signed, names
 from control_plane.chain.ledger import (
     MODEL_LABEL,
     OPERATOR_LABEL,
+    PARENT_LABEL,
     AssetFacts,
     Block,
     Created,
@@ -33,6 +34,7 @@ from control_plane.chain.ledger import (
     Terms,
     Wallet,
 )
+from control_plane.chain.lineage import Parent
 from control_plane.did import (
     ZERO_ADDRESS,
     Address,
@@ -46,12 +48,13 @@ from control_plane.did import (
 )
 from control_plane.errors import BadInput, Conflict, NotFound, OutcomeUnknown, Refused, Unavailable
 from tests.simulators.assets import COMMUNITY, COMMUNITY_ORDER_FEE, COMMUNITY_SWAP_FEE, ONE, Datatoken, Nft
+from tests.simulators.custody import SimulatedCustody
 from tests.simulators.network import SIMULATED, address_of
 
 Result = TypeVar("Result")
 
 
-class SimulatedLedger:
+class SimulatedLedger(SimulatedCustody):
     """Implements `Ledger`. Each transaction is a block of its own, one second after the one before, as on a quiet anvil."""
 
     def __init__(self, network: Network = SIMULATED, starts_at: int = 1_700_000_000) -> None:
@@ -138,6 +141,7 @@ class SimulatedLedger:
             log=parse_address("0x" + log.hex()) if len(log) == 20 else None,
             state=found.state,
             has_metadata=bool(found.documents),
+            parent=Parent.from_value(found.newest(PARENT_LABEL)),
         )
 
     def find_asset(self, did: Did, nft: Address) -> AssetFacts:
@@ -165,6 +169,8 @@ class SimulatedLedger:
             publish_fee_to=found.terms.marketplace_owner,
             exchange_datatoken=sold,
             is_active=exchange is not None or found.exchange is None,
+            exchange_owner=self._datatokens[sold].exchange_owner if sold else None,
+            collector=found.collector or self._nfts[found.nft].owner,
         )
 
     def document(self, nft: Address) -> bytes | None:
@@ -210,7 +216,9 @@ class SimulatedLedger:
             nft, datatoken = address_of(f"{key} nft {sent.block}"), address_of(f"{key} datatoken {sent.block}")
             exchange = self._hash(f"{key} exchange") if terms.rate else None
             self._nfts[nft] = Nft(wallet.address, datatoken)
-            self._datatokens[datatoken] = Datatoken(nft, terms, exchange)
+            owner = wallet.address
+            sold_by = None if exchange is None else owner
+            self._datatokens[datatoken] = Datatoken(nft, terms, exchange, {owner}, owner, sold_by)
             return Created(sent, nft, datatoken, exchange)
 
         return self._write("create_asset", key, (wallet.address, name, symbol, terms), do)
@@ -229,9 +237,7 @@ class SimulatedLedger:
             if self._nft(nft).owner != wallet.address:
                 raise Refused("the contract refused: ERC721Template: NOT STORE UPDATER", code="reverted")
             sent = self._send(key, 43_406)
-            block = self._blocks[sent.block]
-            record = DataRecord(nft, data_key, value, sent.block, sent.transaction, block.timestamp, 1)
-            self._nfts[nft].data[data_key].append(record)
+            self._record(nft, data_key, value, sent)
             return sent
 
         return self._write("record_data", key, (wallet.address, nft, data_key, value), do)
@@ -240,7 +246,7 @@ class SimulatedLedger:
         self, wallet: Wallet, key: str, nft: Address, document: bytes, clear_hash: Bytes32, endpoint: str, decryptor: Address
     ) -> Sent:
         def do() -> Sent:
-            if self._nft(nft).owner != wallet.address:
+            if wallet.address not in {self._nft(nft).owner, *self._nft(nft).describers}:
                 raise Refused("the contract refused: ERC721Template: NOT METADATA_ROLE", code="reverted")
             self._nfts[nft].documents.append(document)
             return self._send(key, 169_820)
@@ -257,9 +263,9 @@ class SimulatedLedger:
             if exchange is None and self.balances[datatoken, wallet.address] >= ONE:
                 raise Refused("the contract refused: Caller balance too high", code="reverted")
             found = self._datatoken(datatoken)
-            owner = self._nfts[found.nft].owner
-            self._pay(found.terms.base_token, wallet.address, owner, sale.price)
+            self._pay(found.terms.base_token, wallet.address, found.exchange_owner or self._nfts[found.nft].owner, sale.price)
             self.balances[datatoken, wallet.address] += ONE
+            found.mints.append((wallet.address, ONE))
             return Purchase(self._send(key, 228_404), sale.price)
 
         return self._write("buy_datatoken", key, (wallet.address, datatoken, exchange), do)
@@ -276,7 +282,7 @@ class SimulatedLedger:
     ) -> Sent:
         def do() -> Sent:
             found = self._datatoken(datatoken)
-            terms, owner = found.terms, self._nfts[found.nft].owner
+            terms, collector = found.terms, found.collector or self._nfts[found.nft].owner
             if most is not None and terms.publish_fee > 0 and terms.base_token != fee.token:
                 raise Refused(f"{datatoken}: each order pays in {terms.base_token}, expected {fee.token}", code="too_expensive")
             if most is not None and (asked := terms.publish_fee + fee.amount) > most:
@@ -293,7 +299,7 @@ class SimulatedLedger:
             self._pay(terms.base_token, wallet.address, terms.marketplace_owner, terms.publish_fee)
             self._pay(fee.token, wallet.address, fee.provider, fee.amount)
             self._pay(datatoken, wallet.address, COMMUNITY, COMMUNITY_ORDER_FEE)
-            self._pay(datatoken, wallet.address, owner, ONE - COMMUNITY_ORDER_FEE)
+            self._pay(datatoken, wallet.address, collector, ONE - COMMUNITY_ORDER_FEE)
             sent = self._send(key, 158_812)
             self._orders[sent.transaction] = self._order(sent, found, datatoken, wallet.address, consumer, service_index, fee)
             return sent
@@ -351,6 +357,10 @@ class SimulatedLedger:
             raise OutcomeUnknown(f"{method}: sent, and the node's answer was lost")
         found: Result = result
         return found
+
+    def _record(self, nft: Address, key: Bytes32, value: bytes, sent: Sent) -> None:
+        written_at = self._blocks[sent.block].timestamp
+        self._nfts[nft].data[key].append(DataRecord(nft, key, value, sent.block, sent.transaction, written_at, 1))
 
     def _send(self, key: str, gas_used: int) -> Sent:
         block = self._mine()
