@@ -1,6 +1,6 @@
-"""`verify`: check a receipt as a stranger would.
+"""`verify`: check a receipt, or the statement of an evaluation, as a stranger would.
 
-In: a receipt's file, a node's URL, the public log's URL. Out: each check with its evidence. This module must never read the state
+In: a file, a node's URL, the public log's URL. Out: each check with its evidence. This module must never read the state
 folder, a key, or anything else of the market's.
 """
 
@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -22,6 +22,7 @@ from control_plane.receipts.public_log import HttpLogFiles, PublicLog
 from control_plane.receipts.receipt import SignedReceipt
 from control_plane.receipts.verification import Verdict, Verification
 from control_plane.receipts.verify import verify as check_receipt
+from control_plane.receipts.verify_evaluation import verify_evaluation
 from deploy import exits
 from deploy.buyer import CALL_FORMAT
 from deploy.progress import Steps
@@ -38,14 +39,31 @@ class Given:
     response: bytes | None = None
 
 
-def read_given(path: Path) -> Given:
-    """A kept call, an envelope `{"signed", "salt", "id"}`, or the answer of `/v1/receipts/<id>`. Raises BadInput otherwise."""
+def read_record(path: Path) -> dict[str, Any]:
+    """Raises BadInput for anything but a JSON object."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(str(path), "a readable JSON file", error) from error
     if not isinstance(record, dict):
         raise BadInput(str(path), "a JSON object", record)
+    return record
+
+
+def statement_in(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The statement of an evaluation that a file holds, by itself or as a job's result; None where it is about a call."""
+    if "evaluation" in record:
+        return record
+    try:
+        found = json.loads(record["statement"]) if isinstance(record.get("statement"), str) else record.get("statement")
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, Mapping) else None
+
+
+def read_given(path: Path) -> Given:
+    """A kept call, an envelope `{"signed", "salt", "id"}`, or the answer of `/v1/receipts/<id>`. Raises BadInput otherwise."""
+    record = read_record(path)
     if record.get("format") == CALL_FORMAT:
         try:
             request, response = (base64.b64decode(record[name], validate=True) for name in ("request", "response"))
@@ -77,11 +95,10 @@ def _read_other(path: Path) -> SignedReceipt:
         raise BadInput(f"--with {path}", error.expected, error.found) from error
 
 
-def _chain_of(envelope: Mapping[str, Any]) -> int:
-    signed = envelope.get("signed")
+def _chain_of(signed: object, field: str = "signed.chain_id") -> int:
     chain_id = signed.get("chain_id") if isinstance(signed, Mapping) else None
     if not isinstance(chain_id, int) or isinstance(chain_id, bool):
-        raise BadInput("signed.chain_id", "a whole number", chain_id)
+        raise BadInput(field, "a whole number", chain_id)
     return chain_id
 
 
@@ -99,15 +116,39 @@ def _chain_of(envelope: Mapping[str, Any]) -> int:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Another receipt of the same order, to check that none is missing between them; can be given several times.",
 )
-def verify(file: Path, rpc: str, log_url: str | None, proof_file: Path | None, others: tuple[Path, ...], is_json: bool) -> None:
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Of an evaluation: a file that was evaluated, to check that it is the one; several in their order.",
+)
+def verify(
+    file: Path,
+    rpc: str,
+    log_url: str | None,
+    proof_file: Path | None,
+    others: tuple[Path, ...],
+    texts: tuple[Path, ...],
+    is_json: bool,
+) -> None:
     """Check the receipt in FILE against the chain and the public log. Exit code 0 only when every required check holds.
 
-    Needs nothing of the market but its public log, and no wallet.
+    Needs nothing of the market but its public log, and no wallet. FILE may hold the statement of an evaluation instead: it is
+    checked against the chain alone.
 
     \b
     Example:
       posthuman verify call.json --rpc http://127.0.0.1:8545 --log http://127.0.0.1:8030/log
     """
+    statement = statement_in(read_record(file))
+    if statement is not None:
+        reader = open_reader(rpc, _chain_of(statement, "chain_id"))
+        with Steps(is_quiet=is_json).step("checking against the chain"):
+            found = verify_evaluation(reader, statement, texts=[path.read_bytes() for path in texts] if texts else None)
+        _end(found, is_json)
+    if texts:
+        raise click.UsageError("--text: expected together with the statement of an evaluation")
     if log_url is None and proof_file is None:
         raise click.UsageError("give --log URL or --proof FILE")
     given = read_given(file)
@@ -115,7 +156,7 @@ def verify(file: Path, rpc: str, log_url: str | None, proof_file: Path | None, o
     beside = [_read_other(path) for path in others]
     with Steps(is_quiet=is_json).step("checking against the chain and the log"):
         result = check_receipt(
-            open_reader(rpc, _chain_of(given.envelope)),
+            open_reader(rpc, _chain_of(given.envelope.get("signed"))),
             given.envelope,
             proof,
             log=None if log_url is None else PublicLog(HttpLogFiles(log_url)),
@@ -123,6 +164,10 @@ def verify(file: Path, rpc: str, log_url: str | None, proof_file: Path | None, o
             response=given.response,
             others=beside,
         )
+    _end(result, is_json)
+
+
+def _end(result: Verification, is_json: bool) -> NoReturn:
     exits.show(result.to_json(), verification_lines(result), is_json)
     raise SystemExit(exits.DONE if result.is_verified else exits.FAILED)
 

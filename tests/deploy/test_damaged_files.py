@@ -116,3 +116,25 @@ def test_receipts_wants_a_did(kept: Path, tmp_path: Path) -> None:
 def test_a_price_of_nothing_is_said_by_free(tmp_path: Path) -> None:
     for price in ("0", "0.00"):
         assert_refused(run("publish", "model", "--as", "alice", "--price", price), "--free")
+
+
+STATEMENT: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "evaluation.json").read_text(encoding="utf-8"))[
+    "cases"
+][0]["statement"]
+
+
+@pytest.mark.parametrize("record", [STATEMENT, {"loss": 4.9, "statement": json.dumps(STATEMENT)}, {"statement": STATEMENT}])
+def test_verify_of_an_evaluation_gets_as_far_as_the_node_without_a_log(tmp_path: Path, record: Any) -> None:
+    (tmp_path / "statement.json").write_text(json.dumps(record))
+    ran = run("verify", str(tmp_path / "statement.json"), "--rpc", NODE)
+    assert ran.exit_code == exits.TRY_AGAIN, ran.output
+
+
+@pytest.mark.parametrize("change", [{"chain_id": None}, {"chain_id": "8996"}, {"chain_id": True}])
+def test_verify_of_an_evaluation_of_no_chain_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    (tmp_path / "statement.json").write_text(json.dumps({**STATEMENT, **change}))
+    assert_refused(run("verify", str(tmp_path / "statement.json"), "--rpc", NODE), "chain_id")
+
+
+def test_texts_are_given_with_an_evaluation_and_with_nothing_else(kept: Path) -> None:
+    assert_refused(run("verify", str(kept), "--rpc", NODE, "--log", NODE, "--text", str(kept)), "--text")
