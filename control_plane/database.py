@@ -57,6 +57,8 @@ models = Table(
     Column("reason", Text, nullable=False, default=""),
     Column("published_at", Float, nullable=False),
     Column("parity", Text, nullable=False, default="[]"),
+    Column("weights_digest", String(66)),
+    Column("statement", Text),
 )
 """The catalogue. state: `on_sale` or `withdrawn` (then `reason` says why). Amounts are decimal text: uint256 fits no column.
 parity: a JSON list, see `Listing`."""

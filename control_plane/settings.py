@@ -104,6 +104,11 @@ class Settings:
         return self.home / "models"
 
     @property
+    def weights(self) -> Path:
+        """Trainable forms of what is on sale; never served."""
+        return self.home / "weights"
+
+    @property
     def log_folder(self) -> Path:
         return self.home / "log"
 

@@ -13,12 +13,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from c2d_adapter.storage import ENTRY, ObjectStore
+from c2d_adapter.storage import ENTRY, WEIGHTS, ObjectStore
 from control_plane.chain.ledger import Wallet
 from control_plane.did import Did
 from control_plane.errors import BadInput
 from control_plane.flows.convert import convert_in_child
-from control_plane.flows.publish import Market, Published, Request, publish
+from control_plane.flows.entries import Made
+from control_plane.flows.market import Conversion, Market
+from control_plane.flows.publish import Published, Request, publish
 from control_plane.flows.services import Services
 from control_plane.serving.listing import Listing
 from control_plane.settings import Settings
@@ -61,14 +63,15 @@ def publishing_market(services: Services, store: ObjectStore | None, report: Cal
 
     operator = operator_wallet(settings)
 
-    def convert(request: Request, out: Path) -> Path:
+    def convert(asked: Conversion, out: Path) -> Made:
         return convert_in_child(
-            request.model,
+            asked.model,
             out,
-            task=request.task,
-            revision=request.revision,
-            name=entry_name(request.name),
-            precision=request.precision,
+            task=asked.task,
+            revision=asked.revision,
+            name=entry_name(asked.name),
+            precision=asked.precision,
+            parents=asked.parents,
             environ=os.environ,
             scratch=settings.home / "cache" / "conversion",
             timeout_s=_CONVERSION_WITHIN_S,
@@ -80,20 +83,28 @@ def publishing_market(services: Services, store: ObjectStore | None, report: Cal
         store.put(ENTRY, folder, digest)
         return f"s3://{settings.s3_bucket}/entries/{digest[2:]}"
 
+    def keep_weights(folder: Path, digest: str) -> str:
+        assert store is not None  # noqa: S101  # handed over only then
+        store.put(WEIGHTS, folder, digest)
+        return f"s3://{settings.s3_bucket}/weights/{digest[2:]}"
+
     return Market(
         ledger=services.ledger,
         inference=services.server,
         catalogue=services.catalogue,
         convert=convert,
         store=None if store is None else keep,
+        store_weights=None if store is None else keep_weights,
         log_nft=settings.log_nft,
         operator=operator.address,
         operator_key=operator.public_key,
+        decryptor=operator,
         public_url=settings.public_url,
         base_token=services.network.ocean,
         publish_fee=settings.publish_fee,
         swap_fee=0,
         models=settings.models,
+        weights=settings.weights,
         scratch=settings.home / "cache" / "entries",
         publications=settings.home / "publications",
         clock=services.clock,

@@ -18,14 +18,17 @@ from control_plane.chain.ledger import Ledger
 from control_plane.database import metadata, open_database
 from control_plane.did import Address, TokenWei
 from control_plane.errors import NotFound, OutcomeUnknown, Unavailable
+from control_plane.flows.entries import Made
+from control_plane.flows.market import Conversion, Market
 from control_plane.flows.open_log import open_log
-from control_plane.flows.publish import Market, Request
+from control_plane.flows.publish import Request
 from control_plane.serving import oip
 from control_plane.serving.catalogue import Catalogue
 from control_plane.serving.inference import Generated, TensorAnswer
 from converters.entry import Entry, ModelDigest, write_entry
 from converters.probes import Probe, ProbeTensor, infer_request, read_probes, texts, write_probes
 from converters.tensors import Tensor
+from converters.weights_folder import weights_manifest
 from tests.fixtures_chain import ONE, Chain
 
 CHECKPOINT_KEY = bytes(range(32))
@@ -119,13 +122,27 @@ class Store:
         return f"memory://{folder.name}"
 
 
-def make_entry(folder: Path, weights: bytes = b"weights", licence: str | None = "apache-2.0") -> Path:
+def make_model(folder: Path, weights: bytes = b"weights") -> Path:
+    """A model's folder as far as anybody but the converter looks into it."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights)
+    return folder
+
+
+def make_entry(
+    folder: Path,
+    weights: bytes = b"weights",
+    licence: str | None = "apache-2.0",
+    files: Mapping[str, str] | None = None,
+    parents: tuple[str, ...] = (),
+) -> Path:
     """An entry that no backend could run; enough to be published by a server that knows the answers to its probes."""
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "model.onnx").write_bytes(weights)
     (folder / "1" / "tokenizer.json").write_text("{}")
     text, answer = Tensor("text_input", "BYTES", (-1,)), Tensor("embedding", "FP32", (-1, 8))
-    source = {"id": "tiny", "revision": None, "licence": licence, "files": {"model.safetensors": "00"}}
+    source = {"id": "tiny", "revision": None, "licence": licence, "files": dict(files or {"model.safetensors": "00"})}
     write_entry(
         folder,
         Entry(
@@ -140,6 +157,7 @@ def make_entry(folder: Path, weights: bytes = b"weights", licence: str | None = 
             source=source,
             export={"route": "optimum", "why": "optimum has a configuration for bert with feature-extraction"},
             parity=({"output": "embedding", "worst": 1e-6, "bound": 1e-4},),
+            parents=parents,
         ),
     )
     write_probes(folder, tuple(_probe(["a text"] * count) for count in (1, 2, 3)))
@@ -161,8 +179,10 @@ class Stand:
     server: Breaking
     catalogue: Breaking
     store: Breaking
+    store_weights: Breaking
     names: NamesServer
     kept: Store
+    kept_weights: Store
     market: Market
     entry: Path
     engine: Engine
@@ -177,11 +197,15 @@ def open_stand(chain: Chain, folder: Path) -> Stand:
     metadata.create_all(engine)
     operator = chain.wallets["operator"]
     models = folder / "models"
-    ledger, names, kept = Breaking(chain.ledger), NamesServer(models), Store({})
-    server, catalogue, store = Breaking(names), Breaking(Catalogue(engine, models)), Breaking(kept)
+    ledger, names, kept, weights = Breaking(chain.ledger), NamesServer(models), Store({}), Store({})
+    server, catalogue, store, store_weights = (Breaking(each) for each in (names, Catalogue(engine, models), kept, weights))
 
-    def convert(request: Request, out: Path) -> Path:
-        return Path(shutil.copytree(request.model, out / "entry"))
+    def convert(asked: Conversion, out: Path) -> Made:
+        """As the converter does: what it was given is checked and kept, and named in the entry with its parents."""
+        weights = Path(shutil.copytree(asked.model, out / "weights" / "copy"))
+        files = {line.path: line.sha256 for line in weights_manifest(weights)}
+        made = make_entry(out / "entry", (weights / "model.safetensors").read_bytes(), files=files, parents=asked.parents)
+        return Made(made, weights)
 
     market = Market(
         ledger=ledger,  # type: ignore[arg-type]  # any object's calls, passed through
@@ -189,19 +213,23 @@ def open_stand(chain: Chain, folder: Path) -> Stand:
         catalogue=catalogue,  # type: ignore[arg-type]
         convert=convert,
         store=store,
+        store_weights=store_weights,
         log_nft=log_of(chain.ledger, chain),
         operator=operator.address,
         operator_key=operator.public_key,
+        decryptor=operator,
         public_url="http://127.0.0.1:8030",
         base_token=chain.ocean,
         publish_fee=TokenWei(5 * 10**16),
         swap_fee=10**16,
         models=models,
+        weights=folder / "weights",
         scratch=folder / "cache",
         publications=folder / "publications",
         clock=chain.now,
     )
-    return Stand(chain, folder, ledger, server, catalogue, store, names, kept, market, make_entry(folder / "entry"), engine)
+    entry = make_entry(folder / "entry")
+    return Stand(chain, folder, ledger, server, catalogue, store, store_weights, names, kept, weights, market, entry, engine)
 
 
 def log_of(ledger: Ledger, chain: Chain) -> Address:

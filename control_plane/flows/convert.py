@@ -1,6 +1,7 @@
 """Convert a stranger's model in a child process that holds no key.
 
-In: a model folder or hub id. Out: an entry folder. This module must never open a model's file, and the child must never see this
+In: a model folder or hub id. Out: an entry's folder, and its weights. This module must never open a model's file, and the
+child must never see this
 process's secrets.
 """
 
@@ -11,12 +12,13 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from control_plane.errors import PosthumanError, Refused, Unavailable
+from control_plane.flows.entries import Made
 from converters.child import child_environment, conversion_command
 from converters.errors import ConversionFailed, EntryBroken, ModelRefused, ParityFailed
 
@@ -50,12 +52,13 @@ def convert_in_child(
     revision: str | None,
     name: str | None,
     precision: str | None = None,
+    parents: Sequence[str] = (),
     environ: Mapping[str, str],
     scratch: Path,
     timeout_s: float,
     report: Report,
-) -> Path:
-    """Make the entry of `model` below the folder `out`, and return the entry's own folder.
+) -> Made:
+    """Make the entry of `model` below the folder `out`, and keep beside it the checked copy that it was made from.
 
     environ: this process's environment; only what `child_environment` allows is passed on. scratch: the child's home.
     Raises Refused with the converter's reason, Unavailable when it took longer than `timeout_s`, ConversionCrashed otherwise.
@@ -66,7 +69,17 @@ def convert_in_child(
     with (
         errors.open("w", encoding="utf-8") as stderr,
         subprocess.Popen(
-            conversion_command(model, out, task=task, revision=revision, name=name, precision=precision, cache=scratch / "hub"),
+            conversion_command(
+                model,
+                out,
+                task=task,
+                revision=revision,
+                name=name,
+                precision=precision,
+                cache=scratch / "hub",
+                parents=parents,
+                keep_weights=out / "weights",
+            ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -98,9 +111,15 @@ def convert_in_child(
         raise Refused(f"{model}: {reason}", code=CODES[code])
     if code != 0 or "folder" not in last:
         raise ConversionCrashed(f"{model}: the converter ended with {code}: {reason}")
-    folder = Path(str(last["folder"])).resolve()
+    kept = last.get("weights")
+    weights = _below(out, str(kept["folder"]), model) if isinstance(kept, Mapping) else None
+    return Made(_below(out, str(last["folder"]), model), weights)
+
+
+def _below(out: Path, said: str, model: str) -> Path:
+    folder = Path(said).resolve()
     if out.resolve() not in folder.parents:
-        raise ConversionCrashed(f"{model}: expected an entry below {out}, the converter says {folder}")
+        raise ConversionCrashed(f"{model}: expected a folder below {out}, the converter says {folder}")
     return folder
 
 

@@ -20,27 +20,45 @@ from control_plane.did import Bytes32
 from control_plane.errors import IntegrityBroken, Refused
 from control_plane.receipts.tiles import replace_durably
 from converters.entry import Entry, ModelDigest, entry_files, manifest, model_digest, read_entry, triton_name
-from converters.errors import EntryBroken
+from converters.errors import EntryBroken, WeightsBroken
 from converters.manifest import file_sha256
+from converters.weights_folder import WeightsDigest, weights_digest, weights_digest_of, weights_manifest, weights_name
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a conversion left in the folder it was given: an entry, and the checked copy of what it was made from."""
+
+    entry: Path
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)
 class Obtained:
-    """An entry's folder. is_ours: made by this flow in a folder of its own, so it may be moved.
+    """An entry's folder. is_ours: made by this flow in the folder `made_in`, so it may be moved, and `weights` with it.
 
-    remembered_as: where to note its digest, if anywhere.
+    weights_digest: of weights that are kept already. remembered_as: where to note both digests, if anywhere.
     """
 
     folder: Path
-    is_ours: bool
+    made_in: Path | None = None
+    weights: Path | None = None
+    weights_digest: WeightsDigest | None = None
     remembered_as: Path | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        return self.made_in is not None
 
 
 @dataclass(frozen=True)
 class Installed:
+    """weights_digest: of the kept form that can be trained; None for an entry that was finished when it came."""
+
     folder: Path
     entry: Entry
     model_digest: Bytes32
+    weights_digest: Bytes32 | None = None
 
 
 def obtain(
@@ -48,23 +66,27 @@ def obtain(
     revision: str | None,
     options: Sequence[str | None],
     models: Path,
+    weights: Path,
     scratch: Path,
-    convert: Callable[[Path], Path],
+    convert: Callable[[Path], Made],
 ) -> Obtained:
     """A finished entry: `model` itself when it is one, one installed before from the same bytes, or what `convert` makes.
 
-    options: everything else that a conversion depends on (name, task). convert: makes the entry's folder below the folder it is
-    given, and returns it. Again: the same bytes and options are converted
-    once, as long as their entry stays installed.
+    options: everything else that a conversion depends on (name, task). weights: where trainable forms are kept. convert: makes the
+    entry below the folder it is given. Again: the same bytes and options are converted once, as long as their entry stays installed
+    and their weights stay kept.
     """
     if (Path(model) / "entry.json").is_file():
-        return Obtained(Path(model), is_ours=False)
+        return Obtained(Path(model))
     source = _source(model, revision, options)
     note = scratch / f"{source}.json" if source else None
     if note is not None and note.is_file():
-        known = models / triton_name(ModelDigest(json.loads(note.read_text(encoding="utf-8"))["model_digest"]))
-        if known.is_dir():
-            return Obtained(known, is_ours=False, remembered_as=note)
+        record = json.loads(note.read_text(encoding="utf-8"))
+        known = models / triton_name(ModelDigest(record["model_digest"]))
+        # a note from before weights were kept names none: then they are made once more
+        kept = record.get("weights_digest", "")
+        if known.is_dir() and (kept is None or (kept and weights_folder(weights, kept).is_dir())):
+            return Obtained(known, weights_digest=kept, remembered_as=note)
     scratch.mkdir(parents=True, exist_ok=True)
     out = Path(tempfile.mkdtemp(prefix="conversion.", dir=scratch))
     try:
@@ -72,13 +94,19 @@ def obtain(
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)  # half a model's weights, of no use to the next try
         raise
-    return Obtained(made, is_ours=True, remembered_as=note)
+    return Obtained(made.entry, out, made.weights, remembered_as=note)
 
 
-def install(found: Obtained, models: Path) -> Installed:
-    """Put an entry into the repository under its digest's name, in one step.
+def weights_folder(weights: Path, digest: str) -> Path:
+    """Where a model's trainable form is kept."""
+    return weights / weights_name(WeightsDigest(digest))
 
-    Raises Refused when it is no entry; IntegrityBroken when other bytes lie under that name already. Again: finds it there.
+
+def install(found: Obtained, models: Path, weights: Path) -> Installed:
+    """Put an entry into the repository under its digest's name, in one step, and first its trainable form where those are kept.
+
+    Raises Refused when it is no entry; IntegrityBroken when other bytes lie under that name already, or when the entry was not made
+    from those weights. Again: finds both there.
     """
     try:
         if found.folder.parent == models:
@@ -93,13 +121,14 @@ def install(found: Obtained, models: Path) -> Installed:
     except EntryBroken as error:
         raise Refused(str(error), code="entry_broken") from error
     target = models / triton_name(digest)
+    kept = found.weights_digest if found.weights is None else _keep_weights(found.weights, weights, entry)
     if part != target:
-        _place(part, target, digest)
+        _place(part, target, digest, model_digest)
     if found.remembered_as is not None:
-        replace_durably(found.remembered_as, json.dumps({"model_digest": digest}).encode())
-    if found.is_ours:
-        shutil.rmtree(found.folder.parent, ignore_errors=True)  # what the conversion left beside its entry
-    return Installed(target, entry, Bytes32(digest))
+        replace_durably(found.remembered_as, json.dumps({"model_digest": digest, "weights_digest": kept}).encode())
+    if found.made_in is not None:
+        shutil.rmtree(found.made_in, ignore_errors=True)  # what the conversion left beside its entry
+    return Installed(target, entry, Bytes32(digest), None if kept is None else Bytes32(kept))
 
 
 def describe(installed: Installed, licence: str) -> dict[str, Any]:
@@ -116,6 +145,7 @@ def describe(installed: Installed, licence: str) -> dict[str, Any]:
         "outputs": [tensor.to_json() for tensor in entry.outputs],
         "context_length": entry.details.get("context_length"),
         "model_digest": installed.model_digest,
+        "weights_digest": installed.weights_digest,
         "files": len(lines),
         "size_bytes": sum(line.size for line in lines),
         "source": {name: entry.source.get(name) for name in ("id", "revision", "licence")},
@@ -137,7 +167,22 @@ def _bring(found: Obtained, part: Path) -> None:
         shutil.copyfile(path, copy, follow_symlinks=False)
 
 
-def _place(part: Path, target: Path, digest: ModelDigest) -> None:
+def _keep_weights(folder: Path, weights: Path, entry: Entry) -> WeightsDigest:
+    """Move a conversion's copy to its place; what the entry says that it was made from are these bytes."""
+    try:
+        lines = weights_manifest(folder)
+    except WeightsBroken as error:
+        raise IntegrityBroken(f"{entry.name}: the conversion left no weights: {error}") from error
+    stated = entry.source.get("files")
+    if {line.path: line.sha256 for line in lines} != stated:
+        raise IntegrityBroken(f"{entry.name}: the conversion's copy of the model is not what its entry was made from")
+    digest = weights_digest_of(lines)
+    weights.mkdir(parents=True, exist_ok=True)
+    _place(folder, weights_folder(weights, digest), digest, weights_digest)
+    return digest
+
+
+def _place(part: Path, target: Path, digest: str, digest_in: Callable[[Path], str]) -> None:
     try:
         part.rename(target)  # fails where a folder with files is: an installed entry is never replaced
     except OSError as error:
@@ -145,11 +190,11 @@ def _place(part: Path, target: Path, digest: ModelDigest) -> None:
         if not target.is_dir():
             raise
         try:
-            there = str(model_digest(target))
-        except EntryBroken as broken:
+            there = digest_in(target)
+        except (EntryBroken, WeightsBroken) as broken:
             there = str(broken)
         if there != digest:
-            raise IntegrityBroken(f"{target}: expected the entry {digest}, found {there}; remove it and publish again") from error
+            raise IntegrityBroken(f"{target}: expected {digest}, found {there}; remove it and publish again") from error
 
 
 def _source(model: str, revision: str | None, options: Sequence[str | None]) -> str | None:

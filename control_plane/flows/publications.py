@@ -37,6 +37,7 @@ class Choices:
     swap_fee: int
     marketplace_owner: Address
     timeout_s: int
+    statement: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,12 @@ class Journal:
     endpoint: str | None = None
 
 
-def publication_id(publisher: Address, chain_id: int, model_digest: Bytes32, name: str) -> str:
-    """Names one publication: 64 hex digits of SHA-256 over the publisher, the chain, the digest and the name."""
-    listed = json.dumps([publisher, chain_id, model_digest, name], separators=(",", ":"), ensure_ascii=False)
+def publication_id(publisher: Address, chain_id: int, model_digest: Bytes32, name: str, statement: str | None = None) -> str:
+    """Names one publication: 64 hex digits of SHA-256 over the publisher, the chain, the digest, the name, and for a derived asset
+    the statement of its derivation: two jobs that came to the same weights are two assets.
+    """
+    derived = [] if statement is None else [statement]
+    listed = json.dumps([publisher, chain_id, model_digest, name, *derived], separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(b"posthuman/publication/v1\0" + listed.encode()).hexdigest()
 
 
@@ -76,7 +80,7 @@ class Journals:
         return kept
 
     def id_of(self, choices: Choices) -> str:
-        return publication_id(choices.publisher, choices.chain_id, choices.model_digest, choices.name)
+        return publication_id(choices.publisher, choices.chain_id, choices.model_digest, choices.name, choices.statement)
 
     def read(self, publication: str) -> Journal | None:
         path = self._path(publication)

@@ -43,6 +43,9 @@ class Listing:
     state: `on_sale` or `withdrawn`; then `reason` says why. published_at: seconds since 1970.
     parity: JSON, how far the served entry was from PyTorch's answers when it was published, a `ServedParity` (`replay.py`) an
     output; none in listings from before that was measured.
+    weights_digest: of the trainable form that is kept here; None: the asset cannot be trained, since a finished
+    entry was published.
+    statement: JSON, how a derived asset came to be (flows/statements.py); None for one that was published.
     """
 
     did: Did
@@ -65,3 +68,5 @@ class Listing:
     state: str = "on_sale"
     reason: str = ""
     parity: str = "[]"
+    weights_digest: Bytes32 | None = None
+    statement: str | None = None

@@ -285,6 +285,8 @@ def _model(listing: Listing) -> dict[str, Any]:
         "nft": listing.nft,
         "datatoken": listing.datatoken,
         "parity": json.loads(listing.parity),
+        "weights_digest": listing.weights_digest,
+        "derivation": None if listing.statement is None else json.loads(listing.statement),
     }
 
 

@@ -47,6 +47,8 @@ _MODEL = _object(
     nft=ADDRESS,
     datatoken=ADDRESS,
     parity=_listed({"type": "object"}),
+    weights_digest={"anyOf": [HEX32, {"type": "null"}], "description": "what it can be trained from; null: it cannot be trained"},
+    derivation={"type": ["object", "null"], "description": "how it was trained from another asset; null: it was published"},
 )
 _WRITER: Schema = {
     "enum": ["model", "plain"],

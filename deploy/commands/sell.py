@@ -92,6 +92,7 @@ def published_record(done: Published) -> dict[str, object]:
         "datatoken": listing.datatoken,
         "exchange": listing.exchange,
         "model_digest": listing.model_digest,
+        "weights_digest": listing.weights_digest,
         "rate": str(listing.rate),
         "transactions": {
             "asset": done.created.sent.transaction,
@@ -111,6 +112,9 @@ def published_lines(done: Published) -> list[str]:
         f"on sale: {listing.did}",
         f"  {listing.name} ({listing.task}), {price} for one datatoken",
         f"  model digest {listing.model_digest}",
+        f"  weights digest {listing.weights_digest}"
+        if listing.weights_digest
+        else "  it cannot be trained: a finished entry was published, without the model that it was made from",
         f"  data NFT {listing.nft}, datatoken {listing.datatoken}",
         *(_parity_line(line) for line in done.parity),
     ]

@@ -10,9 +10,10 @@ import pytest
 
 from control_plane.errors import Refused, Unavailable
 from control_plane.flows.convert import ConversionCrashed, convert_in_child
+from control_plane.flows.entries import Made
 
 
-def convert(model: Path, folder: Path, timeout_s: float = 120.0, environ: dict[str, str] | None = None) -> Path:
+def convert(model: Path, folder: Path, timeout_s: float = 120.0, environ: dict[str, str] | None = None) -> Made:
     return convert_in_child(
         str(model),
         folder / "out",

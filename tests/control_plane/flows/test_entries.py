@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.errors import Refused
-from control_plane.flows.entries import obtain
+from control_plane.flows.entries import Made, obtain
 
 
 @pytest.mark.parametrize(
@@ -17,10 +17,10 @@ def test_a_conversion_that_fails_leaves_no_half_made_weights(error: BaseExceptio
     model, scratch = tmp_path / "model", tmp_path / "scratch"
     model.mkdir()
 
-    def convert(out: Path) -> Path:
+    def convert(out: Path) -> Made:
         (out / "model.onnx").write_bytes(b"half")
         raise error
 
     with pytest.raises(type(error)):
-        obtain(str(model), None, (), tmp_path / "models", scratch, convert)
+        obtain(str(model), None, (), tmp_path / "models", tmp_path / "weights", scratch, convert)
     assert list(scratch.iterdir()) == []

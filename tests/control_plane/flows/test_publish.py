@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from control_plane.chain import ddo
 from control_plane.chain.ledger import MODEL_LABEL, data_key
 from control_plane.did import TokenWei, did_of
 from control_plane.errors import BadInput, Conflict, IntegrityBroken, Refused
+from control_plane.flows.entries import Made, weights_folder
+from control_plane.flows.market import Conversion
 from control_plane.flows.publications import publication_id
 from control_plane.flows.publish import publish, symbol_of
 from control_plane.serving.catalogue import Catalogue
 from converters.entry import model_digest, triton_name
+from converters.weights_folder import weights_digest
 from tests.check_market import Seen, check_market
 from tests.fixtures_chain import BOTH, ONE, anvil, either_chain
-from tests.fixtures_publish import Stand, make_entry, open_stand
+from tests.fixtures_publish import Stand, make_entry, make_model, open_stand
 
 __all__ = ["anvil"]
 
@@ -231,20 +235,19 @@ def test_a_log_that_the_chain_does_not_name_is_not_served(stand: Stand) -> None:
 
 
 def test_a_model_that_is_not_converted_yet_is_converted_once(stand: Stand, tmp_path: Path) -> None:
-    model = make_entry(tmp_path / "model")
-    (model / "entry.json").rename(model / "config.json")  # a model's folder: what makes it an entry is missing
+    model = make_model(tmp_path / "model")
     asked: list[Path] = []
 
-    def convert(_request: object, out: Path) -> Path:
+    def convert(conversion: Conversion, out: Path) -> Made:
         asked.append(out)
-        return make_entry(out / "made")
+        return stand.market.convert(conversion, out)
 
     market = replace(stand.market, convert=convert)
     first = publish(market, stand.chain.wallets["alice"], stand.request(model=str(model)))
     assert publish(market, stand.chain.wallets["alice"], stand.request(model=str(model))) == first
     assert len(asked) == 1
     assert not asked[0].exists()
-    (model / "1" / "model.onnx").write_bytes(b"other weights")
+    (model / "model.safetensors").write_bytes(b"other weights")
     publish(market, stand.chain.wallets["alice"], stand.request(model=str(model)))
     assert len(asked) == 2
     check(stand)
@@ -298,3 +301,63 @@ def test_a_publication_is_named_by_who_where_what_and_how() -> None:
 @pytest.mark.parametrize(("name", "symbol"), [("GPT-2 small", "GPT2SMALL"), ("", "MODEL"), ("模型", "MODEL"), ("a" * 40, "A" * 11)])
 def test_a_symbol_is_made_of_letters_and_digits(name: str, symbol: str) -> None:
     assert symbol_of(name) == symbol
+
+
+def test_what_a_model_was_converted_from_is_kept_for_training(stand: Stand, tmp_path: Path) -> None:
+    alice, model = stand.chain.wallets["alice"], make_model(tmp_path / "model")
+    listing = publish(stand.market, alice, stand.request(model=str(model))).listing
+    digest = weights_digest(model)
+    assert listing.weights_digest == digest
+    assert stand.catalogue.find(listing.did) == listing
+    assert weights_digest(weights_folder(stand.market.weights, digest)) == digest
+    assert stand.kept_weights.kept == {digest: 1}
+    sealed = stand.chain.ledger.document(listing.nft)
+    assert sealed is not None
+    facts = ddo.unseal(sealed, stand.chain.wallets["operator"])["metadata"]["additionalInformation"]["posthuman"]
+    assert facts["weights_digest"] == digest
+    check(stand)
+
+
+def test_the_publishers_folder_is_not_read_a_second_time(stand: Stand, tmp_path: Path) -> None:
+    model, alice = make_model(tmp_path / "model"), stand.chain.wallets["alice"]
+    digest = weights_digest(model)
+
+    def convert(conversion: Conversion, out: Path) -> Made:
+        made = stand.market.convert(conversion, out)
+        (model / "model.safetensors").write_bytes(b"changed when it had been converted")
+        return made
+
+    listing = publish(replace(stand.market, convert=convert), alice, stand.request(model=str(model))).listing
+    assert listing.weights_digest == digest == weights_digest(weights_folder(stand.market.weights, digest))
+
+
+def test_weights_that_the_entry_was_not_made_from_are_not_kept(stand: Stand, tmp_path: Path) -> None:
+    def convert(conversion: Conversion, out: Path) -> Made:
+        made = stand.market.convert(conversion, out)
+        assert made.weights is not None
+        (made.weights / "model.safetensors").write_bytes(b"other weights")
+        return made
+
+    market, model = replace(stand.market, convert=convert), make_model(tmp_path / "model")
+    with pytest.raises(IntegrityBroken, match="is not what its entry was made from"):
+        publish(market, stand.chain.wallets["alice"], stand.request(model=str(model)))
+    assert stand.catalogue.listings() == ()
+    assert not stand.market.weights.exists()
+
+
+def test_a_finished_entry_cannot_be_trained_unless_its_weights_are_kept(stand: Stand, tmp_path: Path) -> None:
+    alice, carol = stand.chain.wallets["alice"], stand.chain.wallets["carol"]
+    assert publish(stand.market, alice, stand.request()).listing.weights_digest is None
+    model = publish(stand.market, alice, stand.request(model=str(make_model(tmp_path / "model")), name="From a model")).listing
+    again = publish(stand.market, carol, stand.request(model=str(stand.catalogue.folder(model)), name="Again")).listing
+    assert again.model_digest == model.model_digest
+    assert again.weights_digest == model.weights_digest is not None
+
+
+def test_weights_that_were_lost_are_made_once_more(stand: Stand, tmp_path: Path) -> None:
+    alice, request = stand.chain.wallets["alice"], stand.request(model=str(make_model(tmp_path / "model")))
+    first = publish(stand.market, alice, request)
+    shutil.rmtree(stand.market.weights)
+    assert publish(stand.market, alice, request) == first
+    assert first.listing.weights_digest is not None
+    assert weights_folder(stand.market.weights, first.listing.weights_digest).is_dir()
