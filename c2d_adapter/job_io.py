@@ -6,7 +6,7 @@ and must never write into an answer what a library said: such texts hold paths, 
 
 The three answers are all that a buyer sees of a job, so each has a fixed form:
 
-    progress.json   {"step": 3, "steps": 500, "loss": 4.1234, "steps_per_second": 2.5}      replaced as a whole
+    progress.json   {"step": 3, "steps": 500, "loss": 4.1234, "steps_per_second": 2.5}      replaced as a whole; loss may be null
     result.json     names -> numbers, texts, true or false; at most 64 KiB; written last, so a job that has it is done
     failure.json    {"code": one of CODES, "sentence": for the owner}
 """
@@ -142,10 +142,16 @@ class Folder:
             )
         return text
 
-    def write_progress(self, step: int, steps: int, loss: float, steps_per_second: float) -> None:
+    def write_progress(self, step: int, steps: int, loss: float | None, steps_per_second: float) -> None:
+        """loss: None where a job has none, as a batch of prompts."""
         self._replace(
             "progress.json",
-            {"step": step, "steps": steps, "loss": rounded(loss), "steps_per_second": round(steps_per_second, 3)},
+            {
+                "step": step,
+                "steps": steps,
+                "loss": None if loss is None else rounded(loss),
+                "steps_per_second": round(steps_per_second, 3),
+            },
         )
 
     def write_result(self, result: Mapping[str, str | int | float | bool]) -> None:

@@ -210,8 +210,8 @@ def small_model(test_data: Path) -> Path:
     return model
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("precision", "bound"), [("fp32", FP32_BOUND), pytest.param("int8", INT8_BOUND, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", FP32_BOUND), ("int8", INT8_BOUND)])
 def test_a_trained_models_loss_on_real_text_is_that_of_transformers(
     test_data: Path, tmp_path: Path, precision: str, bound: float
 ) -> None:

@@ -1,0 +1,123 @@
+"""Jobs that ask the served model, as the operator's own calls: the same Triton model and queue as every buyer's inference.
+
+In: an inference server, an entry's name, a job's folder. Out: a result in the folder, a signed statement in that of an evaluation.
+This module must never open a weight; what it computes stands in `c2d_adapter/algorithms`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from c2d_adapter.algorithms import evaluate as evaluating
+from c2d_adapter.algorithms import infer as inferring
+from c2d_adapter.algorithms.evaluate import Found, Score, TooLong
+from c2d_adapter.algorithms.infer import Answer, Made
+from c2d_adapter.job_io import Folder
+from control_plane.did import Address, Bytes32, Did, UnixMillis
+from control_plane.errors import BadInput, Unavailable
+from control_plane.receipts.evaluation import Evaluation, SignedEvaluation, micronats, statement_bytes, texts_digest
+from control_plane.receipts.signing import ReceiptSigner
+from control_plane.serving.inference import Generated, InferenceServer, never
+
+CALLER = "jobs"
+"""Who asks, for the queue: jobs together take turns with each buyer."""
+TRIES = 6
+_WAIT_S = 2.0
+_BUSY = frozenset({"queue_full", "queue_timeout"})
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Of which asset a statement speaks."""
+
+    did: Did
+    nft: Address
+    model_digest: Bytes32
+
+
+class Asking:
+    """One model, asked patiently: a queue that is full is waited for, since a job is in no hurry."""
+
+    def __init__(
+        self,
+        server: InferenceServer,
+        entry_name: str,
+        is_over: Callable[[], bool] = never,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """is_over: asked now and then; when it says so, what is computed is stopped and Unavailable raised."""
+        self._server, self._entry_name, self._is_over, self._sleep = server, entry_name, is_over, sleep
+
+    def score(self, text: str) -> Sequence[float]:
+        """See `evaluate.Score`. Raises BadInput and Unavailable as the server does."""
+        return self._ask({"text_input": text, "score": True}).token_logprobs[1:]
+
+    def answer(self, fields: Mapping[str, Any]) -> Made:
+        """See `infer.Answer`."""
+        made = self._ask(fields)
+        return Made(made.text, made.finish_reason or "", made.prompt_tokens, made.completion_tokens)
+
+    def _ask(self, fields: Mapping[str, Any]) -> Generated:
+        for left in reversed(range(TRIES)):
+            try:
+                return self._server.generate(self._entry_name, fields, CALLER, self._is_over)
+            except BadInput as error:
+                if error.code == "prompt_too_long":
+                    raise TooLong from error
+                raise
+            except Unavailable as error:
+                if not left or error.code not in _BUSY or self._is_over():
+                    raise
+                self._sleep(_WAIT_S)
+        raise AssertionError("the last try returns or raises")
+
+
+def evaluate(folder: Folder, score: Score, of: Evaluated, signer: ReceiptSigner, clock: Callable[[], float]) -> SignedEvaluation:
+    """Do an evaluation: score, sign, write the result. clock: seconds since 1970, UTC.
+
+    Raises JobFailed for the job's owner; BadInput and Unavailable of the server. Again: another statement of the same loss.
+    """
+    parameters = folder.parameters(evaluating.KIND)
+    found = evaluating.work(folder, score)
+    signed = signer.sign_evaluation(statement_of(found, parameters, texts_in(folder, parameters), of, clock()))
+    folder.write_result(evaluating.result_of(found, statement_bytes(signed).decode("ascii")))
+    return signed
+
+
+def infer(folder: Folder, answer: Answer) -> None:
+    """Answer a batch of prompts. Raises as `evaluate`."""
+    inferring.work(folder, answer)
+
+
+def texts_in(folder: Folder, parameters: Mapping[str, Any]) -> list[bytes]:
+    """The exact bytes of what a job evaluates, for its digest: the files as they are, or the texts in UTF-8."""
+    if parameters.get("texts") is not None:
+        return [str(text).encode("utf-8") for text in parameters["texts"]]
+    return [path.read_bytes() for path in text_files(folder.path)]
+
+
+def text_files(folder: Path) -> list[Path]:
+    """As `job_io.Folder.texts` reads them."""
+    return sorted((folder / "texts").glob("*.txt"))
+
+
+def statement_of(found: Found, parameters: Mapping[str, Any], texts: Sequence[bytes], of: Evaluated, now: float) -> Evaluation:
+    """now: seconds since 1970, UTC. Raises BadInput for a loss that cannot be stated."""
+    is_sampled = parameters.get("texts") is None
+    return Evaluation(
+        did=of.did,
+        nft=of.nft,
+        model_digest=of.model_digest,
+        dataset_digest=texts_digest(texts),
+        is_sampled=is_sampled,
+        sample_seed=int(parameters["seed"]) if is_sampled else 0,
+        samples=len(found.samples),
+        max_tokens=int(parameters["max_tokens"]),
+        tokens=found.tokens,
+        loss_micronats=micronats(max(0.0, found.loss)),
+        evaluated_at=UnixMillis(int(now * 1000)),
+    )
