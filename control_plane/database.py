@@ -181,6 +181,51 @@ Index("jobs_of_an_owner", jobs.c.owner, jobs.c.position)
 Index("jobs_of_a_payment", jobs.c.payment)
 
 
+user_nonces = Table(
+    "user_nonces",
+    metadata,
+    Column("address", String(42), primary_key=True),
+    Column("nonce", Float, nullable=False),
+)
+"""Of Ocean's clients: the greatest nonce that each checksummed address has used."""
+
+auth_tokens = Table(
+    "auth_tokens",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("address", String(42), nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("revoked_at", Float),
+)
+Index("auth_tokens_by_end", auth_tokens.c.expires_at)
+
+assets = Table(
+    "assets",
+    metadata,
+    Column("did", String(71), primary_key=True),
+    Column("nft", String(42), nullable=False, unique=True),
+    Column("block", BigInteger, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("orders", BigInteger, nullable=False, default=0),
+    Column("refreshed_at", Float, nullable=False),
+)
+"""Ocean assets whose documents were found on chain and could be read. document: the DDO, JSON. event: who wrote it, where, when.
+facts: what the chain said of NFT, datatokens and price at `refreshed_at`; both JSON. block: of the newest event that changed it."""
+Index("assets_by_age", assets.c.refreshed_at)
+
+chain_cursor = Table(
+    "chain_cursor",
+    metadata,
+    Column("name", String(16), primary_key=True),
+    Column("block", BigInteger, nullable=False),
+    Column("block_hash", String(66), nullable=False),
+    Column("version", BigInteger, nullable=False),
+)
+"""How far the chain's events were read. version: grows with each change of `assets`."""
+
+
 _PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON", "wal_autocheckpoint=4000")
 """Of SQLite, for each connection. A call writes ten pages: at its own 1,000 one call in a hundred would wait for the disk."""
 

@@ -24,6 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flask import Flask
+from sqlalchemy import Engine
 
 from control_plane.chain.networks import network as network_of
 from control_plane.chain.ocean import OceanLedger
@@ -39,6 +40,9 @@ from control_plane.flows.watch import revoke_undone_orders, withdraw_changed_lis
 from control_plane.jobs.environments import offered
 from control_plane.jobs.store import JobStore
 from control_plane.migrations.migrate import migrate
+from control_plane.provider.nonces import UserNonces
+from control_plane.provider.provider import Provider
+from control_plane.provider.tokens import AuthTokens
 from control_plane.receipts.checkpoint import NoteSigner, origin_of
 from control_plane.receipts.keeper import Step
 from control_plane.receipts.keys import read_checkpoint_key, read_private, read_receipt_key
@@ -124,6 +128,10 @@ def open_limits(settings: Settings, clock: Callable[[], float]) -> CallLimits:
     return CallLimits(settings.home / "run" / "limits", allowed, clock)
 
 
+def open_provider(engine: Engine, key: LocalWallet, clock: Callable[[], float]) -> Provider:
+    return Provider(key, UserNonces(engine), AuthTokens(engine, clock))
+
+
 def build_services(settings: Settings) -> Services:
     """Everything a worker needs; make it once a process, after forking.
 
@@ -152,6 +160,7 @@ def build_services(settings: Settings) -> Services:
         operator=operator,
         jobs=JobStore(engine),
         environments=offered(settings.jobs, network.ocean, operator.address),
+        provider=open_provider(engine, operator, time.time),
         clock=time.time,
     )
 

@@ -44,7 +44,7 @@ from control_plane.serving.sessions import Sessions
 from control_plane.serving.token_counter import TokenCounters
 from control_plane.settings import Settings, read_settings
 from control_plane.web import create_app
-from control_plane.wiring import open_limits
+from control_plane.wiring import open_limits, open_provider
 from converters.entry import Entry, ModelDigest, model_digest, triton_name, write_entry
 from converters.tasks import TASKS, outputs_of
 from tests.simulators.inference import SimulatedServer
@@ -249,6 +249,7 @@ def services_over(engine: Engine, settings: Settings, ledger: SimulatedLedger, s
         operator=wallet_of("operator"),
         jobs=JobStore(engine, clock),
         environments=offered(settings.jobs, ledger.network.ocean, wallet_of("operator").address),
+        provider=open_provider(engine, wallet_of("operator"), clock),
         clock=clock,
     )
 

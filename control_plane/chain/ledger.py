@@ -19,6 +19,7 @@ from control_plane.chain.lineage import MODEL_LABEL as MODEL_LABEL
 from control_plane.chain.lineage import OPERATOR_LABEL as OPERATOR_LABEL
 from control_plane.chain.lineage import PARENT_LABEL as PARENT_LABEL
 from control_plane.chain.lineage import Parent
+from control_plane.chain.published import PublishedReader
 from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, UnixSeconds
 
 NO_AMOUNT = TokenWei(0)
@@ -197,6 +198,7 @@ class OrderFacts:
         transaction, so one that holds several orders can stand for none.
     provider_fee: the fee event of this order, if its signature is by the provider it names and its data name this datatoken and
         service; who may be a provider, `access.py` decides.
+    signed_fees: every fee event of the datatoken with such a signature, whatever service its data name.
     """
 
     transaction: TransactionHash
@@ -217,6 +219,7 @@ class OrderFacts:
     fees: tuple[FeePaid, ...] = ()
     orders: int = 1
     provider_fee: ProviderFee | None = None
+    signed_fees: tuple[ProviderFee, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,7 @@ class Wallet(Protocol):
         """Low-s signature over a 32-byte digest: 65 bytes r, s, v with v 27 or 28."""
 
 
-class LedgerReader(Protocol):
+class LedgerReader(PublishedReader, Protocol):
     """What anyone can read with an RPC URL alone. Raises Unavailable when no node answers."""
 
     @property

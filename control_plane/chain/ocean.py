@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from control_plane.chain import anchors, assets, custody, orders
+from control_plane.chain import anchors, assets, custody, metadata, orders
 from control_plane.chain.ledger import (
     AssetFacts,
     Block,
@@ -27,6 +27,7 @@ from control_plane.chain.ledger import (
 )
 from control_plane.chain.networks import network as network_of
 from control_plane.chain.outbox import Outbox
+from control_plane.chain.published import DocumentWritten, Happened, NftFacts, Reuse
 from control_plane.chain.rpc import Mined, Rpc
 from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, did_of
 from control_plane.errors import BadInput, Conflict, Refused
@@ -78,6 +79,18 @@ class OceanReader:
 
     def data_history(self, nft: Address, key: Bytes32, from_block: int = 0) -> tuple[DataRecord, ...]:
         return anchors.data_history(self._rpc, self._network, nft, key, from_block)
+
+    def happened(self, first: int, last: int) -> Happened:
+        return metadata.happened(self._rpc, first, last)
+
+    def documents_of(self, transaction: TransactionHash) -> tuple[DocumentWritten, ...]:
+        return metadata.documents_of(self._rpc, transaction)
+
+    def nft_facts(self, nft: Address) -> NftFacts:
+        return metadata.nft_facts(self._rpc, self._network, nft)
+
+    def reuse_of(self, transaction: TransactionHash, datatoken: Address) -> Reuse | None:
+        return metadata.reuse_of(self._rpc, transaction, datatoken)
 
 
 class OceanLedger(OceanReader):

@@ -89,7 +89,8 @@ def _facts(
 ) -> OrderFacts:
     emitter, service_index = log.address, int(values["serviceIndex"])
     offered = [_provider_fee(each) for _, each in events(_DATATOKEN, "ProviderFee", mined.logs, emitter)]
-    genuine = [fee for fee in offered if is_signed(fee) and names(fee, emitter, service_index)]
+    signed = tuple(fee for fee in offered if is_signed(fee))
+    genuine = [fee for fee in signed if names(fee, emitter, service_index)]
     return OrderFacts(
         transaction=seen.transaction,
         chain_id=seen.chain_id,
@@ -110,6 +111,7 @@ def _facts(
         + tuple(FeePaid("provider", fee.provider, fee.token, fee.amount, fee.valid_until) for fee in offered),
         orders=len(events(_DATATOKEN, "OrderStarted", mined.logs)),
         provider_fee=genuine[0] if genuine else None,
+        signed_fees=signed,
     )
 
 

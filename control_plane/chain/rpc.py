@@ -134,14 +134,15 @@ class Rpc:
             tip = 10**9
         return Fees(2 * int(base, 16) + tip, tip)
 
-    def logs(self, address: Address, topics: Sequence[str | Sequence[str]], first: int, last: int) -> tuple[Log, ...]:
-        """Events of one contract whose first topics are these, blocks first..last inclusive, oldest first.
+    def logs(self, address: Address | None, topics: Sequence[str | Sequence[str]], first: int, last: int) -> tuple[Log, ...]:
+        """Events of one contract, or of any, whose first topics are these, blocks first..last inclusive, oldest first.
 
         Asks for all blocks at once and halves the range as long as the node refuses it: each node has its own limit.
         """
         if first > last:
             return ()
-        request = {"address": address, "topics": list(topics), "fromBlock": hex(first), "toBlock": hex(last)}
+        emitter = {} if address is None else {"address": address}
+        request = {**emitter, "topics": list(topics), "fromBlock": hex(first), "toBlock": hex(last)}
         try:
             return tuple(_log(record) for record in self._request("eth_getLogs", [request]))
         except NodeRefused as error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from control_plane.chain.ledger import Ledger, Network, Wallet
 from control_plane.jobs.environments import Environment
 from control_plane.jobs.store import JobStore
+from control_plane.provider.provider import Provider
 from control_plane.receipts.store import ReceiptStore
 from control_plane.serving.catalogue import Catalogue
 from control_plane.serving.inference import InferenceServer
@@ -36,4 +37,5 @@ class Services:
     operator: Wallet
     jobs: JobStore
     environments: tuple[Environment, ...]
+    provider: Provider
     clock: Callable[[], float]

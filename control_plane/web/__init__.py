@@ -24,7 +24,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
     """
     from flask import Flask
 
-    from control_plane.web import auth, chat, errors, health, hugging_face, log, offers, oip, openai, openapi, receipts
+    from control_plane.web import auth, chat, errors, health, hugging_face, log, offers, oip, openai, openapi, provider, receipts
     from control_plane.web.journal import Journal
     from control_plane.web.once import answer_again
     from control_plane.web.request_ids import identified
@@ -40,6 +40,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
         offers.blueprint(services),
         receipts.blueprint(services),
         log.blueprint(services),
+        provider.blueprint(services),
         health.blueprint(services, metrics_folder),
         openapi.blueprint(services),
     ):

@@ -17,11 +17,22 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from control_plane.did import parse_did
-from control_plane.errors import BadInput, PosthumanError, TooMany, Unavailable
+from control_plane.errors import (
+    BadInput,
+    Conflict,
+    Forbidden,
+    NotFound,
+    PosthumanError,
+    Refused,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
 from control_plane.serving.request_ids import asked
 from control_plane.web.body import read_the_rest
 from control_plane.web.journal import Journal
 from control_plane.web.metrics import count_refusal
+from control_plane.web.provider_input import Invalid
 
 _TYPES = {
     401: "authentication_error",
@@ -56,8 +67,11 @@ def error_record(error: PosthumanError) -> dict[str, Any]:
 def error_body(error: PosthumanError, path: str) -> bytes:
     """`{"error": {...}}`; under `/v2` and `/models` the clients print `error` as text, so it is one, and the rest stands beside it.
 
-    Under `/models` there is also `error_type`, by which `huggingface_hub` chooses what its text generation raises.
+    Under `/api` it is Ocean's. Under `/models` there is also `error_type`, by which `huggingface_hub` chooses what its text
+    generation raises.
     """
+    if path.startswith("/api/"):
+        return json.dumps(_for_ocean(error)).encode()
     record = error_record(error)
     if path.startswith("/models/"):
         kind = next((kind for known, kind in _KINDS if isinstance(error, known)), None)
@@ -71,15 +85,32 @@ _KINDS = ((BadInput, "validation"), (TooMany, "overloaded"), (Unavailable, "over
 """The names of text-generation-inference for what the caller must change, and for what will pass."""
 
 
+def _for_ocean(error: PosthumanError) -> dict[str, Any]:
+    """flask-sieve's shape for fields, `{"error": text}` for the rest. What was found is left out: it may be the request itself."""
+    if isinstance(error, Invalid):
+        return error.body()
+    message = f"{error.field}: expected {error.expected}" if type(error) is BadInput else error.message
+    return {"error": message, "code": error.code}
+
+
+_SHOWN_AS_400 = (Unauthenticated, Forbidden, NotFound, Conflict, Refused)
+
+
+def _status(error: PosthumanError) -> int:
+    """`ocean.py` shows the text of a 400, and of other refusals only raw bytes."""
+    return 400 if request.path.startswith("/api/services/") and isinstance(error, _SHOWN_AS_400) else error.status
+
+
 def respond(error: PosthumanError) -> Response:
-    response = Response(error_body(error, request.path), status=error.status, mimetype="application/json")
+    status = _status(error)
+    response = Response(error_body(error, request.path), status=status, mimetype="application/json")
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
-    if error.status == 401:
+    if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="posthuman"'
     if not read_the_rest():
         response.headers["Connection"] = "close"
-    count_refusal(error.status, error.code)
+    count_refusal(status, error.code)
     return response
 
 

@@ -7,7 +7,6 @@ compares it with Flask's own rules.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -23,38 +22,16 @@ from control_plane.web.offers import MOST_S
 from control_plane.web.oip import generate_table
 from control_plane.web.openai import EMBEDDINGS, completion_table
 from control_plane.web.openapi_answers import Schema
+from control_plane.web.openapi_operation import BINARY, EVENTS, JSON, TEXT, Operation
+from control_plane.web.openapi_provider import provider_operations
 from control_plane.web.receipts import MOST
 
-JSON, BINARY, TEXT, EVENTS = "application/json", "application/octet-stream", "text/plain", "text/event-stream"
 _PATH_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "did": shapes.DID,
     "number": {"type": "string", "enum": ["1"]},
     "identity": shapes.HEX32,
     "path": {"type": "string"},
 }
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One method of one path. path: parameters in braces. query: name to schema; required: those that must be
-    given. body: a table, or a ready schema.
-
-    answers: content types. answer: the schema of one in JSON. files: content types of a body that is a file instead.
-    """
-
-    method: str
-    path: str
-    summary: str
-    is_authenticated: bool = False
-    body: Table | None = None
-    schema: Schema | None = None
-    query: Mapping[str, Schema] | None = None
-    answers: tuple[str, ...] = (JSON,)
-    answer: Schema | None = None
-    files: tuple[str, ...] = ()
-    required: tuple[str, ...] = ()
-    codes: tuple[int, ...] = ()
-    has_receipt: bool = False
 
 
 _TENSOR: Schema = {
@@ -278,6 +255,7 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
             answers=(BINARY, JSON, TEXT),
             codes=(404,),
         ),
+        *provider_operations(),
         Operation("get", "/healthz", "Whether this process lives", answer=shapes.ALIVE),
         Operation("get", "/readyz", "States of the components", answer=shapes.READY, codes=(503,)),
         Operation("get", "/metrics", "Prometheus metrics", answers=(TEXT,)),
@@ -297,7 +275,7 @@ def document(public_url: str, max_new_tokens: int) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {"session": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"Error": shapes.ERROR, "PlainError": shapes.PLAIN_ERROR},
+            "schemas": {"Error": shapes.ERROR, "PlainError": shapes.PLAIN_ERROR, "OceanError": shapes.OCEAN_ERROR},
         },
     }
 
@@ -326,6 +304,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
             },
         }
     shape = "PlainError" if operation.path.startswith(("/v2", "/models/")) else "Error"
+    shape = "OceanError" if operation.path.startswith("/api/") else shape
     error = {"content": {JSON: {"schema": {"$ref": f"#/components/schemas/{shape}"}}}}
     record: dict[str, Any] = {
         "summary": operation.summary,
@@ -342,12 +321,14 @@ def _operation(operation: Operation) -> dict[str, Any]:
             ),
             *([_ONCE] if operation.has_receipt else []),
         ],
-        "responses": {"200": good}
+        "responses": {str(operation.status): good}
         | {str(code): {"description": _MEANINGS[code], **error, **_waiting(code)} for code in operation.codes},
     }
     schema = schema_of(operation.body) if operation.body is not None else operation.schema
     if schema is not None:
         record["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}, **{kind: {} for kind in operation.files}}}
+    elif operation.files:
+        record["requestBody"] = {"required": True, "content": {kind: {} for kind in operation.files}}
     if operation.is_authenticated:
         record["security"] = [{"session": []}]
     return record

@@ -127,3 +127,18 @@ ERROR = _object(
 )
 PLAIN_ERROR = _object(error=_TEXT, type=_TEXT, param=_MAYBE_TEXT, code=_MAYBE_TEXT, expected=_MAYBE_TEXT, found=_MAYBE_TEXT)
 """Where clients print `error` as a text: under `/v2` and `/models`."""
+OCEAN_ERROR: Schema = {
+    "type": "object",
+    "anyOf": [_object(error=_TEXT), _object(success={"const": False}, message=_TEXT, errors={"type": "object"})],
+}
+"""Under `/api`: Ocean Provider's two shapes."""
+DISCOVERY = _object(
+    software=_one("Provider"),
+    version=_TEXT,
+    providerAddresses={"type": "object", "additionalProperties": ADDRESS},
+    chainIds=_listed(_WHOLE),
+    serviceEndpoints={"type": "object", "minProperties": 16, "maxProperties": 16},
+)
+USER_NONCE = _object(nonce={"type": "number", "minimum": 0})
+AUTH_TOKEN = _object(token=_TEXT)
+CONTAINER = _object(entrypoint=_TEXT, image=_TEXT, checksum=_TEXT)

@@ -29,6 +29,8 @@ class Nft:
     state: int = 0
     deployers: set[Address] = field(default_factory=set)
     describers: set[Address] = field(default_factory=set)
+    name: str = ""
+    symbol: str = ""
 
     def newest(self, label: str) -> bytes:
         """What was recorded last under `label`, else in the custody record; nothing when nothing was."""

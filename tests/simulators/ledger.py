@@ -50,11 +50,12 @@ from control_plane.errors import BadInput, Conflict, NotFound, OutcomeUnknown, R
 from tests.simulators.assets import COMMUNITY, COMMUNITY_ORDER_FEE, COMMUNITY_SWAP_FEE, ONE, Datatoken, Nft
 from tests.simulators.custody import SimulatedCustody
 from tests.simulators.network import SIMULATED, address_of
+from tests.simulators.published import Events, Published
 
 Result = TypeVar("Result")
 
 
-class SimulatedLedger(SimulatedCustody):
+class SimulatedLedger(SimulatedCustody, Published):
     """Implements `Ledger`. Each transaction is a block of its own, one second after the one before, as on a quiet anvil."""
 
     def __init__(self, network: Network = SIMULATED, starts_at: int = 1_700_000_000) -> None:
@@ -69,6 +70,7 @@ class SimulatedLedger(SimulatedCustody):
         self._failures: dict[str, list[str]] = defaultdict(list)
         self.writes: list[tuple[str, str]] = []
         """Method and key of every write that was done, in order."""
+        self.events = Events()
 
     # what tests do to it
 
@@ -99,9 +101,6 @@ class SimulatedLedger(SimulatedCustody):
     def add_order(self, facts: OrderFacts) -> None:
         """An order as it could only stand on a real chain: reverted, or emitted by a foreign contract."""
         self._orders[facts.transaction] = facts
-
-    def set_state(self, nft: Address, state: int) -> None:
-        self._nfts[nft].state = state
 
     def now(self) -> float:
         return float(self._blocks[-1].timestamp)
@@ -215,7 +214,7 @@ class SimulatedLedger(SimulatedCustody):
             sent = self._send(key, 1_548_399)
             nft, datatoken = address_of(f"{key} nft {sent.block}"), address_of(f"{key} datatoken {sent.block}")
             exchange = self._hash(f"{key} exchange") if terms.rate else None
-            self._nfts[nft] = Nft(wallet.address, datatoken)
+            self._nfts[nft] = Nft(wallet.address, datatoken, name=name, symbol=symbol)
             owner = wallet.address
             sold_by = None if exchange is None else owner
             self._datatokens[datatoken] = Datatoken(nft, terms, exchange, {owner}, owner, sold_by)
@@ -249,7 +248,9 @@ class SimulatedLedger(SimulatedCustody):
             if wallet.address not in {self._nft(nft).owner, *self._nft(nft).describers}:
                 raise Refused("the contract refused: ERC721Template: NOT METADATA_ROLE", code="reverted")
             self._nfts[nft].documents.append(document)
-            return self._send(key, 169_820)
+            sent = self._send(key, 169_820)
+            self._document_event(wallet, nft, 3, document, bytes.fromhex(clear_hash[2:]), endpoint, sent)
+            return sent
 
         return self._write("record_metadata", key, (wallet.address, nft, document, clear_hash, endpoint, decryptor), do)
 
@@ -302,6 +303,7 @@ class SimulatedLedger(SimulatedCustody):
             self._pay(datatoken, wallet.address, collector, ONE - COMMUNITY_ORDER_FEE)
             sent = self._send(key, 158_812)
             self._orders[sent.transaction] = self._order(sent, found, datatoken, wallet.address, consumer, service_index, fee)
+            self.events.ordered.append((sent.block, datatoken))
             return sent
 
         return self._write("start_order", key, (wallet.address, datatoken, consumer, service_index), do)
@@ -338,6 +340,7 @@ class SimulatedLedger(SimulatedCustody):
             fees=(publish if found.terms.publish_fee else ())
             + (FeePaid("provider", fee.provider, fee.token, fee.amount, fee.valid_until),),
             provider_fee=fee if names(fee, datatoken, service_index) else None,
+            signed_fees=(fee,),
         )
 
     def _write(self, method: str, key: str, identity: tuple[Any, ...], do: Callable[[], Result]) -> Result:

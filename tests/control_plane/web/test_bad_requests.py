@@ -110,7 +110,7 @@ def test_a_compressed_body_is_a_415(opened: Any) -> None:
 
 @pytest.mark.parametrize("method", ["get", "post"])
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/nothing", "/v1/audio/speech", "/v2/models", "/v2/repository/index", "/log/", "/../etc/passwd"]
+    "path", ["/v1", "/v1/nothing", "/v1/audio/speech", "/v2/models", "/v2/repository/index", "/log/", "/../etc/passwd"]
 )
 def test_a_path_that_does_not_exist_is_a_404_in_json(opened: Any, method: str, path: str) -> None:
     market, _tokens, orders = opened

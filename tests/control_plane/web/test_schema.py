@@ -20,10 +20,16 @@ EXAMPLES = {GenerationMode.POSITIVE: 10, GenerationMode.NEGATIVE: 6}
 OPERATIONS = [(each.method, each.path) for each in operations(max_new_tokens=CONTEXT_LENGTH // 2)]
 
 DECIDED_ELSEWHERE = {
+    ("post", "/v1/embeddings"): "whether a text has a token is the model's tokenizer's to say",
     ("post", "/v1/auth/message"): "an address has a checksum",
     ("post", "/v1/auth/token"): "a message must be one that the market made, and signed",
     ("get", "/v1/offers/{did}"): "an address has a checksum",
     ("post", "/v1/receipts"): "a receipt must be signed",
+    ("get", "/api/services/nonce"): "an address has a checksum",
+    ("get", "/api/services/createAuthToken"): "a request must be signed",
+    ("delete", "/api/services/deleteAuthToken"): "a request must be signed",
+    ("post", "/api/services/encrypt"): "the chain must be this market's",
+    ("post", "/api/services/decrypt"): "a request must be signed",
     ("post", "/models/{did}"): "what a model takes is its task's to say",
     ("post", "/v2/models/{did}/infer"): "tensors must be the model's, and fit their shapes",
     ("post", "/v2/models/{did}/generate"): "a text or a conversation, each parameter once",
@@ -33,7 +39,7 @@ DECIDED_ELSEWHERE = {
 ANSWERED = (
     *("/v1/models", "/v1/models/{did}", "/v1/models/{did}/entry", "/v1/completions", "/v1/chat/completions", "/v1/embeddings"),
     *("/models/{did}/v1/chat/completions", "/v2/models/{did}", "/v2/models/{did}/generate", "/v2/models/{did}/generate_stream"),
-    *("/v1/receipts", "/v1/auth/nonce", "/v2", "/healthz", "/readyz", "/metrics"),
+    *("/v1/receipts", "/v1/auth/nonce", "/", "/v2", "/healthz", "/readyz", "/metrics"),
 )
 """Where good answers must be among those that are read."""
 

@@ -1,0 +1,114 @@
+"""Ocean's events and views about anybody's assets, read from a node.
+
+In: blocks, transactions, addresses. Out: the facts of `published.py`. This module must never open a document, and never take an
+emitter for one of Ocean's contracts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from control_plane.chain.assets import NFT_ID, is_from_factory, read
+from control_plane.chain.contracts import events, topic
+from control_plane.chain.ledger import Network
+from control_plane.chain.published import DatatokenFacts, DocumentWritten, Happened, NftFacts, Reuse
+from control_plane.chain.rpc import Log, Rpc
+from control_plane.did import Address, TransactionHash, UnixSeconds
+from control_plane.errors import NotFound
+
+_NFT, _DATATOKEN = "ERC721Template", "ERC20Template"
+_WRITTEN = ("MetadataCreated", "MetadataUpdated")
+_MOST_TEXT = 512
+"""Letters of a name or symbol that are kept: whoever makes a contract chooses them."""
+
+
+def happened(rpc: Rpc, first: int, last: int) -> Happened:
+    kinds = [topic(_NFT, name) for name in (*_WRITTEN, "MetadataState")] + [topic(_DATATOKEN, "OrderStarted")]
+    logs = rpc.logs(None, [kinds], first, last)
+    return Happened(
+        documents=_written(logs),
+        touched=tuple(log.address for log, _ in events(_NFT, "MetadataState", logs)),
+        ordered=tuple(log.address for log, _ in events(_DATATOKEN, "OrderStarted", logs)),
+    )
+
+
+def documents_of(rpc: Rpc, transaction: TransactionHash) -> tuple[DocumentWritten, ...]:
+    mined = rpc.receipt(transaction)
+    return _written(mined.logs) if mined is not None and mined.status == 1 else ()
+
+
+def _written(logs: Iterable[Log]) -> tuple[DocumentWritten, ...]:
+    found = [(log, values) for log in logs for name in _WRITTEN for log, values in events(_NFT, name, [log])]
+    return tuple(
+        DocumentWritten(
+            nft=log.address,
+            flags=values["flags"][0] if values["flags"] else 0,
+            data=bytes(values["data"]),
+            clear_hash=bytes(values["metaDataHash"]),
+            decryptor_url=str(values["decryptorUrl"]),
+            by=Address(values["createdBy"] if "createdBy" in values else values["updatedBy"]),
+            block=log.block,
+            transaction=log.transaction,
+            written_at=UnixSeconds(int(values["timestamp"])),
+        )
+        for log, values in found
+    )
+
+
+def nft_facts(rpc: Rpc, network: Network, nft: Address) -> NftFacts:
+    is_ours = is_from_factory(rpc, network, nft, None)
+    if not is_ours:
+        raise NotFound(f"{nft}: expected a data NFT of Ocean's factory, found none")
+    _, _, state, _ = read(rpc, _NFT, nft, "getMetaData")
+    return NftFacts(
+        nft=nft,
+        name=_text(rpc, _NFT, nft, "name"),
+        symbol=_text(rpc, _NFT, nft, "symbol"),
+        token_uri=str(read(rpc, _NFT, nft, "tokenURI", NFT_ID)[0]),
+        owner=Address(read(rpc, _NFT, nft, "ownerOf", NFT_ID)[0]),
+        state=int(state),
+        is_from_factory=is_ours,
+        datatokens=tuple(_datatoken(rpc, network, Address(each)) for each in read(rpc, _NFT, nft, "getTokensList")[0]),
+    )
+
+
+def _datatoken(rpc: Rpc, network: Network, datatoken: Address) -> DatatokenFacts:
+    price, base_token = _price(rpc, network, datatoken)
+    return DatatokenFacts(
+        address=datatoken,
+        name=_text(rpc, _DATATOKEN, datatoken, "name"),
+        symbol=_text(rpc, _DATATOKEN, datatoken, "symbol"),
+        price=price,
+        base_token=base_token,
+        base_symbol=_text(rpc, _DATATOKEN, base_token, "symbol") if base_token else "",
+    )
+
+
+def _price(rpc: Rpc, network: Network, datatoken: Address) -> tuple[int | None, Address | None]:
+    """The rate of its first exchange, else 0 where it has a dispenser; only Ocean's own exchange and dispenser count."""
+    for exchange, identity in read(rpc, _DATATOKEN, datatoken, "getFixedRates")[0]:
+        if exchange.lower() == network.fixed_rate.lower():
+            _, _, _, base_token, _, rate, is_active, *_ = read(
+                rpc, "FixedRateExchange", network.fixed_rate, "getExchange", identity
+            )
+            if is_active:
+                return int(rate), Address(base_token)
+    dispensers = [each.lower() for each in read(rpc, _DATATOKEN, datatoken, "getDispensers")[0]]
+    return (0, None) if network.dispenser.lower() in dispensers else (None, None)
+
+
+def _text(rpc: Rpc, contract: str, address: Address, function: str) -> str:
+    try:
+        return str(read(rpc, contract, address, function)[0])[:_MOST_TEXT]
+    except NotFound:  # a base token that has no symbol, or one of another kind
+        return ""
+
+
+def reuse_of(rpc: Rpc, transaction: TransactionHash, datatoken: Address) -> Reuse | None:
+    mined = rpc.receipt(transaction)
+    if mined is None or mined.status != 1:
+        return None
+    for _, values in events(_DATATOKEN, "OrderReused", mined.logs, datatoken):
+        original = TransactionHash("0x" + bytes(values["orderTxId"]).hex())
+        return Reuse(original, max(rpc.head().number - mined.block + 1, 0))
+    return None

@@ -1,0 +1,89 @@
+"""What the chain says of anybody's Ocean assets: documents written, orders started and reused, names and prices.
+
+In: nothing. Out: frozen facts, and the protocol that reads them. This module must never import what speaks to a node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from control_plane.did import Address, TransactionHash, UnixSeconds
+
+
+@dataclass(frozen=True)
+class DocumentWritten:
+    """A `MetadataCreated` or `MetadataUpdated` event of the contract `nft`, which need not be one of Ocean's.
+
+    flags: 1 compressed, 2 encrypted. clear_hash: SHA-256 of the clear text, says whoever wrote it. by: the transaction's sender.
+    """
+
+    nft: Address
+    flags: int
+    data: bytes
+    clear_hash: bytes
+    decryptor_url: str
+    by: Address
+    block: int
+    transaction: TransactionHash
+    written_at: UnixSeconds
+
+
+@dataclass(frozen=True)
+class Happened:
+    """Events of some blocks, oldest first. touched: contracts that told of a new state. ordered: emitters of `OrderStarted`, one an
+    order. Whether an emitter is what it looks like, nobody has asked yet."""
+
+    documents: tuple[DocumentWritten, ...]
+    touched: tuple[Address, ...]
+    ordered: tuple[Address, ...]
+
+
+@dataclass(frozen=True)
+class DatatokenFacts:
+    """price: base-token wei of one; 0 from a dispenser, None where no exchange or dispenser of Ocean's sells it."""
+
+    address: Address
+    name: str
+    symbol: str
+    price: int | None
+    base_token: Address | None
+    base_symbol: str
+
+
+@dataclass(frozen=True)
+class NftFacts:
+    """A data NFT as it is now. state: Ocean's; 0 active, 1 end of life, 2 deprecated, 3 revoked, 4 disabled, 5 unlisted."""
+
+    nft: Address
+    name: str
+    symbol: str
+    token_uri: str
+    owner: Address
+    state: int
+    is_from_factory: bool
+    datatokens: tuple[DatatokenFacts, ...]
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """An `OrderReused` event of a datatoken. original: the transaction of the order that it names."""
+
+    original: TransactionHash
+    confirmations: int
+
+
+class PublishedReader(Protocol):
+    """Raises Unavailable when no node answers."""
+
+    def happened(self, first: int, last: int) -> Happened:
+        """Ocean's events of blocks first..last, whoever emitted them."""
+
+    def documents_of(self, transaction: TransactionHash) -> tuple[DocumentWritten, ...]:
+        """What one transaction wrote; nothing when it is unknown or was reverted."""
+
+    def nft_facts(self, nft: Address) -> NftFacts:
+        """Raises NotFound when the address holds no data NFT."""
+
+    def reuse_of(self, transaction: TransactionHash, datatoken: Address) -> Reuse | None:
+        """The reuse of an order of `datatoken` that a transaction made; events of other emitters do not count."""

@@ -1,0 +1,114 @@
+"""What `/openapi.json` says of Ocean's surfaces, `/`, `/api/services` and `/api/aquarius`.
+
+In: nothing. Out: operations. This module must never describe what no path does.
+"""
+
+from __future__ import annotations
+
+from control_plane.web import openapi_answers as shapes
+from control_plane.web.openapi_answers import Schema
+from control_plane.web.openapi_operation import BINARY, TEXT, Operation
+from control_plane.web.provider import SERVICES
+
+_TEXT: Schema = {"type": "string", "minLength": 1}
+_NONCE: Schema = {
+    "description": "greater than the last one that the address used, below 2**53",
+    "type": ["string", "number"],
+    "pattern": "^(0|[1-9][0-9]{0,15})([.][0-9]{1,9})?$",
+    "minimum": 0,
+    "exclusiveMaximum": 2**53,
+}
+_SIGNATURE: Schema = {"type": "string", "pattern": "^(0x)?[0-9a-fA-F]{130}$"}
+_CHAIN: Schema = {"type": ["string", "integer"]}
+_HEX: Schema = {"type": "string", "pattern": "^(0x)?([0-9a-fA-F]{2})+$"}
+
+
+def _members(*required: str, **members: Schema) -> Schema:
+    """An object with these; others are passed over."""
+    return {"type": "object", "required": list(required), "properties": members}
+
+
+_DECRYPT = _members(
+    "decrypterAddress",
+    "chainId",
+    "nonce",
+    "signature",
+    decrypterAddress=shapes.ADDRESS,
+    chainId=_CHAIN,
+    transactionId=shapes.HEX32,
+    dataNftAddress=shapes.ADDRESS,
+    encryptedDocument=_HEX,
+    flags={"type": ["string", "integer"]},
+    documentHash=shapes.HEX32,
+    nonce=_NONCE,
+    signature=_SIGNATURE,
+)
+_BODY_CODES = (400, 413, 415, 503)
+
+
+def provider_operations() -> tuple[Operation, ...]:
+    return (
+        Operation("get", "/", "What this Ocean Provider is and where its services are", answer=shapes.DISCOVERY),
+        Operation(
+            "get",
+            f"{SERVICES}/nonce",
+            "The last nonce that an address used",
+            query={"userAddress": shapes.ADDRESS},
+            required=("userAddress",),
+            answer=shapes.USER_NONCE,
+            codes=(400, 503),
+        ),
+        Operation(
+            "get",
+            f"{SERVICES}/createAuthToken",
+            "A token that speaks for an address, for a signature over the address and the nonce",
+            query={"address": shapes.ADDRESS, "expiration": {"type": "integer"}, "nonce": _NONCE, "signature": _SIGNATURE},
+            required=("address", "expiration", "nonce", "signature"),
+            answer=shapes.AUTH_TOKEN,
+            codes=(400, 503),
+        ),
+        Operation(
+            "delete",
+            f"{SERVICES}/deleteAuthToken",
+            "End a token",
+            schema=_members(
+                "address", "token", "nonce", "signature", address=shapes.ADDRESS, token=_TEXT, nonce=_NONCE, signature=_SIGNATURE
+            ),
+            codes=_BODY_CODES,
+        ),
+        Operation(
+            "post",
+            f"{SERVICES}/encrypt",
+            "Encrypt bytes to this provider (ECIES)",
+            query={"chainId": _CHAIN},
+            required=("chainId",),
+            files=(BINARY,),
+            answers=(TEXT,),
+            codes=_BODY_CODES,
+            status=201,
+        ),
+        Operation(
+            "post",
+            f"{SERVICES}/decrypt",
+            "The document of a data NFT, by the transaction that wrote it or by its sealed bytes",
+            schema=_DECRYPT,
+            answers=(TEXT,),
+            codes=(*_BODY_CODES, 403),
+            status=201,
+        ),
+        Operation(
+            "post",
+            f"{SERVICES}/validateContainer",
+            "Whether an algorithm's container is named as it must be",
+            schema=_members(
+                "entrypoint",
+                "image",
+                "checksum",
+                entrypoint=_TEXT,
+                image=_TEXT,
+                checksum={"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+            ),
+            answer=shapes.CONTAINER,
+            codes=_BODY_CODES,
+        ),
+    )
