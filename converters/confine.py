@@ -1,4 +1,4 @@
-"""Give up what a conversion does not need: the network, other programs, and a look into other processes.
+"""Give up what a conversion or a job does not need: the network, other programs, and a look into other processes.
 
 In: nothing but the kernel. Out: the names of what could not be given up, empty when all of it was. This module must never import
 anything but the standard library, since it runs before anything else is there; and nothing that it does can be undone.
@@ -8,19 +8,25 @@ Two locks, since either may be closed to us (containers often forbid the first, 
 - a user and a network namespace of our own (`unshare(2)`): no interface, and no right to look into processes outside it;
 - a filter on system calls (`seccomp(2)`): no socket of any family, so no Unix socket of a container engine either; no new process
   or program; no look into another process; no io_uring, which would do all that past the filter.
+
+Processes that do one job together speak to each other: they share a namespace whose one interface leads back to itself, and their
+filter lets through sockets for that alone.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import platform
+import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_THREAD = 0x10000000, 0x40000000, 0x00010000
+_SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
 _PR_SET_NO_NEW_PRIVS = 38
 _SET_MODE_FILTER, _ALL_THREADS = 1, 1
 _EPERM, _ENOSYS = 1, 38
@@ -78,9 +84,9 @@ def confine(owned: Path) -> tuple[str, ...]:
     owned: a folder this process must go on writing to. When it is another user's, the namespace leaves us our rights as root.
     """
     said = []
-    if error := _leave_the_network(owned):
+    if error := leave_the_network(owned):
         said.append(f"no network namespace of its own: {error}")
-    if error := _filter_calls():
+    if error := filter_calls():
         said.append(f"no filter on system calls: {error}")
     return tuple(said)
 
@@ -90,8 +96,12 @@ def has_network_lock(said: tuple[str, ...]) -> bool:
     return len(said) < 2
 
 
-def _leave_the_network(owned: Path) -> str | None:
-    """A new network namespace, which has no way out; the user namespace around it takes our rights over other processes."""
+def leave_the_network(owned: Path, *, has_loopback: bool = False) -> str | None:
+    """A new network namespace, which has no way out; the user namespace around it takes our rights over other processes.
+
+    owned: as for `confine`. has_loopback: this process and those it starts may speak to each other at 127.0.0.1, and to nobody
+    else. Returns why it could not be, None when it is done. A process that has threads is refused by the kernel.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.geteuid(), os.getegid()
     is_ours = owned.stat().st_uid == user
@@ -104,15 +114,30 @@ def _leave_the_network(owned: Path) -> str | None:
             Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="ascii")
         except OSError as error:
             return f"users cannot be mapped: {error.strerror}"
+    if has_loopback:
+        try:
+            _raise_loopback()
+        except OSError as error:
+            return f"no loopback in it: {error.strerror}"
     return None
 
 
-def _filter_calls() -> str | None:
+def _raise_loopback() -> None:
+    """`ip link set lo up`: a new namespace has its loopback, switched off."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP | _IFF_RUNNING))
+
+
+def filter_calls(families: tuple[int, ...] = ()) -> str | None:
+    """Refuse what a conversion or job never does, from here on, in all threads. Returns why it could not be, None when it is done.
+
+    families: of sockets, which may be opened nevertheless.
+    """
     calls = _CALLS.get(platform.machine())
     if calls is None:
         return f"expected a processor among {sorted(_CALLS)}, found {platform.machine()}"
     libc = ctypes.CDLL(None, use_errno=True)
-    program = _program(calls)
+    program = _program(calls, families)
     code = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: the number of instructions and where they are.
     place = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
@@ -124,7 +149,7 @@ def _filter_calls() -> str | None:
     return None
 
 
-def _program(calls: _Calls) -> bytes:
+def _program(calls: _Calls, families: tuple[int, ...] = ()) -> bytes:
     """The filter: refused calls answer EPERM, `clone` for anything but a thread as well, and all others go through.
 
     `clone3` keeps its flags in memory, where no filter sees them; told that it does not exist, the C library takes `clone`.
@@ -142,8 +167,14 @@ def _program(calls: _Calls) -> bytes:
     ]
     if calls.has_x32:
         steps += [step(_AT_LEAST, 0x40000000, 0, 1), refuse]
-    for number in sorted(calls.refused.values()):
-        steps += [step(_EQUAL, number, 0, 1), refuse]
+    if families:
+        # jumped over unless the call is `socket`; a family that is not on the list falls through to the refusal
+        allowed = [part for family in families for part in (step(_EQUAL, family, 0, 1), step(_RETURN, _ALLOW))]
+        body = [step(_LOAD, _FIRST_ARGUMENT_AT), *allowed, refuse]
+        steps += [step(_EQUAL, calls.refused["socket"], 0, len(body)), *body]
+    for name, number in sorted(calls.refused.items()):
+        if not (families and name in ("socket", "connect")):
+            steps += [step(_EQUAL, number, 0, 1), refuse]
     steps += [step(_EQUAL, _CLONE3, 0, 1), step(_RETURN, _ERROR | _ENOSYS)]
     steps += [step(_EQUAL, calls.clone, 1, 0), step(_RETURN, _ALLOW)]
     steps += [step(_LOAD, _FIRST_ARGUMENT_AT), step(_ANY_BIT, _CLONE_THREAD, 1, 0), refuse, step(_RETURN, _ALLOW)]

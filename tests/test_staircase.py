@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-LIGHT = {"child", "entry", "errors", "manifest", "pbtxt", "probes", "tasks", "tensorrt", "tensors", "weights_folder"}
+LIGHT = {"child", "confine", "entry", "errors", "manifest", "pbtxt", "probes", "tasks", "tensorrt", "tensors", "weights_folder"}
 """What the packages above the converters may import; none of it imports a heavy library."""
 
 

@@ -93,7 +93,7 @@ def test_it_cannot_reach_a_server_on_this_machine(tmp_path: Path, listener: tupl
 def test_the_namespace_alone_keeps_it_off_the_network(tmp_path: Path, listener: tuple[int, list[str]]) -> None:
     port, visits = listener
     body = CONNECT.format(families="socket.AF_INET,", target=("127.0.0.1", port))
-    code, lines = run(tmp_path, body, before="import converters.confine as c; c._filter_calls = lambda: 'no such call'")
+    code, lines = run(tmp_path, body, before="import converters.confine as c; c.filter_calls = lambda: 'no such call'")
     assert (code, lines[-1]["message"]) == (4, "OSError") and visits == []
     assert any("cannot reach the network: no filter on system calls: no such call" in line.get("note", "") for line in lines)
 
@@ -101,7 +101,7 @@ def test_the_namespace_alone_keeps_it_off_the_network(tmp_path: Path, listener: 
 def test_the_filter_alone_keeps_it_off_the_network(tmp_path: Path, listener: tuple[int, list[str]]) -> None:
     port, visits = listener
     body = CONNECT.format(families="socket.AF_INET,", target=("127.0.0.1", port))
-    code, lines = run(tmp_path, body, before="import converters.confine as c; c._leave_the_network = lambda owned: 'forbidden'")
+    code, lines = run(tmp_path, body, before="import converters.confine as c; c.leave_the_network = lambda owned: 'forbidden'")
     assert (code, lines[-1]["message"]) == (4, "PermissionError") and visits == []
     assert any("cannot reach the network: no network namespace" in line.get("note", "") for line in lines)
 
@@ -123,6 +123,45 @@ def test_it_cannot_reach_a_container_engines_socket(tmp_path: Path) -> None:
     finally:
         os.close(folder)
     assert (code, lines[-1]["message"]) == (4, "PermissionError")
+
+
+TOGETHER = """
+import os, socket
+from pathlib import Path
+from converters.confine import filter_calls, leave_the_network
+
+said = [leave_the_network(Path({owned!r}), has_loopback=True), filter_calls((socket.AF_INET, socket.AF_NETLINK))]
+server = socket.create_server(("127.0.0.1", 0))
+with socket.create_connection(server.getsockname(), timeout=5) as one:
+    said.append(server.accept()[0].send(b"heard"))
+    said.append(one.recv(5).decode())
+outside = [(socket.AF_INET, ("127.0.0.1", {port})), (socket.AF_INET, ("192.0.2.1", 80))]
+outside += [(socket.AF_UNIX, "/x"), (socket.AF_INET6, ("::1", 1))]
+for family, target in outside:
+    try:
+        with socket.socket(family) as one:
+            one.settimeout(5)
+            one.connect(target)
+        said.append("connected")
+    except OSError as error:
+        said.append(type(error).__name__)
+try:
+    os.fork()
+except OSError as error:
+    said.append(type(error).__name__)
+print(said)
+"""
+
+
+def test_processes_of_one_job_reach_each_other_and_nobody_else(tmp_path: Path, listener: tuple[int, list[str]]) -> None:
+    port, visits = listener
+    program = TOGETHER.format(owned=str(tmp_path), port=port)
+    environment = child_environment({"PATH": "/usr/bin:/bin"}, tmp_path)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    outside = ["ConnectionRefusedError", "OSError", "PermissionError", "PermissionError", "PermissionError"]
+    assert done.stdout.strip() == str([None, None, 5, "heard", *outside])
+    assert visits == []
 
 
 def test_it_starts_no_program_and_no_process_but_has_threads(tmp_path: Path) -> None:
