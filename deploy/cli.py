@@ -27,6 +27,7 @@ _COMMANDS = {
     "restore": "sell",
     "buy": "trade",
     "call": "trade",
+    "evaluate": "evaluate",
     "receipts": "trade",
     "verify": "verify",
     "wallet": "wallet",

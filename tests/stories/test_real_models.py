@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from openai import OpenAI
 
+from c2d_adapter.algorithms.evaluate import draw
 from control_plane.did import TransactionHash, parse_did
 from deploy.local.chain import local_accounts
 from deploy.market import Market
@@ -81,6 +83,28 @@ print(json.dumps(found))
 """
 
 
+LOSS = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, texts, most = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+total, count = 0.0, 0
+with torch.no_grad():
+    for text in texts:
+        ids = tokenizer(text, return_tensors="pt").input_ids[:, :most]
+        total += float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
+        count += ids.shape[1] - 1
+print(json.dumps([total / count, count]))
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(stack: LiveStack, on_sale: str, test_data: Path) -> tuple[Path, str]:
+    """A small GPT-2 that was trained, and its DID."""
+    folder = test_data / "gpt2-wikitext-mini"
+    return folder, published(stack, folder, "gpt2-wikitext-mini")
+
+
 def cosine(left: list[float], right: list[float]) -> float:
     length = sum(value * value for value in left) ** 0.5 * sum(value * value for value in right) ** 0.5
     return sum(a * b for a, b in zip(left, right, strict=True)) / length
@@ -99,12 +123,40 @@ def test_minilm_embeds_through_the_whole_path_as_in_pytorch(stack: LiveStack, on
     assert cosine(served[0], served[1]) > 0.5 > 0.2 > cosine(served[0], served[2])
 
 
-def test_a_trained_gpt2_completes_through_the_whole_path_as_in_pytorch(stack: LiveStack, on_sale: str, test_data: Path) -> None:
-    folder = test_data / "gpt2-wikitext-mini"
-    did = published(stack, folder, "gpt2-wikitext-mini")
+def test_a_trained_gpt2_completes_through_the_whole_path_as_in_pytorch(stack: LiveStack, trained: tuple[Path, str]) -> None:
+    folder, did = trained
     client = client_of(stack, did)
     for prompt, (tokens, text) in zip(PROMPTS, in_pytorch(COMPLETE, str(folder), json.dumps(PROMPTS), "48"), strict=True):
         answer = client.completions.create(model=did, prompt=prompt, max_tokens=48, temperature=0)
         assert answer.choices[0].text == text
         assert answer.usage is not None
         assert answer.usage.completion_tokens == len(tokens)
+
+
+def test_a_buyer_finds_the_loss_that_pytorch_finds_and_its_receipts_verify(
+    stack: LiveStack, trained: tuple[Path, str], test_data: Path
+) -> None:
+    folder, did = trained
+    dataset = test_data / "wikitext-2" / "test.clean.txt"
+    if not dataset.is_file():
+        pytest.skip("no wikitext-2: run `POSTHUMAN_TEST_DATA=FOLDER make test`")
+    bought = stack.run("buy", did, "--as", "elena", "--json")
+    assert bought.code == 0, bought.out + bought.err
+    ran = stack.run("evaluate", did, "--dataset", str(dataset), "--samples", "10", "--seed", "0", "--as", "elena", "--json")
+    assert ran.code == 0, ran.out + ran.err
+    found, passages = ran.json, draw([dataset.read_text(encoding="utf-8")], 10, 0)
+    scored = [passage[: sample["characters"]] for passage, sample in zip(passages, found["samples"], strict=True)]
+    loss, tokens = in_pytorch(LOSS, str(folder), json.dumps(scored), "256")
+    assert (found["loss"], found["tokens"]) == (pytest.approx(loss, abs=1e-5), tokens)
+    assert len(found["model_digests"]) == 1
+    request = stack.home / "run" / "anchor-now"
+    request.touch()
+    deadline = time.monotonic() + 30
+    while request.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    where = f"--rpc={stack.settings.rpc_url}", f"--log={stack.settings.public_url}/log"
+    others = [f"--with={sample['file']}" for sample in found["samples"][1:]]
+    verified = stack.run("verify", found["samples"][0]["file"], *where, *others, "--json")
+    assert verified.code == 0, verified.out + verified.err
+    assert {check["name"]: check["verdict"] for check in verified.json["checks"]}["response"] == "ok"
