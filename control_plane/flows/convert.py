@@ -1,8 +1,7 @@
 """Convert a stranger's model in a child process that holds no key.
 
 In: a model folder or hub id. Out: an entry's folder, and its weights. This module must never open a model's file, and the
-child must never see this
-process's secrets.
+child must never see this process's secrets.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from control_plane.did import Address, Bytes32, TokenWei
 from control_plane.errors import BadInput, OutcomeUnknown, Refused, Unavailable
 from tests.control_plane.chain.test_ledger_contract import bought, fee_for, key, ordered, publish
 from tests.fixtures_chain import ONE, Chain, real_chain, simulated_chain
-from tests.simulators.rpc_proxy import running_proxy
 
 AMOUNT = TokenWei(200 * ONE)
 DIGEST = Bytes32("0x" + "ab" * 32)
@@ -176,23 +175,6 @@ def test_interrupted_at_any_transaction_and_repeated_it_is_one_asset(step: str, 
     assert leave(chain, "m2", made) == 3
     check_made(chain, made, parent)
     assert [method for method, _ in ledger.writes].count(step) == 1
-
-
-@pytest.mark.live
-@pytest.mark.parametrize("what", ["request", "answer"])
-@pytest.mark.parametrize("number", range(len(STEPS) + len(LEAVING)), ids=[*STEPS, *LEAVING])
-def test_a_node_that_loses_any_of_its_transactions_makes_one_asset(anvil: str, tmp_path: Path, number: int, what: str) -> None:
-    with running_proxy(anvil) as proxy:
-        chain = real_chain(proxy.url, tmp_path / "outbox")
-        parent, name = publish(chain), key()
-        before = len(proxy.sent)
-        proxy.lose("eth_sendRawTransaction", what, number + 1)
-        with pytest.raises(OutcomeUnknown):
-            leave(chain, name, make(chain, name, parent))
-        made = make(chain, name, parent)
-        assert leave(chain, name, made) == 3
-        check_made(chain, made, parent)
-        assert len(set(proxy.sent[before:])) == len(STEPS) + len(LEAVING)
 
 
 @pytest.mark.live
