@@ -34,12 +34,14 @@ from control_plane.chain.wallet import LocalWallet, load_keystore
 from control_plane.database import open_database
 from control_plane.did import Address
 from control_plane.errors import BadInput, NotFound
+from control_plane.flows.index_assets import index_assets
 from control_plane.flows.keep import keeper_steps
 from control_plane.flows.services import Services
 from control_plane.flows.watch import revoke_undone_orders, withdraw_changed_listings
 from control_plane.jobs.environments import offered
 from control_plane.jobs.store import JobStore
 from control_plane.migrations.migrate import migrate
+from control_plane.provider.asset_index import AssetIndex
 from control_plane.provider.nonces import UserNonces
 from control_plane.provider.provider import Provider
 from control_plane.provider.tokens import AuthTokens
@@ -129,7 +131,7 @@ def open_limits(settings: Settings, clock: Callable[[], float]) -> CallLimits:
 
 
 def open_provider(engine: Engine, key: LocalWallet, clock: Callable[[], float]) -> Provider:
-    return Provider(key, UserNonces(engine), AuthTokens(engine, clock))
+    return Provider(key, UserNonces(engine), AuthTokens(engine, clock), AssetIndex(engine))
 
 
 def build_services(settings: Settings) -> Services:
@@ -199,6 +201,10 @@ def keeper_steps_of(settings: Settings) -> tuple[Step, ...]:
         changed = withdraw_changed_listings(services.catalogue, services.ledger, log_nft)
         return {"withdrawn": list(changed)} if changed else None
 
+    def index() -> Mapping[str, object] | None:
+        provider = services.provider
+        return index_assets(provider.assets, services.ledger, provider.key, settings.public_url, time.time)
+
     return keeper_steps(
         store=services.store,
         is_alive=lambda name: is_alive(workers, name),
@@ -213,6 +219,7 @@ def keeper_steps_of(settings: Settings) -> tuple[Step, ...]:
         watch=watch,
         watch_chain=watch_chain,
         watch_listings=watch_listings,
+        index=index,
         clock=time.time,
     )
 

@@ -1,4 +1,4 @@
-"""What the log keeper does, as steps: close orphaned calls, forget old answers, integrate, anchor, watch.
+"""What the log keeper does, as steps: close orphaned calls, forget old answers, integrate, anchor, watch, index.
 
 In: the parts, from `wiring`. Out: `Step`s for `receipts.keeper.Keeper`. This module must never loop or sleep.
 """
@@ -24,6 +24,7 @@ WATCH_EVERY_S = 1.0
 WATCH_CHAIN_EVERY_S = 5.0
 WATCH_LISTINGS_EVERY_S = 60.0
 ANCHOR_LOOK_EVERY_S = 0.5
+INDEX_EVERY_S = 1.0
 
 
 def request_anchor(run_folder: Path) -> Path:
@@ -49,10 +50,11 @@ def keeper_steps(
     watch: Callable[[], Mapping[str, object] | None],
     watch_chain: Callable[[], Mapping[str, object] | None],
     watch_listings: Callable[[], Mapping[str, object] | None],
+    index: Callable[[], Mapping[str, object] | None],
     clock: Callable[[], float],
 ) -> tuple[Step, ...]:
     """Steps in the order in which one round should run them. clock: seconds since 1970. watch: see `Catalogue`.
-    watch_chain, watch_listings: see `flows.watch`.
+    watch_chain, watch_listings: see `flows.watch`. index: see `flows.index_assets`.
     """
     anchoring = _Anchoring(log, ledger, wallet, log_nft, run_folder, anchor_interval_s, anchor_receipts, clock)
 
@@ -76,6 +78,7 @@ def keeper_steps(
         Step("watch", WATCH_EVERY_S, watch),
         Step("watch chain", WATCH_CHAIN_EVERY_S, watch_chain),
         Step("watch listings", WATCH_LISTINGS_EVERY_S, watch_listings),
+        Step("index", INDEX_EVERY_S, index),
     )
 
 

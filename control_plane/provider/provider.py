@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from control_plane.did import Address
+from control_plane.provider.asset_index import AssetIndex
 from control_plane.provider.nonces import UserNonces
 from control_plane.provider.tokens import AuthTokens
 
@@ -31,3 +32,4 @@ class Provider:
     key: ProviderKey
     nonces: UserNonces
     tokens: AuthTokens
+    assets: AssetIndex

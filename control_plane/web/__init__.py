@@ -24,7 +24,21 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
     """
     from flask import Flask
 
-    from control_plane.web import auth, chat, errors, health, hugging_face, log, offers, oip, openai, openapi, provider, receipts
+    from control_plane.web import (
+        aquarius,
+        auth,
+        chat,
+        errors,
+        health,
+        hugging_face,
+        log,
+        offers,
+        oip,
+        openai,
+        openapi,
+        provider,
+        receipts,
+    )
     from control_plane.web.journal import Journal
     from control_plane.web.once import answer_again
     from control_plane.web.request_ids import identified
@@ -41,6 +55,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
         receipts.blueprint(services),
         log.blueprint(services),
         provider.blueprint(services),
+        aquarius.blueprint(services),
         health.blueprint(services, metrics_folder),
         openapi.blueprint(services),
     ):

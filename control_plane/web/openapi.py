@@ -31,6 +31,7 @@ _PATH_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "number": {"type": "string", "enum": ["1"]},
     "identity": shapes.HEX32,
     "path": {"type": "string"},
+    "chain_id": {"type": "string", "pattern": "^[0-9]+$"},
 }
 
 

@@ -129,9 +129,13 @@ PLAIN_ERROR = _object(error=_TEXT, type=_TEXT, param=_MAYBE_TEXT, code=_MAYBE_TE
 """Where clients print `error` as a text: under `/v2` and `/models`."""
 OCEAN_ERROR: Schema = {
     "type": "object",
-    "anyOf": [_object(error=_TEXT), _object(success={"const": False}, message=_TEXT, errors={"type": "object"})],
+    "anyOf": [
+        _object(error=_TEXT),
+        _object(success={"const": False}, message=_TEXT, errors={"type": "object"}),
+        _object(errors={"type": "object"}),
+    ],
 }
-"""Under `/api`: Ocean Provider's two shapes."""
+"""Under `/api`: Ocean Provider's two shapes, and Aquarius's for a document with faults."""
 DISCOVERY = _object(
     software=_one("Provider"),
     version=_TEXT,
@@ -141,4 +145,8 @@ DISCOVERY = _object(
 )
 USER_NONCE = _object(nonce={"type": "number", "minimum": 0})
 AUTH_TOKEN = _object(token=_TEXT)
+DDO = _object(**{"@context": {}, "id": DID, "version": _TEXT, "chainId": _WHOLE, "nftAddress": ADDRESS, "nft": {"type": "object"}})
+"""A withdrawn asset's has no metadata and no services."""
+HITS = _object(hits=_object(total={"type": "object"}, hits=_listed(_object(_id=DID, _source={"type": "object"}))))
+VALIDATED = _object(hash=HEX32, publicKey=ADDRESS, v=_WHOLE, r=_listed(HEX32), s=_listed(HEX32))
 CONTAINER = _object(entrypoint=_TEXT, image=_TEXT, checksum=_TEXT)

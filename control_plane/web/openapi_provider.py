@@ -6,6 +6,7 @@ In: nothing. Out: operations. This module must never describe what no path does.
 from __future__ import annotations
 
 from control_plane.web import openapi_answers as shapes
+from control_plane.web.aquarius import AQUARIUS
 from control_plane.web.openapi_answers import Schema
 from control_plane.web.openapi_operation import BINARY, TEXT, Operation
 from control_plane.web.provider import SERVICES
@@ -47,6 +48,10 @@ _BODY_CODES = (400, 413, 415, 503)
 
 
 def provider_operations() -> tuple[Operation, ...]:
+    return (*_services(), *_aquarius())
+
+
+def _services() -> tuple[Operation, ...]:
     return (
         Operation("get", "/", "What this Ocean Provider is and where its services are", answer=shapes.DISCOVERY),
         Operation(
@@ -111,4 +116,48 @@ def provider_operations() -> tuple[Operation, ...]:
             answer=shapes.CONTAINER,
             codes=_BODY_CODES,
         ),
+    )
+
+
+def _aquarius() -> tuple[Operation, ...]:
+    return (
+        Operation("get", f"{AQUARIUS}/assets/ddo/{{did}}", "An asset's document", answer=shapes.DDO, codes=(400, 404, 503)),
+        Operation("get", f"{AQUARIUS}/assets/metadata/{{did}}", "An asset's metadata", codes=(400, 404, 503)),
+        Operation(
+            "post",
+            f"{AQUARIUS}/assets/names",
+            "Names of assets by DID",
+            schema=_members("didList", didList={"type": "array", "items": shapes.DID, "minItems": 1, "maxItems": 1000}),
+            answer={"type": "object", "additionalProperties": {"type": "string"}},
+            codes=_BODY_CODES,
+        ),
+        Operation(
+            "post",
+            f"{AQUARIUS}/assets/query",
+            "Search in Elasticsearch's language, in part",
+            schema={
+                "type": "object",
+                "properties": {"query": {"type": "object"}, "from": {"type": "integer"}, "size": {"type": "integer"}},
+            },
+            answer=shapes.HITS,
+            codes=_BODY_CODES,
+        ),
+        Operation(
+            "post",
+            f"{AQUARIUS}/assets/ddo/validate",
+            "Whether a document is valid; the operator's signature over its SHA-256 where it is",
+            schema={"type": "object"},
+            files=(BINARY,),
+            answer=shapes.VALIDATED,
+            codes=_BODY_CODES,
+        ),
+        Operation(
+            "get",
+            f"{AQUARIUS}/state/ddo",
+            "Whether a document was indexed",
+            query={"did": shapes.DID, "nft": shapes.ADDRESS, "txId": shapes.HEX32},
+            codes=(400, 404, 503),
+        ),
+        Operation("get", f"{AQUARIUS}/chains/list", "Chains that are indexed"),
+        Operation("get", f"{AQUARIUS}/chains/status/{{chain_id}}", "How far a chain was read", codes=(404, 503)),
     )

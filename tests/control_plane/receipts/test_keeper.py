@@ -104,6 +104,7 @@ class Kept:
             watch=lambda: None,
             watch_chain=lambda: None,
             watch_listings=lambda: None,
+            index=lambda: None,
             clock=self.clock,
         )
         self.keeper = Keeper(steps, self.reports.append, self.clock)

@@ -250,7 +250,7 @@ def test_a_kept_answer_is_forgotten_by_the_keeper(small: Market) -> None:
     bob.complete()
     services = services_over(small.engine, small.services.settings, small.ledger, small.server, small.clock)
     named: dict[str, Any] = dict.fromkeys(
-        ("is_alive", "log", "ledger", "wallet", "log_nft", "watch", "watch_chain", "watch_listings")
+        ("is_alive", "log", "ledger", "wallet", "log_nft", "watch", "watch_chain", "watch_listings", "index")
     )
     steps = keeper_steps(
         **named,

@@ -30,6 +30,9 @@ DECIDED_ELSEWHERE = {
     ("delete", "/api/services/deleteAuthToken"): "a request must be signed",
     ("post", "/api/services/encrypt"): "the chain must be this market's",
     ("post", "/api/services/decrypt"): "a request must be signed",
+    ("post", "/api/aquarius/assets/query"): "which clauses are known",
+    ("post", "/api/aquarius/assets/ddo/validate"): "what a document must hold",
+    ("get", "/api/aquarius/state/ddo"): "one of three, and an address has a checksum",
     ("post", "/models/{did}"): "what a model takes is its task's to say",
     ("post", "/v2/models/{did}/infer"): "tensors must be the model's, and fit their shapes",
     ("post", "/v2/models/{did}/generate"): "a text or a conversation, each parameter once",
@@ -124,7 +127,7 @@ def test_an_operation_answers_as_it_is_described(described: Described, method: s
         described.ask(method, path, case, is_real)
 
     ask()
-    if mode is GenerationMode.POSITIVE and path in ANSWERED:
+    if mode is GenerationMode.POSITIVE and path in ANSWERED and (method, path) not in DECIDED_ELSEWHERE:
         assert described.seen[path, 200] > 0, f"no good answer was read: {dict(described.seen)}"
 
 

@@ -1,0 +1,199 @@
+"""What clients write on chain is found, opened, checked and kept; what is not what it says is passed over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from control_plane.chain.ddo import encrypt
+from control_plane.errors import Unavailable
+from control_plane.provider.aqua import shown
+from control_plane.provider.asset_index import DOCUMENTS, ORDERS
+from tests.fixtures_market import ONE, Market, market
+from tests.ocean_assets import document_of, index, publish, write
+
+__all__ = ["market"]
+
+
+def test_a_document_is_found_with_what_aquarius_adds(market: Market) -> None:
+    asset = publish(market)
+    assert index(market)["indexed"] == [asset.did]
+    found = market.services.provider.assets.find(asset.did)
+    assert found is not None
+    told = shown(found)
+    assert {name: told[name] for name in asset.document} == asset.document
+    assert told["nft"]["owner"] == market.wallet("alice").address
+    assert told["nft"] | {"created": ""} == told["nft"] | {"address": asset.nft, "name": "Words", "state": 0, "created": ""}
+    assert told["datatokens"][0] == {"address": asset.datatoken, "name": "Words access", "symbol": "WORDS", "serviceId": "0"}
+    assert told["event"]["tx"] == asset.transaction
+    assert told["stats"] == {
+        "allocated": 0,
+        "orders": 0,
+        "price": {"value": 1.0, "tokenAddress": market.ledger.network.ocean, "tokenSymbol": "OCEAN"},
+    }
+    assert told["purgatory"] == {"state": False}
+
+
+def test_nothing_new_is_nothing_told(market: Market) -> None:
+    publish(market)
+    assert index(market) is not None
+    assert index(market) is None
+
+
+def test_a_later_document_replaces_the_one_before_and_the_asset_stays_as_old(market: Market) -> None:
+    asset = publish(market)
+    index(market)
+    first = market.services.provider.assets.find(asset.did)
+    document = {**asset.document, "metadata": {**asset.document["metadata"], "name": "More words"}}
+    transaction = write(market, "alice", asset.nft, document)
+    index(market)
+    found = market.services.provider.assets.find(asset.did)
+    assert found is not None
+    assert first is not None
+    assert found.document["metadata"]["name"] == "More words"
+    assert found.event["tx"] == transaction
+    assert found.facts["created"] == first.facts["created"]
+
+
+@pytest.mark.parametrize("state", [1, 2, 3, 4, 5])
+def test_a_new_state_is_seen_and_a_withdrawn_document_is_shown_no_more(market: Market, state: int) -> None:
+    asset = publish(market)
+    index(market)
+    market.ledger.set_state(asset.nft, state)
+    index(market)
+    found = market.services.provider.assets.find(asset.did)
+    assert found is not None
+    told = shown(found)
+    assert told["nft"]["state"] == state
+    assert ("services" in told) == (state in (4, 5))
+    assert told["id"] == asset.did
+
+
+@pytest.mark.parametrize("flags", [0, 1, 2, 3])
+def test_any_flags_are_read(market: Market, flags: int) -> None:
+    asset = publish(market)
+    market.ledger.events.documents.clear()
+    write(market, "alice", asset.nft, asset.document, flags)
+    if not flags & 2:  # in clear: it must say that this market is its provider
+        assert index(market)["passed_over"] == {"document_elsewhere": 1}
+        return
+    assert index(market)["indexed"] == [asset.did]
+
+
+def test_what_is_not_the_nfts_own_valid_document_is_passed_over(market: Market) -> None:
+    asset, victim = publish(market), publish(market, publisher="carol", name="Secrets")
+    market.ledger.events.documents.clear()
+    sealed = bytes.fromhex(victim.document["services"][0]["files"][2:])
+    market.ledger.write_document(market.wallet("alice"), asset.nft, 2, sealed, bytes(32))  # another's encrypted files
+    write(market, "alice", asset.nft, {**asset.document, "id": victim.did})  # another's name
+    write(market, "alice", asset.nft, {**asset.document, "metadata": {"name": "no more"}})  # not a whole document
+    market.ledger.write_document(market.wallet("alice"), asset.nft, 2, encrypt(market.wallet("bob").public_key, b"{}"), bytes(32))
+    assert index(market) == {"passed_over": {"document_hash": 1, "document_foreign": 1, "document_invalid": 1, "bad_input": 1}}
+    assert market.services.provider.assets.all() == ()
+
+
+def test_a_bad_document_does_not_remove_a_good_one(market: Market) -> None:
+    asset = publish(market)
+    index(market)
+    write(market, "alice", asset.nft, {"id": asset.did})
+    index(market)
+    found = market.services.provider.assets.find(asset.did)
+    assert found is not None
+    assert found.document == asset.document
+
+
+def test_orders_are_counted_once_and_only_of_indexed_datatokens(market: Market) -> None:
+    asset = publish(market, rate=0)
+    market.order("bob", market.gpt)
+    index(market)
+    market.ledger.events.ordered += [(market.ledger.head().number + 1, asset.datatoken)] * 3
+    market.ledger.advance_blocks(1)
+    for _ in range(3):
+        index(market)
+    found = market.services.provider.assets.find(asset.did)
+    assert found is not None
+    assert found.orders == 3
+
+
+def test_blocks_that_the_chain_undid_are_read_again(market: Market) -> None:
+    market.ledger.advance_blocks(300)
+    asset = publish(market)
+    index(market)
+    market.ledger.events.documents.clear()
+    last = market.ledger.head()
+    blocks = market.ledger._blocks
+    blocks[last.number] = type(last)(last.number, type(last.hash)("0x" + "9" * 64), last.timestamp)
+    assert index(market)["forgotten"] == 1
+    assert market.services.provider.assets.find(asset.did) is None
+    write(market, "alice", asset.nft, asset.document)
+    assert index(market)["indexed"] == [asset.did]
+
+
+def test_a_node_that_is_down_or_behind_loses_nothing(market: Market) -> None:
+    index(market)
+    asset = publish(market)
+    market.ledger.is_down = True
+    with pytest.raises(Unavailable):
+        index(market)
+    market.ledger.is_down = False
+    assert index(market)["indexed"] == [asset.did]
+    cut = market.ledger._blocks[-3:]
+    del market.ledger._blocks[-3:]
+    assert index(market) is None
+    market.ledger._blocks += cut
+    assert market.services.provider.assets.find(asset.did) is not None
+
+
+def test_an_interrupted_step_is_done_again_whole(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    asset = publish(market)
+    assets = market.services.provider.assets
+    put = assets.put
+    monkeypatch.setattr(assets, "put", lambda *_: (_ for _ in ()).throw(Unavailable("broken before")))
+    with pytest.raises(Unavailable):
+        index(market)
+    assert (assets.cursor(DOCUMENTS), assets.all()) == (None, ())
+
+    def done_anyway(*arguments: object) -> None:
+        put(*arguments)  # type: ignore[arg-type]
+        raise Unavailable("broken after")
+
+    monkeypatch.setattr(assets, "put", done_anyway)
+    with pytest.raises(Unavailable):
+        index(market)
+    monkeypatch.setattr(assets, "put", put)
+    index(market)
+    assert [each.did for each in assets.all()] == [asset.did]
+    assert assets.cursor(ORDERS) is not None
+
+
+def test_facts_that_no_event_tells_of_are_read_again_after_a_while(market: Market) -> None:
+    asset = publish(market)
+    index(market)
+    market.ledger._nfts[asset.nft].owner = market.wallet("carol").address
+    index(market)
+    assert market.services.provider.assets.all()[0].facts["owner"] == market.wallet("alice").address
+    market.clock.now += 61
+    index(market)
+    assert market.services.provider.assets.all()[0].facts["owner"] == market.wallet("carol").address
+
+
+def test_a_price_of_any_size_is_kept_whole(market: Market, tmp_path: Path) -> None:
+    asset = publish(market, rate=(1 << 200) + 1)
+    index(market)
+    found = market.services.provider.assets.find(asset.did)
+    assert found is not None
+    assert found.facts["datatokens"][0]["price"] == str((1 << 200) + 1)
+    json.dumps(shown(found))
+
+
+def test_a_document_may_name_datatokens_that_are_not_its_nfts(market: Market) -> None:
+    """It is shown without a name; orders of it do not count, which `download` checks."""
+    asset, other = publish(market), publish(market, publisher="carol")
+    write(market, "alice", asset.nft, document_of(market, asset.nft, other.datatoken))
+    index(market)
+    found = market.services.provider.assets.find(asset.did)
+    assert found is not None
+    assert shown(found)["datatokens"][0]["name"] == ""
+    assert ONE

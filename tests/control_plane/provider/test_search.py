@@ -1,0 +1,139 @@
+"""Search finds what Elasticsearch would, in the part of its language that clients speak, and refuses the rest by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from control_plane.errors import BadInput
+from control_plane.provider.search import MOST_CLAUSES, search
+
+
+def asset(number: int, **metadata: Any) -> dict[str, Any]:
+    return {
+        "id": f"did:op:{number:064x}",
+        "metadata": {"name": f"Asset {number}", "type": "dataset", "tags": [], "description": "", **metadata},
+        "services": [{"type": "access", "timeout": 3600 * number}],
+        "nft": {"state": 0, "owner": f"0x{number:040x}"},
+        "stats": {"orders": number},
+    }
+
+
+ASSETS = [
+    asset(1, name="Branin points", description="The function of Branin", tags=["maths", "test"]),
+    asset(2, name="Words of a sea", description="Texts about the sea, one a line", tags=["text"]),
+    asset(3, name="Trainer", type="algorithm", description="Trains on text"),
+    asset(4, name="Sea charts", description="Charts; of coasts", isFree=True),
+]
+
+
+def found(query: Any, **more: Any) -> list[int]:
+    answer = search(ASSETS, {"query": query, **more})
+    assert answer["hits"]["total"]["value"] >= len(answer["hits"]["hits"])
+    return [int(hit["_source"]["id"][-2:], 16) for hit in answer["hits"]["hits"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("Branin", [1]),
+        ("branin", [1]),
+        ("Brani", []),
+        ("Brani*", [1]),
+        ("b?anin", [1]),
+        ("sea", [2, 4]),
+        ("sea charts", [2, 4]),
+        ("sea AND charts", [4]),
+        ("+sea -charts", [2]),
+        ("sea NOT text", [4]),
+        ('"of a sea"', [2]),
+        ('"sea of a"', []),
+        ("metadata.type:algorithm", [3]),
+        ("metadata.type:algorithm OR metadata.tags:maths", [1, 3]),
+        ("(branin OR trainer) AND metadata.type:algorithm", [3]),
+        (r"did\:op\:" + f"{2:064x}", [2]),
+        ("did:op:none", []),
+        ("_exists_:metadata.isFree", [4]),
+        ("*", [1, 2, 3, 4]),
+        ("", [1, 2, 3, 4]),
+        ("nothing", []),
+    ],
+)
+def test_a_query_string_finds_whole_words(text: str, numbers: list[int]) -> None:
+    assert found({"query_string": {"query": text}}) == numbers
+
+
+@pytest.mark.parametrize(
+    ("query", "numbers"),
+    [
+        ({"match_all": {}}, [1, 2, 3, 4]),
+        ({"match": {"metadata.name": "sea branin"}}, [1, 2, 4]),
+        ({"match": {"metadata.name": {"query": "sea"}}}, [2, 4]),
+        ({"match_phrase": {"metadata.description": "the sea"}}, [2]),
+        ({"multi_match": {"query": "text", "fields": ["metadata.name", "metadata.tags^2"]}}, [2]),
+        ({"term": {"metadata.type.keyword": "algorithm"}}, [3]),
+        ({"term": {"metadata.isFree": True}}, [4]),
+        ({"term": {"metadata.name": {"value": "Sea charts"}}}, [4]),
+        ({"terms": {"nft.state": [0, 5]}}, [1, 2, 3, 4]),
+        ({"terms": {"metadata.tags": ["maths", "text"]}}, [1, 2]),
+        ({"range": {"stats.orders": {"gt": 1, "lte": 3}}}, [2, 3]),
+        ({"range": {"metadata.name": {"gt": 1}}}, []),
+        ({"exists": {"field": "metadata.isFree"}}, [4]),
+        ({"ids": {"values": [ASSETS[0]["id"]]}}, [1]),
+        ({"bool": {"must": [{"term": {"metadata.type": "dataset"}}], "must_not": {"match": {"metadata.name": "sea"}}}}, [1]),
+        ({"bool": {"should": [{"match": {"metadata.name": "trainer"}}, {"match": {"metadata.name": "branin"}}]}}, [1, 3]),
+        ({"bool": {"filter": {"range": {"services.timeout": {"gte": 7200}}}}}, [2, 3, 4]),
+        ({"query_string": {"query": "sea text", "default_operator": "AND"}}, [2]),
+        ({"query_string": {"query": "text", "fields": ["metadata.tags"]}}, [2]),
+    ],
+)
+def test_a_clause_means_what_elasticsearch_means(query: Any, numbers: list[int]) -> None:
+    assert found(query) == numbers
+
+
+def test_hits_are_sorted_cut_and_counted() -> None:
+    assert found({"match_all": {}}, sort={"stats.orders": "desc"}) == [4, 3, 2, 1]
+    assert found({"match_all": {}}, sort=[{"metadata.type": {"order": "asc"}}, {"stats.orders": {"order": "desc"}}]) == [3, 4, 2, 1]
+    answer = search(ASSETS, {"query": {"match_all": {}}, "from": 1, "size": 2})
+    assert answer["hits"]["total"]["value"] == 4
+    assert [hit["_source"]["stats"]["orders"] for hit in answer["hits"]["hits"]] == [2, 3]
+    assert search(ASSETS, {})["hits"]["total"]["value"] == 4
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"query": {"script": {"source": "1"}}},
+        {"query": {"match_all": {}, "term": {}}},
+        {"query": {"bool": {"perhaps": []}}},
+        {"query": {"terms": {"id": "x"}}},
+        {"query": {"range": {"id": {"near": 1}}}},
+        {"query": {"query_string": {"query": "(sea"}}},
+        {"query": {"query_string": {"query": "sea)"}}},
+        {"query": {"query_string": {"query": '"sea'}}},
+        {"query": {"query_string": {"query": "(" * 100 + "sea" + ")" * 100}}},
+        {"query": {"query_string": {"query": "a " * 1000}}},
+        {"query": {"query_string": {"query": 7}}},
+        {"query": "sea"},
+        {"size": -1},
+        {"size": True},
+        {"from": 10**9},
+        {"query": {"bool": {"should": [{"match_all": {}}] * MOST_CLAUSES}}},
+    ],
+)
+def test_what_is_not_known_here_is_refused(body: Any) -> None:
+    with pytest.raises(BadInput):
+        search(ASSETS, body)
+
+
+def test_a_long_hostile_text_is_answered_at_once() -> None:
+    import time
+
+    began = time.perf_counter()
+    for text in ("\\" * 4000, "(a OR " * 30 + "a" + ")" * 30, "*a" * 1000, '"' * 3000, "a:" * 2000, "-" * 4000):
+        try:
+            search(ASSETS, {"query": {"query_string": {"query": text}}})
+        except BadInput:
+            continue
+    assert time.perf_counter() - began < 2
