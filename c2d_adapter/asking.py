@@ -63,6 +63,8 @@ class Asking:
 
     def _ask(self, fields: Mapping[str, Any]) -> Generated:
         for left in reversed(range(TRIES)):
+            if self._is_over():  # the server asks only while it computes, and a short text takes no time
+                raise Unavailable(f"{self._entry_name}: nobody waits for this answer any more", code="abandoned")
             try:
                 return self._server.generate(self._entry_name, fields, CALLER, self._is_over)
             except BadInput as error:
@@ -70,7 +72,7 @@ class Asking:
                     raise TooLong from error
                 raise
             except Unavailable as error:
-                if not left or error.code not in _BUSY or self._is_over():
+                if not left or error.code not in _BUSY:
                     raise
                 self._sleep(_WAIT_S)
         raise AssertionError("the last try returns or raises")

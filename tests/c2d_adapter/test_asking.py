@@ -114,8 +114,8 @@ class Busy:
         return Generated("", (1, 2), 2, 0, "length", (0.0, -1.0), ("a", "b"))
 
 
-def asking(server: Any, waits: list[float], is_over: bool = False) -> Asking:
-    return Asking(server, "m", lambda: is_over, waits.append)
+def asking(server: Any, waits: list[float]) -> Asking:
+    return Asking(server, "m", sleep=waits.append)
 
 
 @pytest.mark.parametrize("code", ["queue_full", "queue_timeout"])
@@ -139,11 +139,19 @@ def test_another_trouble_is_told_at_once() -> None:
     assert busy.asked == 1
 
 
-def test_who_was_told_to_stop_does_not_wait() -> None:
-    waits: list[float] = []
+def test_who_is_told_to_stop_asks_and_waits_no_more() -> None:
+    busy, waits = Busy(99, "queue_full"), list[float]()
+    with pytest.raises(Unavailable) as stopped:
+        Asking(busy, "m", lambda: len(waits) == 2, waits.append).score("a b")
+    assert (stopped.value.code, busy.asked, len(waits)) == ("abandoned", 2, 2)
+
+
+def test_a_job_that_is_stopped_between_two_texts_ends_there(market: LogMarket, server: SimulatedServer, tmp_path: Path) -> None:
+    folder = job(tmp_path / "job", "evaluate", texts=["the market", "a buyer", "a call"], max_tokens=16)
+    asked = Asking(server, name_of(server), lambda: len(server.callers) == 2)
     with pytest.raises(Unavailable):
-        asking(Busy(1, "queue_full"), waits, is_over=True).score("a b")
-    assert waits == []
+        evaluated(market, folder, asked.score)
+    assert len(server.callers) == 2 and not folder.is_done
 
 
 def test_a_text_that_is_too_long_is_that_and_another_refusal_is_not(server: SimulatedServer) -> None:

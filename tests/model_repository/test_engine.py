@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models
 from generate.engine import Engine
 from generate.generation import Generation, Piece
 from generate.listener import Cancelled, TooBusy
-from tests.model_repository.calls import call_of
+from tests.model_repository.calls import call_of, scored_call
 
 SCORES = np.zeros(4, np.float32)
 
@@ -296,6 +296,64 @@ def test_closing_fails_what_is_not_finished_and_takes_no_more() -> None:
     assert isinstance(waiting.error, TooBusy)
     with pytest.raises(TooBusy):
         engine.add(counting(1), Listener([], "late"))
+
+
+class Scored(Counting):
+    """A text that is scored: it takes what each part gives, and tells once."""
+
+    def __init__(self, prompt: int, broken_at: int = -1) -> None:
+        super().__init__(length=-(-prompt // 32), prompt=prompt)
+        self.call = scored_call([0] * prompt)
+        self.broken_at = broken_at
+
+    def take(self, logits: np.ndarray) -> Piece | None:
+        if self.count == self.broken_at:
+            raise ValueError("a score that is no number")
+        piece = super().take(logits)
+        return piece if self.is_finished else None
+
+
+class Scoring(Places):
+    """As rows of a text that is scored: every part gives its scores."""
+
+    def begin(self, place: int) -> np.ndarray | None:
+        logits = super().begin(place)
+        return np.zeros((32, 4), np.float32) if logits is None else logits
+
+
+def test_a_long_text_is_scored_in_parts_while_others_get_their_tokens_and_it_gets_none() -> None:
+    places, log = Scoring(), list[tuple[str, str]]()
+    engine = Engine(places, most_waiting=3)
+    answering, reading = Listener(log, "answering"), Listener(log, "reading")
+    gate = held(engine, places, counting(40), answering)
+    engine.add(cast(Generation, Scored(320)), reading)
+    gate.opened.set()
+    assert reading.is_over.wait(10) and answering.is_over.wait(10)
+    parts = [number for number, asked in enumerate(places.asked) if asked == ("begin", 2)]
+    between = [places.asked[one + 1 : other] for one, other in itertools.pairwise(parts)]
+    assert between == [[("step", (1,))]] * 9
+    assert all(asked == (1,) for what, asked in places.asked if what == "step"), "a text that is scored is stepped"
+    assert [text for name, text in log if name == "reading"] == ["10"]
+    counts = engine.counts()
+    assert (counts.prompt_tokens, counts.tokens, counts.running) == (1 + 320, 40, 0)
+    engine.close()
+    assert places.left == {}
+
+
+def test_a_text_whose_scores_are_broken_or_whose_caller_goes_leaves_its_place_and_hurts_no_other() -> None:
+    places, log = Scoring(most=3), list[tuple[str, str]]()
+    engine = Engine(places, most_waiting=4)
+    broken, other, gone = Listener(log, "broken"), Listener(log, "other"), Listener(log, "gone")
+    gone.is_cancelled = lambda: any(asked[0] == "step" for asked in places.asked)
+    gate = held(engine, places, counting(9), other)
+    engine.add(cast(Generation, Scored(96, broken_at=1)), broken)
+    engine.add(cast(Generation, Scored(3200)), gone)
+    gate.opened.set()
+    assert all(listener.is_over.wait(10) for listener in (broken, other, gone))
+    assert isinstance(broken.error, ValueError) and isinstance(gone.error, Cancelled)
+    assert [text for name, text in log if name == "other"] == [str(count) for count in range(1, 10)]
+    engine.close()
+    assert places.left == {}
 
 
 class Deaf(Listener):
