@@ -30,6 +30,7 @@ _COMMANDS = {
     "evaluate": "evaluate",
     "receipts": "trade",
     "verify": "verify",
+    "lineage": "lineage",
     "wallet": "wallet",
     "demo": "demo",
 }

@@ -64,6 +64,10 @@ class Market:
     def models(self) -> list[dict[str, Any]]:
         return list(self._json("GET", "/v1/models")["data"])
 
+    def model(self, did: Did) -> dict[str, Any]:
+        """What the market shows of one asset, withdrawn or not. Raises MarketRefused with code model_unknown."""
+        return dict(self._json("GET", f"/v1/models/{did}"))
+
     def offer(self, did: Did, consumer: Address, valid_for_s: int | None = None) -> Offer:
         query = {"consumer": consumer, **({} if valid_for_s is None else {"valid_for_s": str(valid_for_s)})}
         return Offer.from_json(self._json("GET", f"/v1/offers/{did}", params=query))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from c2d_adapter.market import open_store
 from control_plane.did import TokenWei, parse_did
 from control_plane.errors import BadInput
 from control_plane.flows.publish import Published, Request
@@ -22,7 +23,7 @@ from deploy import exits
 from deploy.commands.trade import token_wei, tokens, url_option
 from deploy.market import Market
 from deploy.progress import Steps
-from deploy.selling import open_store, publish_model
+from deploy.selling import publish_model
 from deploy.selling import restore as restore_entry
 from deploy.wallets import chosen_wallet, wallet_options
 

@@ -19,6 +19,7 @@ import requests
 import tritonclient.http
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from c2d_adapter.market import open_store
 from control_plane.chain.ledger import LedgerReader
 from control_plane.chain.ocean import open_ledger, open_reader
 from control_plane.did import Did, TransactionHash, did_of
@@ -40,7 +41,7 @@ from deploy.demo.wire import Wire, before_receipt
 from deploy.local.chain import local_account
 from deploy.local.control import stop_stack
 from deploy.market import Market, decode_receipt
-from deploy.selling import open_store, publish_model
+from deploy.selling import publish_model
 from deploy.trading import buy, session_for
 
 PRICE = "1.5"
