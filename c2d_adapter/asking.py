@@ -6,6 +6,7 @@ This module must never open a weight; what it computes stands in `c2d_adapter/al
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from c2d_adapter.algorithms import evaluate as evaluating
 from c2d_adapter.algorithms import infer as inferring
 from c2d_adapter.algorithms.evaluate import Found, Score, TooLong
 from c2d_adapter.algorithms.infer import Answer, Made
-from c2d_adapter.job_io import Folder
+from c2d_adapter.engine import Outcome, Progress
+from c2d_adapter.job_io import Folder, JobFailed
 from control_plane.did import Address, Bytes32, Did, UnixMillis
 from control_plane.errors import BadInput, Unavailable
 from control_plane.receipts.evaluation import Evaluation, SignedEvaluation, micronats, statement_bytes, texts_digest
@@ -27,6 +29,8 @@ CALLER = "jobs"
 """Who asks, for the queue: jobs together take turns with each buyer."""
 TRIES = 6
 _WAIT_S = 2.0
+ABANDONED = "abandoned"
+"""The code of what was stopped while nobody waited for it any more, here and in `serving/triton.py`."""
 _BUSY = frozenset({"queue_full", "queue_timeout"})
 
 
@@ -64,7 +68,7 @@ class Asking:
     def _ask(self, fields: Mapping[str, Any]) -> Generated:
         for left in reversed(range(TRIES)):
             if self._is_over():  # the server asks only while it computes, and a short text takes no time
-                raise Unavailable(f"{self._entry_name}: nobody waits for this answer any more", code="abandoned")
+                raise Unavailable(f"{self._entry_name}: nobody waits for this answer any more", code=ABANDONED)
             try:
                 return self._server.generate(self._entry_name, fields, CALLER, self._is_over)
             except BadInput as error:
@@ -76,6 +80,62 @@ class Asking:
                     raise
                 self._sleep(_WAIT_S)
         raise AssertionError("the last try returns or raises")
+
+
+@dataclass(frozen=True)
+class _Told(Folder):
+    """A job's folder whose progress is also told."""
+
+    on_progress: Callable[[Progress], None]
+
+    def write_progress(self, step: int, steps: int, loss: float | None, steps_per_second: float) -> None:
+        super().write_progress(step, steps, loss, steps_per_second)
+        self.on_progress(json.loads((self.path / "progress.json").read_text()))
+
+
+def run(
+    path: Path,
+    kind: str,
+    server: InferenceServer,
+    entry_name: str,
+    of: Evaluated,
+    signer: ReceiptSigner,
+    timeout_s: float,
+    on_progress: Callable[[Progress], None],
+    is_stopped: Callable[[], bool],
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Outcome:
+    """Do a job of either kind as `Engine.run` does those that need weights, and return when it ended.
+
+    Again: a job that has its result is finished at once. Raises BadInput for another kind, Unavailable when the server does not
+    answer: nothing is decided then.
+    """
+    folder, until = _Told(path, on_progress), clock() + timeout_s
+    if kind not in (evaluating.KIND, inferring.KIND):
+        raise BadInput("kind", f"{evaluating.KIND} or {inferring.KIND}", kind)
+    if folder.is_done:
+        return Outcome("finished", 1)
+    asked = Asking(server, entry_name, lambda: is_stopped() or clock() >= until, sleep)
+    try:
+        if kind == evaluating.KIND:
+            evaluate(folder, asked.score, of, signer, clock)
+        else:
+            infer(folder, asked.answer)
+    except JobFailed as failed:
+        return _failed(folder, failed)
+    except BadInput as error:  # its words may be about a text
+        return _failed(folder, JobFailed("internal", f"The model does not take this job's {error.field}."))
+    except Unavailable as error:
+        if error.code != ABANDONED:
+            raise
+        return Outcome("stopped" if is_stopped() else "timed_out", 1)
+    return Outcome("finished", 1)
+
+
+def _failed(folder: Folder, failed: JobFailed) -> Outcome:
+    folder.write_failure(failed)
+    return Outcome("failed", 1, failed.code, failed.sentence)
 
 
 def evaluate(folder: Folder, score: Score, of: Evaluated, signer: ReceiptSigner, clock: Callable[[], float]) -> SignedEvaluation:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from c2d_adapter.algorithms.evaluate import TooLong, draw
-from c2d_adapter.asking import CALLER, TRIES, Asking, Evaluated, evaluate, infer
+from c2d_adapter.asking import CALLER, TRIES, Asking, Evaluated, evaluate, infer, run
+from c2d_adapter.engine import Outcome
 from c2d_adapter.job_io import RESULT_BYTES, Folder, JobFailed
 from control_plane.did import Bytes32
 from control_plane.errors import BadInput, Unavailable
@@ -152,6 +153,81 @@ def test_a_job_that_is_stopped_between_two_texts_ends_there(market: LogMarket, s
     with pytest.raises(Unavailable):
         evaluated(market, folder, asked.score)
     assert len(server.callers) == 2 and not folder.is_done
+
+
+class Running:
+    """One job on the simulated server, until it ends."""
+
+    def __init__(self, market: LogMarket, server: SimulatedServer, folder: Folder) -> None:
+        self.market, self.server, self.folder = market, server, folder
+        self.name = name_of(server)
+        self.told: list[Any] = []
+        self.is_stopped, self.timeout_s = False, 60.0
+
+    def run(self, kind: str) -> Outcome:
+        of, signer = Evaluated(self.market.did, self.market.nft, DIGEST), self.market.signer
+        on_progress, is_stopped = self.told.append, lambda: self.is_stopped
+        how = (self.timeout_s, on_progress, is_stopped, self.market.chain.now, lambda _wait: None)
+        return run(self.folder.path, kind, self.server, self.name, of, signer, *how)
+
+
+@pytest.fixture
+def running(market: LogMarket, server: SimulatedServer, tmp_path: Path) -> Running:
+    return Running(market, server, job(tmp_path / "job", "evaluate", texts=["the market stands", "a buyer"], max_tokens=16))
+
+
+def test_a_job_that_went_well_is_finished_tells_its_progress_and_is_not_done_twice(running: Running) -> None:
+    assert running.run("evaluate") == Outcome("finished", 1)
+    assert [(one["step"], one["steps"]) for one in running.told] == [(1, 2), (2, 2)]
+    asked = len(running.server.asked)
+    assert running.run("evaluate") == Outcome("finished", 1)
+    assert len(running.server.asked) == asked
+
+
+def test_a_batch_is_a_job_too(running: Running) -> None:
+    drawn = {"max_tokens": 3, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "seed": 0}
+    (running.folder.path / "job.json").write_text(json.dumps({"kind": "infer", "parameters": {"prompts": ["a", "b"], **drawn}}))
+    assert running.run("infer") == Outcome("finished", 1)
+    assert [one["loss"] for one in running.told] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ({"texts": ["word " * 1000], "max_tokens": 0}, "sequence_too_long"),
+        ({"texts": ["word"], "max_tokens": 16}, "dataset_too_small"),
+        ({"dataset": "wikitext-2", "samples": 3, "seed": 0, "max_tokens": 16}, "dataset_too_small"),
+        ({"texts": [" "], "max_tokens": 16}, "internal"),
+    ],
+)
+def test_a_job_that_cannot_be_done_says_why_and_shows_no_text(running: Running, parameters: dict[str, Any], code: str) -> None:
+    (running.folder.path / "job.json").write_text(json.dumps({"kind": "evaluate", "parameters": parameters}))
+    outcome = running.run("evaluate")
+    assert (outcome.state, outcome.code) == ("failed", code)
+    failure = json.loads((running.folder.path / "failure.json").read_text())
+    assert failure == {"code": code, "sentence": outcome.sentence} and "word" not in outcome.sentence
+
+
+def test_a_job_that_is_stopped_or_takes_too_long_ends_and_has_no_result(running: Running) -> None:
+    running.is_stopped = True
+    assert running.run("evaluate").state == "stopped"
+    running.is_stopped, running.timeout_s = False, 0.0
+    assert running.run("evaluate").state == "timed_out"
+    assert not running.folder.is_done and not running.server.asked
+
+
+def test_a_server_that_does_not_answer_decides_nothing(running: Running) -> None:
+    running.server.is_down = True
+    with pytest.raises(Unavailable):
+        running.run("evaluate")
+    assert not (running.folder.path / "failure.json").exists()
+    running.server.is_down = False
+    assert running.run("evaluate").state == "finished"
+
+
+def test_a_training_is_not_asked(running: Running) -> None:
+    with pytest.raises(BadInput, match="kind"):
+        running.run("train")
 
 
 def test_a_text_that_is_too_long_is_that_and_another_refusal_is_not(server: SimulatedServer) -> None:
