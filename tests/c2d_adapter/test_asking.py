@@ -263,7 +263,7 @@ def transformers_loss(model: Path, texts: Sequence[str], max_tokens: int) -> tup
 
 
 @pytest.mark.live
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_samples_of_wikitext_have_the_loss_that_transformers_finds(
     market: LogMarket, triton_server: TritonServer, test_data: Path, tmp_path: Path
 ) -> None:
