@@ -86,6 +86,7 @@ def open_market(services: Services, store: ObjectStore | None, report: Callable[
         weights=settings.weights,
         scratch=settings.home / "cache" / "entries",
         publications=settings.home / "publications",
+        algorithms=services.algorithms,
         clock=services.clock,
     )
 

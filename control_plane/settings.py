@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from control_plane.did import Address, TokenWei, parse_address
@@ -18,6 +18,8 @@ from converters.pbtxt import PROVIDERS
 MOST_CONCURRENCY = 4096
 """Places that the gate can tell apart for one session or one buyer (`serving/slots.py`)."""
 _MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+ALGORITHMS = ("train", "evaluate", "infer")
+"""Kinds of job. `POSTHUMAN_ALGORITHM_TRAIN` and so on name the data NFT of each one's algorithm."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -49,7 +51,8 @@ class Settings:
     """Everything a deployment may choose. Defaults are the embedded stack's.
 
     home: the state folder; nothing is written outside it. models: the folder Triton reads, one entry a subfolder.
-    log_nft: the data NFT that anchors this operator's log; None before `posthuman up` has made it.
+    log_nft: the data NFT that anchors this operator's log; None before `posthuman up` has made it. algorithms: kind of job to the
+    data NFT of its algorithm; empty before `posthuman up` has published them.
     s3_encryption: how the object storage shall encrypt what it keeps (`AES256`, `aws:kms`, `aws:kms:<key id>`); blank: as it likes.
     providers: ONNX Runtime's providers for every entry, the preferred first. engine_cache: where TensorRT engines are kept.
     max_prompt_tokens: of one text; None: as many as its model can read.
@@ -98,6 +101,7 @@ class Settings:
     jobs: JobSettings
     providers: tuple[str, ...] = ("cpu",)
     engine_cache: Path | None = None
+    algorithms: Mapping[str, Address] = field(default_factory=dict)
 
     @property
     def models(self) -> Path:
@@ -201,6 +205,11 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         ),
         providers=_providers(text("PROVIDERS", "cpu")),
         engine_cache=Path(text("ENGINE_CACHE", str(home / "cache" / "engines"))),
+        algorithms={
+            kind: parse_address(found, name)
+            for kind in ALGORITHMS
+            if (found := given.get(name := f"POSTHUMAN_ALGORITHM_{kind.upper()}"))
+        },
     )
 
 

@@ -38,6 +38,7 @@ from control_plane.flows.index_assets import index_assets
 from control_plane.flows.keep import keeper_steps
 from control_plane.flows.services import Services
 from control_plane.flows.watch import revoke_undone_orders, withdraw_changed_listings
+from control_plane.jobs.algorithms import known
 from control_plane.jobs.environments import offered
 from control_plane.jobs.store import JobStore
 from control_plane.migrations.migrate import migrate
@@ -163,6 +164,7 @@ def build_services(settings: Settings) -> Services:
         jobs=JobStore(engine),
         environments=offered(settings.jobs, network.ocean, operator.address),
         provider=open_provider(engine, operator, time.time),
+        algorithms=known(settings.algorithms, settings.chain_id),
         clock=time.time,
     )
 

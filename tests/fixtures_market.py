@@ -29,6 +29,7 @@ from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, 
 from control_plane.flows.offer import make_offer
 from control_plane.flows.services import Services
 from control_plane.flows.sign_in import compose_message
+from control_plane.jobs.algorithms import known
 from control_plane.jobs.environments import offered
 from control_plane.jobs.store import JobStore
 from control_plane.migrations.migrate import migrate
@@ -250,6 +251,7 @@ def services_over(engine: Engine, settings: Settings, ledger: SimulatedLedger, s
         jobs=JobStore(engine, clock),
         environments=offered(settings.jobs, ledger.network.ocean, wallet_of("operator").address),
         provider=open_provider(engine, wallet_of("operator"), clock),
+        algorithms=known(settings.algorithms, settings.chain_id),
         clock=clock,
     )
 

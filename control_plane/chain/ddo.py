@@ -12,11 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from control_plane.chain.compute import Algorithm, compute_object
 from control_plane.chain.fees import service_id
 from control_plane.did import Address, Bytes32, UnixSeconds, did_of
 from control_plane.errors import BadInput
@@ -46,23 +47,78 @@ class Description:
 
 
 def build_ddo(
-    nft: Address, datatoken: Address, chain_id: int, about: Description, public_url: str, operator_key: bytes, timeout_s: int
+    nft: Address,
+    datatoken: Address,
+    chain_id: int,
+    about: Description,
+    public_url: str,
+    operator_key: bytes,
+    timeout_s: int,
+    algorithms: Sequence[Algorithm] = (),
 ) -> dict[str, Any]:
-    """The document of an asset with one `access` service: calls at `public_url`.
+    """The document of a model: an `access` service for calls at `public_url`, and behind it a `compute` service for jobs.
 
-    operator_key: 64-byte public key; only its holder can read `files`. That part differs each time it is made, since ECIES draws a
-    fresh key: keep the document, do not make it twice.
+    algorithms: what jobs may run; without any, no jobs are sold. operator_key: 64-byte public key; only its holder can read
+    `files`. That part differs each time it is made, since ECIES draws a fresh key: keep the document, do not make it twice.
     """
-    did = did_of(nft, chain_id)
-    written = datetime.fromtimestamp(about.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    files = {
+    url = f"{public_url}/models/{did_of(nft, chain_id)}"
+    files = _files(nft, datatoken, {"type": "url", "url": url, "method": "POST"}, operator_key)
+    calls = _service(0, "access", "inference", "Calls of this model", datatoken, public_url, files, timeout_s)
+    services = [calls]
+    if algorithms:
+        jobs = _service(
+            1, "compute", "jobs", "Jobs beside this model, whose weights stay here", datatoken, public_url, files, timeout_s
+        )
+        services.append({**jobs, "compute": compute_object(algorithms)})
+    return _document(nft, chain_id, about, "dataset", {}, services)
+
+
+def build_algorithm_ddo(
+    nft: Address,
+    datatoken: Address,
+    chain_id: int,
+    about: Description,
+    public_url: str,
+    operator_key: bytes,
+    file_url: str,
+    section: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The document of an algorithm, which costs nothing and never ends. file_url: where its one file is; it is no secret.
+
+    section: what stands under `metadata.algorithm`. As in `build_ddo`, each document is another one.
+    """
+    files = _files(nft, datatoken, {"type": "url", "url": file_url, "method": "GET"}, operator_key)
+    service = _service(0, "access", "algorithm", about.description, datatoken, public_url, files, 0)
+    return _document(nft, chain_id, about, "algorithm", {"algorithm": dict(section)}, [service])
+
+
+def _files(nft: Address, datatoken: Address, file: Mapping[str, str], operator_key: bytes) -> str:
+    record = {"datatokenAddress": datatoken, "nftAddress": nft, "files": [dict(file)]}
+    return "0x" + encrypt(operator_key, canonical(record)).hex()
+
+
+def _service(
+    index: int, kind: str, name: str, description: str, datatoken: Address, public_url: str, files: str, timeout_s: int
+) -> dict[str, Any]:
+    return {
+        "id": service_id(index),
+        "type": kind,
+        "name": name,
+        "description": description,
         "datatokenAddress": datatoken,
-        "nftAddress": nft,
-        "files": [{"type": "url", "url": f"{public_url}/models/{did}", "method": "POST"}],
+        "serviceEndpoint": public_url,
+        "files": files,
+        "timeout": timeout_s,
     }
+
+
+def _document(
+    nft: Address, chain_id: int, about: Description, kind: str, more: Mapping[str, Any], services: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    written = datetime.fromtimestamp(about.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "@context": ["https://w3id.org/did/v1"],
-        "id": did,
+        "id": did_of(nft, chain_id),
         "version": VERSION,
         "chainId": chain_id,
         "nftAddress": nft,
@@ -71,23 +127,13 @@ def build_ddo(
             "updated": written,
             "name": about.name,
             "description": about.description,
-            "type": "dataset",
+            "type": kind,
             "author": about.author,
             "license": about.licence,
+            **more,
             "additionalInformation": {"posthuman": dict(about.facts)},
         },
-        "services": [
-            {
-                "id": service_id(0),
-                "type": "access",
-                "name": "inference",
-                "description": "Calls of this model",
-                "datatokenAddress": datatoken,
-                "serviceEndpoint": public_url,
-                "files": "0x" + encrypt(operator_key, canonical(files)).hex(),
-                "timeout": timeout_s,
-            }
-        ],
+        "services": [dict(each) for each in services],
         "credentials": {"allow": [], "deny": []},
     }
 

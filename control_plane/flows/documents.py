@@ -15,10 +15,14 @@ from control_plane.chain.ledger import Created, Sent, Wallet
 from control_plane.errors import IntegrityBroken
 from control_plane.flows.market import Market
 from control_plane.flows.publications import Journal, Journals
+from control_plane.jobs.algorithms import for_model
 
 
 def documented(market: Market, journals: Journals, journal: Journal, created: Created, facts: Mapping[str, Any]) -> Journal:
-    """The journal with the sealed document inside. facts: what a buyer reads about the model, see entries.describe."""
+    """The journal with the sealed document inside. facts: what a buyer reads about the model, see entries.describe.
+
+    Its task, and whether its weights are kept, decide which of the market's algorithms it lets near itself.
+    """
     if journal.document is not None and journal.nft == created.nft:  # another NFT: a local chain that was begun anew
         return journal
     choices = journal.choices
@@ -31,7 +35,14 @@ def documented(market: Market, journals: Journals, journal: Journal, created: Cr
         facts=facts,
     )
     document = ddo.build_ddo(
-        created.nft, created.datatoken, choices.chain_id, about, market.public_url, market.operator_key, choices.timeout_s
+        created.nft,
+        created.datatoken,
+        choices.chain_id,
+        about,
+        market.public_url,
+        market.operator_key,
+        choices.timeout_s,
+        for_model(market.algorithms, str(facts["task"]), facts["weights_digest"] is not None),
     )
     made = replace(
         journal,

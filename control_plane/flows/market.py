@@ -8,14 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from control_plane.chain.compute import Algorithm
 from control_plane.chain.ddo import Decryptor
 from control_plane.chain.ledger import Ledger, LedgerReader, Sent
 from control_plane.did import Address, Did, TokenWei
 from control_plane.flows.entries import Made
+from control_plane.jobs.states import Kind
 from control_plane.serving.inference import InferenceServer
 from control_plane.serving.listing import Listing
 from converters.entry import ModelDigest
@@ -76,7 +78,8 @@ class Market:
     convert: makes the entry of a model below an empty folder; convert.py has the one that starts a child process. store,
     store_weights: keep a copy in object storage under its digest and return where; None where there is no such storage. log_nft:
     the operator's, see open_log. models: the folder Triton reads. weights: where trainable forms are kept. scratch, publications:
-    folders of these flows. clock: seconds since 1970, UTC.
+    folders of these flows. algorithms: the market's own; without any, what is published sells no jobs.
+    clock: seconds since 1970, UTC.
     """
 
     ledger: Ledger
@@ -97,6 +100,7 @@ class Market:
     weights: Path
     scratch: Path
     publications: Path
+    algorithms: Mapping[Kind, Algorithm] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
 
 

@@ -5,11 +5,13 @@ In: nothing. Out: the frozen record `Services`, which `wiring.py` fills. This mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from control_plane.chain.compute import Algorithm
 from control_plane.chain.ledger import Ledger, Network, Wallet
 from control_plane.jobs.environments import Environment
+from control_plane.jobs.states import Kind
 from control_plane.jobs.store import JobStore
 from control_plane.provider.provider import Provider
 from control_plane.receipts.store import ReceiptStore
@@ -23,7 +25,8 @@ from control_plane.settings import Settings
 
 @dataclass(frozen=True)
 class Services:
-    """operator: signs provider fees and receipts. environments: what jobs may run on. clock: seconds since 1970, UTC."""
+    """operator: signs provider fees and receipts. environments: what jobs may run on. algorithms: the market's own. clock: seconds
+    since 1970, UTC."""
 
     settings: Settings
     network: Network
@@ -38,4 +41,5 @@ class Services:
     jobs: JobStore
     environments: tuple[Environment, ...]
     provider: Provider
+    algorithms: Mapping[Kind, Algorithm]
     clock: Callable[[], float]

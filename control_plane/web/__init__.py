@@ -25,6 +25,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
     from flask import Flask
 
     from control_plane.web import (
+        algorithms,
         aquarius,
         auth,
         chat,
@@ -52,6 +53,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
         *(answer_again(surface.blueprint(services, journal), services, journal) for surface in (openai, chat, oip, hugging_face)),
         auth.blueprint(services),
         offers.blueprint(services),
+        algorithms.blueprint(services),
         receipts.blueprint(services),
         log.blueprint(services),
         provider.blueprint(services),

@@ -14,6 +14,7 @@ from flask import Blueprint, Response, jsonify
 
 from control_plane.fields import Table, only, schema_of
 from control_plane.flows.services import Services
+from control_plane.jobs.states import Kind
 from control_plane.web import openapi_answers as shapes
 from control_plane.web.auth import MESSAGE, TOKEN
 from control_plane.web.chat import by_url, chat_table
@@ -22,6 +23,7 @@ from control_plane.web.offers import MOST_S
 from control_plane.web.oip import generate_table
 from control_plane.web.openai import EMBEDDINGS, completion_table
 from control_plane.web.openapi_answers import Schema
+from control_plane.web.openapi_jobs import job_operations
 from control_plane.web.openapi_operation import BINARY, EVENTS, JSON, TEXT, Operation
 from control_plane.web.openapi_provider import provider_operations
 from control_plane.web.receipts import MOST
@@ -31,6 +33,7 @@ _PATH_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "number": {"type": "string", "enum": ["1"]},
     "identity": shapes.HEX32,
     "path": {"type": "string"},
+    "kind": {"type": "string", "enum": [kind.value for kind in Kind]},
     "chain_id": {"type": "string", "pattern": "^[0-9]+$"},
 }
 
@@ -256,6 +259,7 @@ def operations(max_new_tokens: int) -> tuple[Operation, ...]:
             answers=(BINARY, JSON, TEXT),
             codes=(404,),
         ),
+        *job_operations(),
         *provider_operations(),
         Operation("get", "/healthz", "Whether this process lives", answer=shapes.ALIVE),
         Operation("get", "/readyz", "States of the components", answer=shapes.READY, codes=(503,)),

@@ -3,7 +3,7 @@
 In: a state folder. Out: a supervisor that runs them (`python -m deploy.local.stack HOME`). This module must never start a process
 itself, and never wait for one.
 
-    chain -> Ocean's contracts -> keys, log NFT -> objects and Triton -> database -> web and log keeper -> models
+    chain -> Ocean's contracts -> keys, log NFT, algorithms -> objects and Triton -> database -> web and log keeper -> models
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from control_plane.chain.networks import LOCAL_CHAIN_ID
 from control_plane.chain.rpc import Rpc
 from control_plane.chain.wallet import LocalWallet, save_keystore
 from control_plane.errors import BadInput
+from control_plane.flows.algorithms import publish_algorithms
 from control_plane.flows.open_log import open_log
 from control_plane.receipts.keys import create_checkpoint_key, create_receipt_key, receipt_address
 from control_plane.settings import Settings, read_settings
@@ -79,7 +81,10 @@ def plan(home: Path) -> Sequence[Stage]:
     stack = Embedded(home, settings, values, places(), external(home, os.environ))
     contracts = (Task("Ocean's contracts", lambda: _deploy(stack)),) if "chain" not in stack.not_ours else ()
     return (
-        Stage(_ours(stack, chain(stack)), (*contracts, Task("keys and log NFT", lambda: prepare_log(home)))),
+        Stage(
+            _ours(stack, chain(stack)),
+            (*contracts, Task("keys and log NFT", lambda: prepare_log(home)), Task("algorithms", lambda: prepare_algorithms(home))),
+        ),
         Stage(_ours(stack, object_storage(stack), triton(stack)), (Task("database", lambda: _migrate(home)),)),
         Stage((web(stack), keeper(stack)), (Task("models", lambda: load_models(home)),)),
     )
@@ -183,6 +188,17 @@ def prepare_log(home: Path) -> None:
     nft = open_log(open_ledger(settings), wallet, receipt_address(receipt_key), public)
     values = {**read_environment_file(home), "POSTHUMAN_LOG_NFT": str(nft)}
     if values != read_environment_file(home):
+        write_environment_file(home, values)
+
+
+def prepare_algorithms(home: Path) -> None:
+    """Publish the market's own algorithms and write their NFTs down. Again: finds them."""
+    settings = _settings(home)
+    wallet = operator_key(settings)
+    folder = settings.home / "algorithms"
+    made = publish_algorithms(open_ledger(settings), wallet, wallet.public_key, settings.public_url, folder, time.time)
+    found = {f"POSTHUMAN_ALGORITHM_{kind.value.upper()}": str(nft) for kind, nft in made.items()}
+    if (values := {**read_environment_file(home), **found}) != read_environment_file(home):
         write_environment_file(home, values)
 
 
