@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,7 @@ class Settings:
     data NFT of its algorithm; empty before `posthuman up` has published them.
     s3_encryption: how the object storage shall encrypt what it keeps (`AES256`, `aws:kms`, `aws:kms:<key id>`); blank: as it likes.
     providers: ONNX Runtime's providers for every entry, the preferred first. engine_cache: where TensorRT engines are kept.
+    internal_files: `host:port` of servers inside the network that assets' files may lie on; max_file_bytes: of one such file.
     max_prompt_tokens: of one text; None: as many as its model can read.
     session_concurrency, buyer_concurrency: calls under way at once. session_rate: calls a minute; 0: any number.
     confirmations: blocks an order, a key or an anchor needs, its own included, before it counts; None: the chain's default.
@@ -102,6 +104,8 @@ class Settings:
     providers: tuple[str, ...] = ("cpu",)
     engine_cache: Path | None = None
     algorithms: Mapping[str, Address] = field(default_factory=dict)
+    internal_files: frozenset[str] = frozenset()
+    max_file_bytes: int = 1 << 28
 
     @property
     def models(self) -> Path:
@@ -210,6 +214,8 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
             for kind in ALGORITHMS
             if (found := given.get(name := f"POSTHUMAN_ALGORITHM_{kind.upper()}"))
         },
+        internal_files=_places(text("INTERNAL_FILES", "")),
+        max_file_bytes=whole("MAX_FILE_BYTES", 1 << 28, 1),
     )
 
 
@@ -218,4 +224,12 @@ def _providers(text: str) -> tuple[str, ...]:
     found = tuple(text.split(","))
     if found != tuple(provider for provider in PROVIDERS if provider in found) or "cpu" not in found:
         raise BadInput("POSTHUMAN_PROVIDERS", f"some of {','.join(PROVIDERS)} in this order, cpu among them", text)
+    return found
+
+
+def _places(text: str) -> frozenset[str]:
+    """`host:port`, separated by commas."""
+    found = frozenset(each.strip() for each in text.split(",") if each.strip())
+    if not all(re.fullmatch(r"[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}", each) for each in found):
+        raise BadInput("POSTHUMAN_INTERNAL_FILES", "host:port, separated by commas", text)
     return found

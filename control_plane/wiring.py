@@ -43,6 +43,7 @@ from control_plane.jobs.environments import offered
 from control_plane.jobs.store import JobStore
 from control_plane.migrations.migrate import migrate
 from control_plane.provider.asset_index import AssetIndex
+from control_plane.provider.fetch import Fetcher
 from control_plane.provider.nonces import UserNonces
 from control_plane.provider.provider import Provider
 from control_plane.provider.tokens import AuthTokens
@@ -131,8 +132,9 @@ def open_limits(settings: Settings, clock: Callable[[], float]) -> CallLimits:
     return CallLimits(settings.home / "run" / "limits", allowed, clock)
 
 
-def open_provider(engine: Engine, key: LocalWallet, clock: Callable[[], float]) -> Provider:
-    return Provider(key, UserNonces(engine), AuthTokens(engine, clock), AssetIndex(engine))
+def open_provider(settings: Settings, engine: Engine, key: LocalWallet, clock: Callable[[], float]) -> Provider:
+    files = Fetcher(settings.internal_files, settings.max_file_bytes)
+    return Provider(key, UserNonces(engine), AuthTokens(engine, clock), AssetIndex(engine), files)
 
 
 def build_services(settings: Settings) -> Services:
@@ -163,8 +165,8 @@ def build_services(settings: Settings) -> Services:
         operator=operator,
         jobs=JobStore(engine),
         environments=offered(settings.jobs, network.ocean, operator.address),
-        provider=open_provider(engine, operator, time.time),
         algorithms=known(settings.algorithms, settings.chain_id),
+        provider=open_provider(settings, engine, operator, time.time),
         clock=time.time,
     )
 

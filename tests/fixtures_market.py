@@ -250,8 +250,8 @@ def services_over(engine: Engine, settings: Settings, ledger: SimulatedLedger, s
         operator=wallet_of("operator"),
         jobs=JobStore(engine, clock),
         environments=offered(settings.jobs, ledger.network.ocean, wallet_of("operator").address),
-        provider=open_provider(engine, wallet_of("operator"), clock),
         algorithms=known(settings.algorithms, settings.chain_id),
+        provider=open_provider(settings, engine, wallet_of("operator"), clock),
         clock=clock,
     )
 

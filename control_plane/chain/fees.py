@@ -48,12 +48,27 @@ def sign_provider_fee(
     clock: Callable[[], float],
     environment: str | None = None,
 ) -> ProviderFee:
+    """A fee for one of our own services; see `sign_fee`."""
+    return sign_fee(wallet, datatoken, service_id(service_index), token, amount, valid_until, clock, environment)
+
+
+def sign_fee(
+    wallet: Wallet,
+    datatoken: Address,
+    service: str,
+    token: Address,
+    amount: TokenWei,
+    valid_until: UnixSeconds,
+    clock: Callable[[], float],
+    environment: str | None = None,
+) -> ProviderFee:
     """A fee that the datatoken accepts. clock: seconds since 1970, UTC; it stands in the data as Ocean Provider writes it.
 
-    environment: the compute environment whose time is paid; None: an order of something else.
+    service: its id in the asset's document, which clients choose. environment: the compute environment whose time is paid; None: an
+    order of something else.
     """
     data = json.dumps(
-        {"environment": environment, "timestamp": clock(), "dt": datatoken, "id": service_id(service_index)}, separators=(",", ":")
+        {"environment": environment, "timestamp": clock(), "dt": datatoken, "id": service}, separators=(",", ":")
     ).encode()
     signature = wallet.sign_digest(provider_fee_digest(wallet.address, token, amount, valid_until, data))
     return ProviderFee(
@@ -96,6 +111,11 @@ def compute_time(fee: ProviderFee) -> ComputeTime | None:
 
 
 def names(fee: ProviderFee, datatoken: Address, service_index: int) -> bool:
+    """True when the fee's data say this datatoken and this service of ours."""
+    return is_named(fee, datatoken, service_id(service_index))
+
+
+def is_named(fee: ProviderFee, datatoken: Address, service: str) -> bool:
     """True when the fee's data say this datatoken and this service; data of any other form say nothing."""
     try:
         record = json.loads(fee.data)
@@ -103,4 +123,4 @@ def names(fee: ProviderFee, datatoken: Address, service_index: int) -> bool:
         return False
     if not isinstance(record, dict):
         return False
-    return str(record.get("dt", "")).lower() == datatoken.lower() and record.get("id") == service_id(service_index)
+    return str(record.get("dt", "")).lower() == datatoken.lower() and record.get("id") == service

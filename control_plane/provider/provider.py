@@ -10,6 +10,7 @@ from typing import Protocol
 
 from control_plane.did import Address
 from control_plane.provider.asset_index import AssetIndex
+from control_plane.provider.fetch import Fetcher
 from control_plane.provider.nonces import UserNonces
 from control_plane.provider.tokens import AuthTokens
 
@@ -33,3 +34,4 @@ class Provider:
     nonces: UserNonces
     tokens: AuthTokens
     assets: AssetIndex
+    files: Fetcher

@@ -38,6 +38,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
         openai,
         openapi,
         provider,
+        provider_files,
         receipts,
     )
     from control_plane.web.journal import Journal
@@ -57,6 +58,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
         receipts.blueprint(services),
         log.blueprint(services),
         provider.blueprint(services),
+        provider_files.blueprint(services),
         aquarius.blueprint(services),
         health.blueprint(services, metrics_folder),
         openapi.blueprint(services),

@@ -149,4 +149,9 @@ DDO = _object(**{"@context": {}, "id": DID, "version": _TEXT, "chainId": _WHOLE,
 """A withdrawn asset's has no metadata and no services."""
 HITS = _object(hits=_object(total={"type": "object"}, hits=_listed(_object(_id=DID, _source={"type": "object"}))))
 VALIDATED = _object(hash=HEX32, publicKey=ADDRESS, v=_WHOLE, r=_listed(HEX32), s=_listed(HEX32))
+FILES = _listed(_object(index=COUNTED, valid={"type": "boolean"}, type=_one("url")))
+INITIALIZED: Schema = {
+    "type": "object",
+    "oneOf": [_object(datatoken=ADDRESS, nonce={"type": "number"}, providerFee={"type": "object"}), _object(validOrder=HEX32)],
+}
 CONTAINER = _object(entrypoint=_TEXT, image=_TEXT, checksum=_TEXT)

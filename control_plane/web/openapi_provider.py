@@ -48,7 +48,7 @@ _BODY_CODES = (400, 413, 415, 503)
 
 
 def provider_operations() -> tuple[Operation, ...]:
-    return (*_services(), *_aquarius())
+    return (*_services(), *_files(), *_aquarius())
 
 
 def _services() -> tuple[Operation, ...]:
@@ -102,6 +102,14 @@ def _services() -> tuple[Operation, ...]:
             status=201,
         ),
         Operation(
+            "get",
+            f"{SERVICES}/computeEnvironments",
+            "What jobs may run on, and what a minute costs, by chain",
+            query={"chainId": _CHAIN},
+            answer={"type": "object", "additionalProperties": {"type": "array", "items": {"type": "object"}}},
+            codes=(400, 503),
+        ),
+        Operation(
             "post",
             f"{SERVICES}/validateContainer",
             "Whether an algorithm's container is named as it must be",
@@ -115,6 +123,46 @@ def _services() -> tuple[Operation, ...]:
             ),
             answer=shapes.CONTAINER,
             codes=_BODY_CODES,
+        ),
+    )
+
+
+_OF_A_SERVICE = {"documentId": shapes.DID, "serviceId": _TEXT, "consumerAddress": shapes.ADDRESS, "fileIndex": shapes.COUNTED}
+
+
+def _files() -> tuple[Operation, ...]:
+    return (
+        Operation(
+            "post",
+            f"{SERVICES}/fileinfo",
+            "What the files of a service are: whether each can be fetched, its size and type, with checksum its SHA-256",
+            schema=_members(
+                did=shapes.DID,
+                serviceId=_TEXT,
+                checksum={"description": "anything that is true"},
+                url={"type": "string", "description": "instead of did: a file that is not published yet"},
+                type={"const": "url"},
+            ),
+            answer=shapes.FILES,
+            codes=_BODY_CODES,
+        ),
+        Operation(
+            "get",
+            f"{SERVICES}/initialize",
+            "What an order of a service costs, signed; or whether one that was made is good",
+            query={**_OF_A_SERVICE, "transferTxId": shapes.HEX32},
+            required=("documentId", "serviceId", "consumerAddress"),
+            answer=shapes.INITIALIZED,
+            codes=(400, 503),
+        ),
+        Operation(
+            "get",
+            f"{SERVICES}/download",
+            "A file of a service that was ordered, for a signature over the DID and the nonce; never a model's",
+            query={**_OF_A_SERVICE, "transferTxId": shapes.HEX32, "nonce": _NONCE, "signature": _SIGNATURE},
+            required=("documentId", "serviceId", "consumerAddress", "transferTxId", "fileIndex", "nonce"),
+            answers=(BINARY,),
+            codes=(400, 503),
         ),
     )
 

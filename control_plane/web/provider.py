@@ -115,6 +115,14 @@ def blueprint(services: Services) -> Blueprint:
         asked.use()
         return Response(clear, mimetype="text/plain"), 201
 
+    @pages.get(f"{SERVICES}/computeEnvironments")
+    def environments() -> Response:
+        chain, now = services.network.chain_id, services.clock()
+        if request.args.get("chainId"):
+            check_chain(services, request.args)
+        offered = [each.to_ocean(services.jobs.under_way(each.id), chain, now) for each in services.environments]
+        return jsonify({str(chain): offered})
+
     @pages.post(f"{SERVICES}/validateContainer")
     def validate_container() -> Response:
         values = body()

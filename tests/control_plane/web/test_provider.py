@@ -239,6 +239,15 @@ def test_a_container_is_named_with_its_checksum(market: Market) -> None:
     assert (unprefixed.status_code, unprefixed.get_json()["error"]) == (400, "checksum_prefix")
 
 
+def test_environments_are_listed_as_oceans_clients_choose_from_them(market: Market) -> None:
+    """`ocean.py` takes the first whose price is 0 for the free one."""
+    told = market.client.get("/api/services/computeEnvironments", query_string={"chainId": 8996}).get_json()
+    assert [each["id"] for each in told["8996"]] == [each.id for each in market.services.environments]
+    assert any(float(each["priceMin"]) == 0 for each in told["8996"])
+    assert {"consumerAddress", "feeToken", "maxJobDuration", "currentJobs", "maxJobs"} <= told["8996"][0].keys()
+    assert market.client.get("/api/services/computeEnvironments?chainId=1").status_code == 400
+
+
 def test_the_public_key_that_documents_are_sealed_to_is_the_address_of_the_root(market: Market) -> None:
     key = market.services.provider.key
     assert keys.PublicKey(key.public_key).to_checksum_address() == market.client.get("/").get_json()["providerAddresses"]["8996"]

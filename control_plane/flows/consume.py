@@ -1,0 +1,168 @@
+"""Consume: what an order of an Ocean asset allows, and the files behind it.
+
+In: a DID, a service, who asks, an order's transaction. Out: fees to order with, files to fetch. This module must never open a
+file of a model, whatever was ordered: what an order of a model buys is calls.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from control_plane.chain.fees import is_named, sign_fee
+from control_plane.chain.ledger import CALLABLE_STATES, OrderFacts, ProviderFee
+from control_plane.did import Address, Did, TokenWei, TransactionHash, UnixSeconds, parse_address
+from control_plane.errors import BadInput, Forbidden, NotFound
+from control_plane.flows.offer import make_offer
+from control_plane.flows.services import Services
+from control_plane.provider.asset_index import IndexedAsset
+from control_plane.provider.fetch import RemoteFile
+from control_plane.provider.files import read_files
+from control_plane.serving.access import OrderQuestion, may_order_be_used, on_sale_only
+from control_plane.serving.listing import Listing
+
+NO_TIMEOUT_S = 100 * 366 * 86_400
+"""How long a fee is good for a service whose orders never end."""
+MODEL_FACTS = "posthuman"
+"""Where our own documents say what a model is, under `additionalInformation`."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of an indexed asset; implements `Ordered`."""
+
+    asset: IndexedAsset
+    record: Mapping[str, Any]
+    service_index: int
+    chain_id: int
+
+    @property
+    def did(self) -> Did:
+        return self.asset.did
+
+    @property
+    def nft(self) -> Address:
+        return self.asset.nft
+
+    @property
+    def datatoken(self) -> Address:
+        return parse_address(self.record["datatokenAddress"])
+
+    @property
+    def timeout_s(self) -> int:
+        return int(self.record["timeout"])
+
+    @property
+    def id(self) -> str:
+        return str(self.record["id"])
+
+    @property
+    def is_compute(self) -> bool:
+        return bool(self.record["type"] == "compute")
+
+
+def find_service(services: Services, did: Did, service_id: str) -> Service:
+    """Raises NotFound with code did_not_found or service_not_found."""
+    asset = services.provider.assets.find(did)
+    if asset is None:
+        raise NotFound("documentId: expected the DID of an asset that is indexed here, found none", code="did_not_found")
+    for index, record in enumerate(asset.document["services"]):
+        if str(record["id"]) == service_id:
+            return Service(asset, record, index, services.network.chain_id)
+    raise NotFound("serviceId: expected the id of a service of this asset, found none", code="service_not_found")
+
+
+def listing_of(services: Services, service: Service) -> Listing | None:
+    """The listing where the service is a model's; None for a dataset or an algorithm."""
+    try:
+        return services.catalogue.find(service.did)
+    except NotFound:
+        return None
+
+
+def check_consumable(services: Services, service: Service, consumer: Address) -> None:
+    """As the chain says it now, and the document's lists of who may. Raises Forbidden with its reason."""
+    facts = services.ledger.asset(service.nft)
+    if not facts.is_from_factory:
+        raise Forbidden("documentId: expected an NFT of Ocean's factory, found another contract", code="nft_foreign")
+    if facts.state not in CALLABLE_STATES:
+        raise Forbidden(f"documentId: this asset is not for use, its state is {facts.state}", code="asset_not_consumable")
+    allowed, denied = (_addresses(service.asset.document, name) for name in ("allow", "deny"))
+    if (allowed and consumer.lower() not in allowed) or consumer.lower() in denied:
+        raise Forbidden("consumerAddress: expected one that the asset's credentials let in, found another", code="not_allowed")
+
+
+def fee_for(services: Services, service: Service) -> ProviderFee:
+    """What an order of the service pays to the operator: a model's listed fee; nothing for a file that somebody else keeps."""
+    listing = listing_of(services, service)
+    settings, clock = services.settings, services.clock
+    if listing is not None:
+        on_sale_only(listing).enforce()
+        if service.service_index != listing.service_index:
+            raise NotFound("serviceId: expected the service of this model's calls, found another", code="service_not_found")
+        return make_offer(listing, services.operator, settings.provider_fee, settings.order_timeout_s, clock).provider_fee
+    ends_at = UnixSeconds(int(clock()) + (service.timeout_s or NO_TIMEOUT_S))
+    return sign_fee(services.operator, service.datatoken, service.id, services.network.ocean, TokenWei(0), ends_at, clock)
+
+
+def check_order(services: Services, service: Service, consumer: Address, transaction: TransactionHash) -> OrderFacts:
+    """The order's facts, when `consumer` may use it for `service` now. Raises Forbidden with the first reason why not.
+
+    `transaction` may be one that ordered again (`reuseOrder`, which anybody may call): what counts is the order that it names. Who
+    paid for an order for somebody else may use it as well, as with Ocean Provider.
+    """
+    reuse = services.ledger.reuse_of(transaction, service.datatoken)
+    facts = services.ledger.order_facts(transaction if reuse is None else reuse.original, service.datatoken)
+    fees = [fee for fee in facts.signed_fees if is_named(fee, service.datatoken, service.id)]
+    ours = [fee for fee in fees if fee.provider == services.operator.address]
+    judged = replace(facts, provider_fee=next(iter([*ours, *fees]), None))
+    if consumer == facts.payer:
+        judged = replace(judged, consumer=consumer)
+    if reuse is not None:
+        judged = replace(judged, confirmations=min(judged.confirmations, reuse.confirmations))
+    confirmations, now = services.network.confirmations, services.clock()
+    operator = services.operator.address
+    may_order_be_used(OrderQuestion(judged, service, consumer, operator, confirmations, now)).enforce()
+    return facts
+
+
+def files_to_download(services: Services, service: Service) -> tuple[RemoteFile, ...]:
+    """Raises Forbidden for a model, known as one by the catalogue, its document, or the chain."""
+    check_no_model(services, service)
+    if service.is_compute:
+        raise BadInput("serviceId", "a service of type access", "one for computing", code="service_not_access")
+    return read_files(service.record, service.nft, services.provider.key)
+
+
+def check_no_model(services: Services, service: Service) -> None:
+    facts = service.asset.document["metadata"].get("additionalInformation") or {}
+    is_model = listing_of(services, service) is not None or MODEL_FACTS in facts
+    if is_model or services.ledger.asset(service.nft).model_digest is not None:
+        raise Forbidden("documentId: this asset is a model; an order of it buys calls, its files are not served", code="is_a_model")
+
+
+def to_ocean(fee: ProviderFee) -> dict[str, Any]:
+    """A fee as Ocean Provider tells it: the amount as text, for JSON numbers end at 2**53."""
+    return {
+        "providerFeeAddress": fee.provider,
+        "providerFeeToken": fee.token,
+        "providerFeeAmount": str(fee.amount),
+        "providerData": "0x" + fee.data.hex(),
+        "v": fee.v,
+        "r": fee.r,
+        "s": fee.s,
+        "validUntil": fee.valid_until,
+    }
+
+
+def _addresses(document: Mapping[str, Any], name: str) -> frozenset[str]:
+    """Of `credentials.allow` or `.deny`. Raises Forbidden for lists of another kind: nobody can say whom they let in."""
+    found: set[str] = set()
+    credentials = document.get("credentials") or {}
+    for entry in credentials.get(name) or [] if isinstance(credentials, Mapping) else [None]:
+        if not isinstance(entry, Mapping) or entry.get("type") != "address" or not isinstance(entry.get("values"), list):
+            raise Forbidden("documentId: the asset's credentials are of a kind that is not known here", code="credentials_unknown")
+        found |= {json.dumps(each).strip('"').lower() for each in entry["values"]}
+    return frozenset(found)

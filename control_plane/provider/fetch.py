@@ -1,0 +1,201 @@
+"""Files of strangers' assets, fetched from where they say, and never from inside the operator's network.
+
+In: a URL that a stranger chose. Out: its bytes, up to a limit. This module must never connect to an address that it has not checked
+itself, nor tell more of an internal one than that it is not for use.
+
+A name is resolved once, every address of it is checked, and the connection goes to the checked address: asked again, a hostile name
+server could answer with another one (rebinding). Ocean Provider 2.1 checks the name, then lets the library resolve it anew.
+Redirects are followed by the same rule, step by step. Proxies of the environment are not used: behind one nobody could say where
+it connects.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from control_plane.errors import BadInput, Unavailable
+
+REDIRECTS = 3
+CHUNK = 1 << 16
+CONNECT_S = 5.0
+READ_S = 10.0
+WHOLE_S = 900.0
+"""The longest that one file may take: a server that sends a byte now and then would hold a thread for ever."""
+_EMBEDDED = tuple(ipaddress.ip_network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
+"""IPv6 that reaches IPv4 addresses inside it (NAT64, 6to4, Teredo)."""
+Resolve = Callable[[str, int], list[str]]
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a service. headers: what its publisher wants to be sent along."""
+
+    url: str
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An answer that has begun. length: in bytes, where it was told. chunks: the rest; must be read, or closed by `close`."""
+
+    status: int
+    length: int | None
+    content_type: str
+    content_range: str | None
+    chunks: Iterator[bytes]
+    close: Callable[[], None]
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """Every address of a name, IPv4 first, as the system knows them."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(each[4][0]) for each in sorted(found, key=lambda each: each[0] != socket.AF_INET)]
+
+
+class Fetcher:
+    """Fetches within limits.
+
+    internal: `host:port` of servers inside the network that files may lie on all the same, by the operator's word.
+    most_bytes: of one file.
+    """
+
+    def __init__(self, internal: frozenset[str], most_bytes: int, resolve: Resolve = resolve) -> None:
+        self._internal, self.most_bytes, self._resolve = internal, most_bytes, resolve
+
+    def open(self, file: RemoteFile, byte_range: str | None = None) -> Fetched:
+        """Begin to fetch. Raises BadInput with code file_unavailable when there is no such file, it is too large, or it lies where
+        nothing may be fetched; which of these, is not told. byte_range: a `Range` header that is passed on.
+        """
+        url, method = file.url, file.method
+        headers = {**_allowed(file.headers), "Accept-Encoding": "identity", "User-Agent": "posthuman"}
+        if byte_range is not None:
+            headers["Range"] = byte_range
+        for _ in range(REDIRECTS + 1):
+            connection, answer = self._ask(url, method, headers)
+            target = answer.getheader("Location")
+            if answer.status not in (301, 302, 303, 307, 308) or target is None:
+                return self._begun(connection, answer)
+            answer.close()
+            connection.close()
+            if urlsplit(urljoin(url, target)).netloc != urlsplit(url).netloc:  # what is meant for one server is not told another
+                headers = {name: value for name, value in headers.items() if name not in file.headers}
+            url, method = urljoin(url, target), method if answer.status in (307, 308) else "GET"
+        raise unavailable()
+
+    def _ask(
+        self, url: str, method: str, headers: Mapping[str, str]
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        parts = urlsplit(url)
+        try:
+            host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+            host.encode("idna")
+        except (ValueError, UnicodeError) as error:
+            raise unavailable() from error
+        if not host or not port or parts.username is not None or parts.scheme not in ("http", "https"):
+            raise unavailable()
+        address = self._checked(host, port)
+        connection = _Pinned(host, port, address, is_secure=parts.scheme == "https")
+        try:
+            connection.request(method, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), headers=dict(headers))
+            return connection, connection.getresponse()
+        except (OSError, http.client.HTTPException, ValueError, UnicodeError) as error:
+            connection.close()
+            raise unavailable() from error
+
+    def _checked(self, host: str, port: int) -> str:
+        """The address to connect to. All of a name's addresses must be public: one that is not is no accident."""
+        try:
+            found = self._resolve(host, port)
+        except (OSError, UnicodeError) as error:
+            raise unavailable() from error
+        if not found or not (f"{host}:{port}" in self._internal or all(is_public(each) for each in found)):
+            raise unavailable()
+        return found[0]
+
+    def _begun(self, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse) -> Fetched:
+        told = answer.getheader("Content-Length")
+        length = int(told) if told is not None and told.isascii() and told.isdigit() and len(told) < 16 else None
+
+        def close() -> None:
+            answer.close()  # it holds the socket where the server says that it will close
+            connection.close()
+
+        if answer.status not in (200, 206) or (length is not None and length > self.most_bytes):
+            close()
+            raise unavailable()
+        return Fetched(
+            status=answer.status,
+            length=length,
+            content_type=(answer.getheader("Content-Type") or "application/octet-stream")[:128],
+            content_range=answer.getheader("Content-Range"),
+            chunks=_chunks(answer, self.most_bytes, length, close),
+            close=close,
+        )
+
+
+def is_public(text: str) -> bool:
+    """An address that anybody in the world could reach, and none that leads back inside."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return is_public(str(address.ipv4_mapped))
+        if any(address in network for network in _EMBEDDED):
+            return False
+    return address.is_global and not address.is_multicast
+
+
+def unavailable() -> BadInput:
+    return BadInput("file", "one that can be fetched here, not too large", "another", code="file_unavailable")
+
+
+def _chunks(answer: http.client.HTTPResponse, most_bytes: int, length: int | None, close: Callable[[], None]) -> Iterator[bytes]:
+    """Raises Unavailable when the file ends early, is longer than allowed, or takes too long: a part of it is never taken for
+    all.
+    """
+    seen, until = 0, time.monotonic() + WHOLE_S
+    try:
+        while chunk := answer.read(CHUNK):
+            seen += len(chunk)
+            if seen > most_bytes or time.monotonic() > until:
+                raise Unavailable("the file is longer, or slower, than is allowed here", code="file_broke_off")
+            yield chunk
+        if length is not None and seen != length:
+            raise Unavailable("the file ended early", code="file_broke_off")
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable("the file ended early", code="file_broke_off") from error
+    finally:
+        close()
+
+
+def _allowed(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers of a stranger's choice, without those that say how the request itself is to be read."""
+    ours = ("host", "content-length", "transfer-encoding", "connection", "accept-encoding", "range", "expect", "upgrade")
+    return {name: value for name, value in headers.items() if name.lower() not in ours}
+
+
+class _Pinned(http.client.HTTPConnection):
+    """Connects to the address it is given, and speaks, and checks certificates, as to the name."""
+
+    def __init__(self, host: str, port: int, address: str, is_secure: bool) -> None:
+        super().__init__(host, port, timeout=CONNECT_S)
+        self._address, self._is_secure = address, is_secure
+        self.default_port = 443 if is_secure else 80  # the port that the Host header leaves out
+
+    def connect(self) -> None:
+        made: Any = socket.create_connection((self._address, self.port), CONNECT_S)
+        made.settimeout(READ_S)
+        if self._is_secure:
+            made = ssl.create_default_context().wrap_socket(made, server_hostname=self.host)
+        self.sock = made
