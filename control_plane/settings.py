@@ -31,6 +31,9 @@ class JobSettings:
     price: wei of OCEAN a minute; 0: both environments are free. max_s: seconds that one order may pay for. queue: jobs under way at
     once, waiting ones among them. free_s, free_queue: the same of the free environment; free_s 0: there is none. kept_s: how long a
     result is kept at least. What it runs on is asked of Ray for each job, and told to buyers.
+    at_once: jobs that a worker does at a time. workers: processes that share a training. sharding: how, `ddp` or `fsdp`.
+    ram_limit_gb: of a training, where the operator named a size; None: no limit, and Ray is not asked for memory.
+    wikitext: the folder with WikiText-2, see `c2d_adapter/texts.py`. ray_address: of a cluster; blank: a Ray is started here.
     """
 
     price: TokenWei
@@ -45,6 +48,12 @@ class JobSettings:
     gpu_type: str
     ram_gb: int
     disk_gb: int
+    at_once: int
+    workers: int
+    sharding: str
+    ram_limit_gb: int | None
+    wikitext: Path | None
+    ray_address: str
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,16 @@ class Settings:
     def weights(self) -> Path:
         """Trainable forms of what is on sale; never served."""
         return self.home / "weights"
+
+    @property
+    def workers_folder(self) -> Path:
+        """One lock for each process that answers calls or runs jobs."""
+        return self.home / "run" / "workers"
+
+    @property
+    def metrics_folder(self) -> Path:
+        """What those processes count together."""
+        return self.home / "run" / "metrics"
 
     @property
     def log_folder(self) -> Path:
@@ -206,6 +225,12 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
             gpu_type=text("JOB_GPU_TYPE", ""),
             ram_gb=whole("JOB_RAM_GB", max(_MEMORY_BYTES >> 30, 1), 1, 2**20),
             disk_gb=whole("JOB_DISK_GB", 10, 1, 2**20),
+            at_once=whole("JOB_AT_ONCE", 1, 1, 1024),
+            workers=whole("JOB_WORKERS", 1, 1, 1024),
+            sharding=_sharding(text("JOB_SHARDING", "ddp")),
+            ram_limit_gb=whole("JOB_RAM_GB", 1, 1, 2**20) if text("JOB_RAM_GB", "") else None,
+            wikitext=_folder("WIKITEXT", text("WIKITEXT", "")),
+            ray_address=given.get("RAY_ADDRESS", ""),  # by Ray's own name, as its users have it set
         ),
         providers=_providers(text("PROVIDERS", "cpu")),
         engine_cache=Path(text("ENGINE_CACHE", str(home / "cache" / "engines"))),
@@ -217,6 +242,18 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         internal_files=_places(text("INTERNAL_FILES", "")),
         max_file_bytes=whole("MAX_FILE_BYTES", 1 << 28, 1),
     )
+
+
+def _sharding(text: str) -> str:
+    if text not in ("ddp", "fsdp"):
+        raise BadInput("POSTHUMAN_JOB_SHARDING", "ddp or fsdp", text)
+    return text
+
+
+def _folder(name: str, text: str) -> Path | None:
+    if text and not Path(text).is_dir():
+        raise BadInput(f"POSTHUMAN_{name}", "a folder", text)
+    return Path(text).resolve() if text else None
 
 
 def _providers(text: str) -> tuple[str, ...]:

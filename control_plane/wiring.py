@@ -83,11 +83,11 @@ def guard_file(settings: Settings) -> Path:
 
 
 def workers_folder(settings: Settings) -> Path:
-    return settings.home / "run" / "workers"
+    return settings.workers_folder
 
 
 def metrics_folder(settings: Settings) -> Path:
-    return settings.home / "run" / "metrics"
+    return settings.metrics_folder
 
 
 def operator_wallet(settings: Settings) -> LocalWallet:

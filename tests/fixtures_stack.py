@@ -22,6 +22,7 @@ from deploy.local.processes import supervised
 from deploy.local.triton_server import shared_memory_prefix
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+CORPUS = REPOSITORY / "deploy" / "demo" / "corpus.txt"
 POSTHUMAN = str(Path(sys.executable).parent / "posthuman")
 
 _CACHES = ("HF_HOME", "TORCH_HOME", "MPLCONFIGDIR", "RCLONE_CACHE_DIR", "RCLONE_CONFIG", "XDG_RUNTIME_DIR")
@@ -75,7 +76,12 @@ def new_stack(home: Path) -> LiveStack:
     places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"), str(outside))
     elsewhere = {name for name in kept if name in _CACHES}
     kept = {name: value for name, value in kept.items() if name not in elsewhere}
-    return LiveStack(home, {**kept, **places, **chosen, "POSTHUMAN_HOME": str(home)})
+    wikitext = home.with_name(home.name + "-wikitext")
+    wikitext.mkdir(exist_ok=True)
+    for part in ("train.txt", "test.txt"):
+        shutil.copyfile(CORPUS, wikitext / part)
+    ours = {"POSTHUMAN_HOME": str(home), "POSTHUMAN_WIKITEXT": str(wikitext)}
+    return LiveStack(home, {**kept, **places, **chosen, **ours})
 
 
 def outside_of(home: Path) -> Path:

@@ -145,6 +145,12 @@ class JobStore:
         with self._reading() as connection:
             return self._count(connection, table.c.environment == environment)
 
+    def by_state(self) -> Mapping[State, int]:
+        """How many jobs there are in each state, those of it that have none as 0."""
+        with self._reading() as connection:
+            rows = connection.execute(select(table.c.state, func.count()).group_by(table.c.state))
+            return dict.fromkeys(State, 0) | {State(state): int(count) for state, count in rows}
+
     def claim(self, worker: str, doing: Collection[str] = ()) -> Job | None:
         """Take a job for this worker: the oldest whose worker died while it was stored or derived, else the oldest in the queue.
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from control_plane.errors import PosthumanError
 from control_plane.flows.services import Services
+from control_plane.web.job_metrics import JobMetrics
 from control_plane.web.log_metrics import LogMetrics
 from control_plane.web.metrics import exposition
 
@@ -23,7 +24,7 @@ NEEDED = ("database", "triton")
 
 def blueprint(services: Services, metrics_folder: Path | None) -> Blueprint:
     pages = Blueprint("health", __name__)
-    log_metrics = LogMetrics(services)
+    log_metrics, job_metrics = LogMetrics(services), JobMetrics(services.jobs)
 
     @pages.get("/healthz")
     def alive() -> Response:
@@ -41,7 +42,8 @@ def blueprint(services: Services, metrics_folder: Path | None) -> Blueprint:
 
     @pages.get("/metrics")
     def metrics() -> Response:
-        text = exposition(metrics_folder) + generate_latest(log_metrics.registry) + log_metrics.told_by_keeper()
+        looked_up = generate_latest(log_metrics.registry) + generate_latest(job_metrics.registry)
+        text = exposition(metrics_folder) + looked_up + log_metrics.told_by_keeper()
         return Response(text, content_type=CONTENT_TYPE_LATEST)
 
     return pages

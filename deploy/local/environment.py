@@ -38,7 +38,7 @@ _WITH = {
 }
 """What belongs to a server that somebody else runs; kept beside its URL, so that no command reads one without the other."""
 _KEPT_BACK = frozenset({"POSTHUMAN_PRIVATE_KEY", "POSTHUMAN_PASSPHRASE"})
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "LD_LIBRARY_PATH")
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "LD_LIBRARY_PATH", "RAY_ADDRESS")
 
 
 @dataclass(frozen=True)

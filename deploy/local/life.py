@@ -1,6 +1,6 @@
-"""The log keeper's sign of life: a file it touches, and who looks at it.
+"""A sign of life of what has no port, the log keeper and the worker: a file it touches, and who looks at it.
 
-In: a state folder, the keeper's steps. Out: whether the keeper works. This module must never run a step itself.
+In: a state folder, the keeper's steps. Out: whether the process works. This module must never run a step itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 from control_plane.receipts.keeper import Step
 
 WITHIN_S = 30.0
-"""A keeper that has begun or ended no step for this long is stuck, or waits for a node that does not answer."""
+"""A keeper that has begun or ended no step for this long is stuck, or waits for a node that does not answer; a worker that has
+not looked for jobs waits for its database."""
 
 
 def alive_file(home: Path) -> Path:
@@ -21,10 +22,10 @@ def alive_file(home: Path) -> Path:
     return home / "run" / "keeper.alive"
 
 
-def shows_life(home: Path, clock: Callable[[], float] = time.time) -> bool:
-    """Whether the keeper of this state folder works. clock: seconds since 1970, as files are dated."""
+def shows_life(file: Path, clock: Callable[[], float] = time.time) -> bool:
+    """Whether whoever touches the file works. clock: seconds since 1970, as files are dated."""
     try:
-        return clock() - alive_file(home).stat().st_mtime < WITHIN_S
+        return clock() - file.stat().st_mtime < WITHIN_S
     except FileNotFoundError:
         return False
 

@@ -3,7 +3,7 @@
 In: a state folder. Out: a supervisor that runs them (`python -m deploy.local.stack HOME`). This module must never start a process
 itself, and never wait for one.
 
-    chain -> Ocean's contracts -> keys, log NFT, algorithms -> objects and Triton -> database -> web and log keeper -> models
+    chain -> Ocean's contracts -> keys, log NFT, algorithms -> objects and Triton -> database -> web, keeper, worker -> models
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 import requests
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from c2d_adapter.wiring import worker_alive_file
 from control_plane.chain.networks import LOCAL_CHAIN_ID
 from control_plane.chain.rpc import Rpc
 from control_plane.chain.wallet import LocalWallet, save_keystore
@@ -52,6 +53,8 @@ from deploy.local.supervisor import Component, Launch, Stage, Supervisor, Task
 from deploy.local.triton_server import remove_leftovers, stage_backends, triton_command
 
 _PROBE_S = 2.0
+_WORKER_STOPS_WITHIN_S = 45.0
+"""Its jobs are given up first, then Ray is ended."""
 _LOCAL_SCRYPT = 1024
 """scrypt's cost for a key that everybody knows; 2**18, as for others, would cost each worker's start a second."""
 
@@ -86,7 +89,7 @@ def plan(home: Path) -> Sequence[Stage]:
             (*contracts, Task("keys and log NFT", lambda: prepare_log(home)), Task("algorithms", lambda: prepare_algorithms(home))),
         ),
         Stage(_ours(stack, object_storage(stack), triton(stack)), (Task("database", lambda: _migrate(home)),)),
-        Stage((web(stack), keeper(stack)), (Task("models", lambda: load_models(home)),)),
+        Stage((web(stack), keeper(stack), worker(stack)), (Task("models", lambda: load_models(home)),)),
     )
 
 
@@ -169,7 +172,20 @@ def keeper(stack: Embedded) -> Component:
         alive_file(stack.home).unlink(missing_ok=True)  # an earlier keeper's
         return Launch(command, environment)
 
-    return Component("keeper", launch, lambda: shows_life(stack.home))
+    return Component("keeper", launch, lambda: shows_life(alive_file(stack.home)))
+
+
+def worker(stack: Embedded) -> Component:
+    """Runs jobs. It loads what they need at the first one."""
+    command = (str(stack.places.python), "-m", "c2d_adapter.worker")
+    environment = {**stack.environment(), "PYTHONPATH": str(stack.places.repository)}
+    alive = worker_alive_file(stack.home)
+
+    def launch() -> Launch:
+        alive.unlink(missing_ok=True)
+        return Launch(command, environment)
+
+    return Component("worker", launch, lambda: shows_life(alive), stop_within_s=_WORKER_STOPS_WITHIN_S)
 
 
 def _answers(url: str) -> Callable[[], bool]:

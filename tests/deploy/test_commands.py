@@ -49,7 +49,7 @@ def test_status_lists_every_component_as_ready(stack: LiveStack) -> None:
     ran = stack.run("status", "--json")
     assert ran.code == 0
     assert {part["name"]: part["state"] for part in ran.json["components"]} == dict.fromkeys(
-        ("chain", "objects", "triton", "web", "keeper"), "ready"
+        ("chain", "objects", "triton", "web", "keeper", "worker"), "ready"
     )
 
 

@@ -22,7 +22,7 @@ from control_plane.receipts.keys import create_checkpoint_key, create_receipt_ke
 from control_plane.receipts.receipt import CallStatus
 from control_plane.receipts.signing import ReceiptSigner
 from control_plane.receipts.store import ReceiptStore
-from deploy.local.life import shows_life
+from deploy.local.life import alive_file, shows_life
 from deploy.local.ports import free_port
 from tests.fixtures_chain import anvil, real_chain
 from tests.fixtures_log import LogMarket
@@ -102,7 +102,7 @@ def test_the_keeper_logs_anchors_and_a_stranger_verifies(kept: KeptHome) -> None
     kept.market.reserve()
     kept.market.reserve(is_streaming=True)  # by a worker that does not exist: the keeper closes both
     kept.wait(lambda: kept.size() == 2)
-    assert shows_life(kept.home)
+    assert shows_life(alive_file(kept.home))
     request = request_anchor(kept.home / "run")
     kept.wait(lambda: not request.exists())
     assert kept.is_anchored(2)

@@ -15,7 +15,7 @@ from deploy.local.life import WITHIN_S, alive_file, shows_life, with_sign_of_lif
 
 
 def test_a_keeper_that_never_ran_shows_no_life(tmp_path: Path) -> None:
-    assert not shows_life(tmp_path)
+    assert not shows_life(alive_file(tmp_path))
 
 
 def test_each_step_is_a_sign_of_life_for_half_a_minute(tmp_path: Path) -> None:
@@ -24,8 +24,8 @@ def test_each_step_is_a_sign_of_life_for_half_a_minute(tmp_path: Path) -> None:
     (step,) = with_sign_of_life([Step("integrate", 1.0, lambda: {"size": 3})], file)
     assert step.run() == {"size": 3}
     now = time.time()
-    assert shows_life(tmp_path, lambda: now)
-    assert not shows_life(tmp_path, lambda: now + WITHIN_S + 1)
+    assert shows_life(alive_file(tmp_path), lambda: now)
+    assert not shows_life(alive_file(tmp_path), lambda: now + WITHIN_S + 1)
 
 
 def test_a_step_that_fails_is_one_too(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_step_that_fails_is_one_too(tmp_path: Path) -> None:
 
     with pytest.raises(ZeroDivisionError):
         with_sign_of_life([Step("anchor", 1.0, fails)], file)[0].run()
-    assert shows_life(tmp_path)
+    assert shows_life(alive_file(tmp_path))
 
 
 def test_the_signs_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:

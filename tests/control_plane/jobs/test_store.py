@@ -461,3 +461,10 @@ def test_what_an_owner_is_shown_names_no_process(store: JobStore) -> None:
         assert ONE_WORKER not in canonical_json(shown)
         assert shown["state"] == state.value
         assert shown["is_payment_given_back"] is not job.holds_payment
+
+
+def test_jobs_are_counted_by_the_state_they_are_in(store: JobStore) -> None:
+    bring(store, Kind.TRAIN, State.FINISHED), bring(store, Kind.INFER, State.FAILED), ask(store), ask(store)
+    found = store.by_state()
+    assert set(found) == set(State) and sum(found.values()) == 4
+    assert (found[State.QUEUED], found[State.FINISHED], found[State.FAILED], found[State.RUNNING]) == (2, 1, 1, 0)
