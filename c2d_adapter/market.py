@@ -1,7 +1,7 @@
 """Where this machine makes assets: its converter, its object storage, its operator.
 
-In: services. Out: the `Market` that publishing and deriving work on, and the weights of what it sells.
-This module must never open a model's file: conversion is a child process.
+In: services. Out: the `Market` that publishing and deriving work on. This module must never open a model's file: conversion is
+a child process.
 """
 
 from __future__ import annotations
@@ -12,16 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from c2d_adapter.storage import ENTRY, WEIGHTS, ObjectStore
-from control_plane.errors import BadInput, IntegrityBroken, Refused
+from control_plane.errors import BadInput
 from control_plane.flows.convert import convert_in_child
-from control_plane.flows.entries import Made, weights_folder
+from control_plane.flows.entries import Made
 from control_plane.flows.market import Conversion, Market
 from control_plane.flows.services import Services
-from control_plane.serving.listing import Listing
 from control_plane.settings import Settings
 from control_plane.wiring import operator_wallet
-from converters.errors import WeightsBroken
-from converters.weights_folder import weights_digest
 
 _CONVERSION_WITHIN_S = 3600.0
 
@@ -97,23 +94,3 @@ def open_market(services: Services, store: ObjectStore | None, report: Callable[
 def entry_name(name: str) -> str:
     """An asset's name as an entry may be called: letters, digits, `.`, `_` and `-`, at most 96."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:96] or "model"
-
-
-def trainable(settings: Settings, store: ObjectStore | None, listing: Listing) -> Path:
-    """The folder with a listing's weights, whole: what is kept here, or else its copy from object storage.
-
-    Raises Refused with code not_trainable when no weights were kept at publication, NotFound when there is no copy of lost ones,
-    IntegrityBroken when what is kept is something else and there is no object storage. Again: reads them again.
-    """
-    if listing.weights_digest is None:
-        raise Refused(f"{listing.did}: it was published from a finished entry, so it cannot be trained", code="not_trainable")
-    folder = weights_folder(settings.weights, listing.weights_digest)
-    if store is not None:
-        return store.get(WEIGHTS, listing.weights_digest, folder)
-    try:
-        found = str(weights_digest(folder))
-    except WeightsBroken as error:
-        found = str(error)
-    if found != listing.weights_digest:
-        raise IntegrityBroken(f"{listing.did}: expected the weights {listing.weights_digest}, found {found}")
-    return folder

@@ -11,10 +11,11 @@ from contextlib import ExitStack
 from typing import Any
 
 from c2d_adapter.market import open_market
-from c2d_adapter.storage import ENTRY, ObjectStore
+from c2d_adapter.storage import ENTRY, WEIGHTS, ObjectStore
 from control_plane.chain.ledger import Wallet
 from control_plane.did import Did
 from control_plane.errors import BadInput
+from control_plane.flows.entries import weights_folder
 from control_plane.flows.publish import Published, Request, publish
 from control_plane.flows.services import Services
 from control_plane.serving.listing import Listing
@@ -75,7 +76,7 @@ class Progress:
 
 
 def restore(services: Services, store: ObjectStore | None, did: Did) -> Listing:
-    """Bring an entry back from object storage, load it and put it on sale again; every byte is hashed on the way.
+    """Bring an entry back from object storage, load it and put it on sale again; every byte is hashed on the way. Its weights too.
 
     Raises NotFound, IntegrityBroken (the copy is not the published entry either), Unavailable. Again: loads it again.
     """
@@ -83,6 +84,8 @@ def restore(services: Services, store: ObjectStore | None, did: Did) -> Listing:
         raise BadInput("POSTHUMAN_S3_URL", "the object storage that holds copies", None)
     listing = services.catalogue.find(did)
     store.get(ENTRY, listing.model_digest, services.catalogue.folder(listing))
+    if listing.weights_digest is not None:
+        store.get(WEIGHTS, listing.weights_digest, weights_folder(services.settings.weights, listing.weights_digest))
     services.catalogue.load_verified(listing, services.server, services.ledger)
     services.catalogue.put_on_sale(listing)
     if listing.entry_name not in services.server.loaded():

@@ -13,7 +13,15 @@ from typing import Protocol
 
 from control_plane.chain import ddo
 from control_plane.chain.histories import recorded
-from control_plane.chain.ledger import CALLABLE_STATES, MODEL_LABEL, OPERATOR_LABEL, LedgerReader
+from control_plane.chain.ledger import (
+    CALLABLE_STATES,
+    MODEL_LABEL,
+    OPERATOR_LABEL,
+    PARENT_LABEL,
+    AssetFacts,
+    LedgerReader,
+    Rights,
+)
 from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, did_of
 from control_plane.receipts.public_log import LogFiles
 from control_plane.receipts.receipt import Issued
@@ -108,11 +116,34 @@ def _listing_invariants(ledger: LedgerReader, seen: Seen, listing: Shown) -> Ite
         yield f"{did}: sold as {sale}, shown at rate {listing.rate} and publish fee {listing.publish_fee}"
     if listing.exchange is not None and (sale.exchange_datatoken, sale.base_token) != (listing.datatoken, listing.base_token):
         yield f"{did}: its exchange sells {sale.exchange_datatoken} for {sale.base_token}"
+    yield from _custody_invariants(ledger, seen, listing, facts)
     yield from _document_invariants(ledger, seen, listing)
     if seen.models is not None:
         folder = seen.models / triton_name(ModelDigest(listing.model_digest))
         if model_digest(folder) != str(listing.model_digest):
             yield f"{did}: the entry {folder.name} on disk has digest {model_digest(folder)}"
+
+
+def _custody_invariants(ledger: LedgerReader, seen: Seen, listing: Shown, facts: AssetFacts) -> Iterator[str]:
+    """A derived asset: its parent is an asset that had this digest first, and its maker, who owns the log, has no right over it."""
+    did, parent = listing.did, facts.parent
+    if parent is None:
+        return
+    wanted, theirs = bytes.fromhex(parent.model_digest[2:]), ledger.asset(parent.nft)
+    named = [each.block for each in recorded(ledger, parent.nft, theirs.datatoken, MODEL_LABEL) if each.value == wanted]
+    child = recorded(ledger, listing.nft, listing.datatoken, PARENT_LABEL)
+    if not theirs.is_from_factory or not named or named[0] > child[0].block:
+        yield f"{did}: derived from {parent.model_digest} of {theirs.did}, which had it in blocks {named}"
+    minted = ledger.minted(listing.datatoken, listing.publisher)
+    if minted.count(TokenWei(200 * 10**18)) != 1:
+        yield f"{did}: 200 datatokens are to be minted to {listing.publisher} once, the chain says {minted}"
+    operator = ledger.asset(seen.log_nft).owner
+    held = ledger.rights(listing.nft, listing.datatoken, operator)
+    if held != Rights() and operator != listing.publisher:
+        yield f"{did}: its maker {operator} still has {held}"
+    sale = ledger.sale(listing.datatoken, listing.exchange)
+    if (sale.exchange_owner, sale.collector) != (listing.publisher, listing.publisher):
+        yield f"{did}: of {listing.publisher}, its sales pay {sale.exchange_owner} and its orders {sale.collector}"
 
 
 def _document_invariants(ledger: LedgerReader, seen: Seen, listing: Shown) -> Iterator[str]:

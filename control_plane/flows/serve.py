@@ -103,13 +103,11 @@ def known_weights(market: Market, digest: Bytes32) -> Bytes32 | None:
 
 
 def _compare(market: Market, listing: Listing, parent: Parent | None) -> None:
-    """The chain names this owner, digest, parent and this market's log. The bytes on disk are compared where they are loaded."""
+    """The chain names this digest, parent and this market's log. The bytes on disk are compared where they are loaded."""
     did = listing.did
     facts = market.ledger.find_asset(did, listing.nft)
     if not facts.is_from_factory or facts.datatoken != listing.datatoken:
         raise IntegrityBroken(f"{did}: expected datatoken {listing.datatoken} of Ocean's factory, the chain says {facts.datatoken}")
-    if facts.owner != listing.publisher:
-        raise IntegrityBroken(f"{did}: expected the owner {listing.publisher}, the chain says {facts.owner}")
     if facts.model_digest != listing.model_digest:
         raise IntegrityBroken(f"{did}: published {listing.model_digest}, the chain says {facts.model_digest}")
     if facts.log != market.log_nft:

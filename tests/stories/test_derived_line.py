@@ -116,6 +116,12 @@ def test_what_two_people_trained_is_theirs_is_called_and_is_traced_back(
     assert "3 assets, checks: 14 ok" in said.out
     assert f"500 steps on wikitext-2, job {'3' * 8}" in said.out
 
+    lost = weights_folder(stack.settings.weights, first.weights_digest)
+    shutil.rmtree(lost)
+    restored = stack.run("restore", first.did, "--json")
+    assert restored.code == 0, restored.out + restored.err
+    assert weights_digest(lost) == first.weights_digest
+
     _, second, _ = line
     services.catalogue.put_on_sale(replace(second, statement=first.statement))  # the market tells another story of M2
     try:

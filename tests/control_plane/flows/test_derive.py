@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from control_plane.chain import ddo
-from control_plane.chain.ledger import Rights
+from control_plane.chain.ledger import PARENT_LABEL, Rights, data_key
 from control_plane.chain.lineage import Parent
 from control_plane.did import Bytes32, TokenWei
 from control_plane.errors import BadInput, IntegrityBroken, NotFound, Refused
@@ -18,8 +19,8 @@ from control_plane.flows.derive import MINTED, Derived, Trained, derive
 from control_plane.flows.entries import Made
 from control_plane.flows.market import Conversion
 from converters.entry import read_entry
-from tests.check_market import Seen, check_market
-from tests.fixtures_chain import BOTH, ONE, anvil, either_chain
+from tests.check_market import Seen, broken_promises, check_market
+from tests.fixtures_chain import BOTH, ONE, anvil, either_chain, simulated_chain
 from tests.fixtures_derive import ALGORITHM, other_weights, published, trained
 from tests.fixtures_publish import Stand, open_stand
 
@@ -230,6 +231,30 @@ def test_an_asset_that_names_another_parent_on_chain_is_not_served(stand: Stand)
 
 
 def _key() -> Bytes32:
-    from control_plane.chain.ledger import PARENT_LABEL, data_key
-
     return data_key(PARENT_LABEL)
+
+
+def test_the_outside_checker_finds_what_a_dishonest_maker_did(tmp_path: Path) -> None:
+    ledger, chain = simulated_chain()
+    stand = open_stand(chain, tmp_path)
+    bob, operator = chain.wallets["bob"].address, chain.wallets["operator"].address
+    listing = run(stand, trained(stand, published(stand), bob)).listing
+    check(stand)
+    seen, sold = Seen(stand.catalogue.listings(), stand.market.log_nft), ledger._datatokens[listing.datatoken]
+    damages: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
+        ("still has", lambda: sold.minters.add(operator), lambda: sold.minters.discard(operator)),
+        ("once, the chain says", lambda: sold.mints.append((bob, MINTED)), lambda: sold.mints.pop()),
+        ("its orders", lambda: setattr(sold, "collector", operator), lambda: setattr(sold, "collector", bob)),
+        ("its sales pay", lambda: setattr(sold, "exchange_owner", operator), lambda: setattr(sold, "exchange_owner", bob)),
+    ]
+    for words, damage, mend in damages:
+        damage()
+        (line,) = broken_promises(ledger, seen)
+        assert words in line
+        mend()
+    other = Parent(listing.nft, listing.model_digest, Bytes32("0x" + "01" * 32))
+    ledger.record_data(chain.wallets["bob"], "another parent", listing.nft, _key(), other.value())
+    assert broken_promises(ledger, seen) == []  # a digest that the chain does name, in its own block
+    never = replace(other, model_digest=Bytes32("0x" + "02" * 32))
+    ledger.record_data(chain.wallets["bob"], "no parent", listing.nft, _key(), never.value())
+    assert any("derived from 0x0202" in line for line in broken_promises(ledger, seen))
