@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from flask import Flask
 from sqlalchemy import Engine
@@ -133,7 +134,9 @@ def open_limits(settings: Settings, clock: Callable[[], float]) -> CallLimits:
 
 
 def open_provider(settings: Settings, engine: Engine, key: LocalWallet, clock: Callable[[], float]) -> Provider:
-    files = Fetcher(settings.internal_files, settings.max_file_bytes)
+    public = urlsplit(settings.public_url)  # what this market shows to everybody is no secret, wherever it runs
+    own = f"{public.hostname}:{public.port or (443 if public.scheme == 'https' else 80)}"
+    files = Fetcher(settings.internal_files | {own}, settings.max_file_bytes)
     return Provider(key, UserNonces(engine), AuthTokens(engine, clock), AssetIndex(engine), files)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from control_plane.chain.assets import NFT_ID, is_from_factory, read
 from control_plane.chain.contracts import events, topic
 from control_plane.chain.ledger import Network
+from control_plane.chain.orders import signed_fees
 from control_plane.chain.published import DatatokenFacts, DocumentWritten, Happened, NftFacts, Reuse
 from control_plane.chain.rpc import Log, Rpc
 from control_plane.did import Address, TransactionHash, UnixSeconds
@@ -110,5 +111,5 @@ def reuse_of(rpc: Rpc, transaction: TransactionHash, datatoken: Address) -> Reus
         return None
     for _, values in events(_DATATOKEN, "OrderReused", mined.logs, datatoken):
         original = TransactionHash("0x" + bytes(values["orderTxId"]).hex())
-        return Reuse(original, max(rpc.head().number - mined.block + 1, 0))
+        return Reuse(original, max(rpc.head().number - mined.block + 1, 0), signed_fees(mined.logs, datatoken))
     return None

@@ -6,6 +6,8 @@ must never decide that (access.py does), and must never believe an event before 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from control_plane.chain.assets import ONE_DATATOKEN, is_from_factory, read
 from control_plane.chain.contracts import Values, call_data, events
 from control_plane.chain.fees import is_signed, names
@@ -89,7 +91,7 @@ def _facts(
 ) -> OrderFacts:
     emitter, service_index = log.address, int(values["serviceIndex"])
     offered = [_provider_fee(each) for _, each in events(_DATATOKEN, "ProviderFee", mined.logs, emitter)]
-    signed = tuple(fee for fee in offered if is_signed(fee))
+    signed = signed_fees(mined.logs, emitter)
     genuine = [fee for fee in signed if names(fee, emitter, service_index)]
     return OrderFacts(
         transaction=seen.transaction,
@@ -113,6 +115,12 @@ def _facts(
         provider_fee=genuine[0] if genuine else None,
         signed_fees=signed,
     )
+
+
+def signed_fees(logs: Sequence[Log], emitter: Address) -> tuple[ProviderFee, ...]:
+    """The fees that a datatoken took, those whose signature is by the provider they name."""
+    offered = (_provider_fee(each) for _, each in events(_DATATOKEN, "ProviderFee", logs, emitter))
+    return tuple(fee for fee in offered if is_signed(fee))
 
 
 def _origin(rpc: Rpc, network: Network, emitter: Address) -> tuple[Address | None, bool]:

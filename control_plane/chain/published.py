@@ -6,9 +6,12 @@ In: nothing. Out: frozen facts, and the protocol that reads them. This module mu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from control_plane.did import Address, TransactionHash, UnixSeconds
+
+if TYPE_CHECKING:
+    from control_plane.chain.ledger import ProviderFee
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,12 @@ class NftFacts:
 
 @dataclass(frozen=True)
 class Reuse:
-    """An `OrderReused` event of a datatoken. original: the transaction of the order that it names."""
+    """An `OrderReused` event of a datatoken. original: the transaction of the order that it names. signed_fees: as in
+    `OrderFacts`, of the transaction that ordered again."""
 
     original: TransactionHash
     confirmations: int
+    signed_fees: tuple[ProviderFee, ...] = ()
 
 
 class PublishedReader(Protocol):

@@ -138,7 +138,8 @@ def files_to_download(services: Services, service: Service) -> tuple[RemoteFile,
 
 def check_no_model(services: Services, service: Service) -> None:
     facts = service.asset.document["metadata"].get("additionalInformation") or {}
-    is_model = listing_of(services, service) is not None or MODEL_FACTS in facts
+    stated = facts.get(MODEL_FACTS) if isinstance(facts, Mapping) else None
+    is_model = listing_of(services, service) is not None or (isinstance(stated, Mapping) and "model_digest" in stated)
     if is_model or services.ledger.asset(service.nft).model_digest is not None:
         raise Forbidden("documentId: this asset is a model; an order of it buys calls, its files are not served", code="is_a_model")
 

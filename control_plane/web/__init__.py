@@ -38,6 +38,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
         openai,
         openapi,
         provider,
+        provider_compute,
         provider_files,
         receipts,
     )
@@ -59,6 +60,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
         log.blueprint(services),
         provider.blueprint(services),
         provider_files.blueprint(services),
+        provider_compute.blueprint(services),
         aquarius.blueprint(services),
         health.blueprint(services, metrics_folder),
         openapi.blueprint(services),

@@ -89,7 +89,8 @@ def _for_ocean(error: PosthumanError) -> dict[str, Any]:
     """flask-sieve's shape for fields, `{"error": text}` for the rest. What was found is left out: it may be the request itself."""
     if isinstance(error, Invalid):
         return error.body()
-    message = f"{error.field}: expected {error.expected}" if type(error) is BadInput else error.message
+    details = error.details()
+    message = f"{details['field']}: expected {details['expected']}" if details.get("expected") else error.message
     return {"error": message, "code": error.code}
 
 

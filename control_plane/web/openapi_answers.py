@@ -154,4 +154,7 @@ INITIALIZED: Schema = {
     "type": "object",
     "oneOf": [_object(datatoken=ADDRESS, nonce={"type": "number"}, providerFee={"type": "object"}), _object(validOrder=HEX32)],
 }
+OCEAN_JOBS = _listed(
+    _object(agreementId=HEX32, jobId=_TEXT, owner=ADDRESS, status=_WHOLE, statusText=_TEXT, algoDID=DID, inputDID=_listed(DID))
+)
 CONTAINER = _object(entrypoint=_TEXT, image=_TEXT, checksum=_TEXT)

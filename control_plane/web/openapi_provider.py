@@ -48,7 +48,7 @@ _BODY_CODES = (400, 413, 415, 503)
 
 
 def provider_operations() -> tuple[Operation, ...]:
-    return (*_services(), *_files(), *_aquarius())
+    return (*_services(), *_files(), *_jobs(), *_aquarius())
 
 
 def _services() -> tuple[Operation, ...]:
@@ -161,6 +161,74 @@ def _files() -> tuple[Operation, ...]:
             "A file of a service that was ordered, for a signature over the DID and the nonce; never a model's",
             query={**_OF_A_SERVICE, "transferTxId": shapes.HEX32, "nonce": _NONCE, "signature": _SIGNATURE},
             required=("documentId", "serviceId", "consumerAddress", "transferTxId", "fileIndex", "nonce"),
+            answers=(BINARY,),
+            codes=(400, 503),
+        ),
+    )
+
+
+_PART = _members("documentId", "serviceId", documentId=shapes.DID, serviceId=_TEXT, transferTxId=shapes.HEX32)
+_JOB_QUERY = {
+    "consumerAddress": shapes.ADDRESS,
+    "documentId": shapes.DID,
+    "jobId": {"type": "string", "minLength": 1, "maxLength": 64},
+    "nonce": _NONCE,
+    "signature": _SIGNATURE,
+}
+
+
+def _jobs() -> tuple[Operation, ...]:
+    def one(method: str, summary: str, *required: str) -> Operation:
+        needed = ("consumerAddress", "nonce", *required)
+        path = f"{SERVICES}/compute"
+        return Operation(method, path, summary, query=_JOB_QUERY, required=needed, answer=shapes.OCEAN_JOBS, codes=(400, 503))
+
+    return (
+        Operation(
+            "post",
+            f"{SERVICES}/initializeCompute",
+            "What a job's parts cost, signed: the model's fee pays for computing until validUntil",
+            schema=_members(
+                "datasets",
+                "algorithm",
+                "compute",
+                "consumerAddress",
+                datasets={"type": "array", "items": _PART, "minItems": 1},
+                algorithm=_PART,
+                compute=_members("env", "validUntil", env=_TEXT, validUntil={"type": "integer", "minimum": 0}),
+                consumerAddress=shapes.ADDRESS,
+            ),
+            codes=_BODY_CODES,
+        ),
+        Operation(
+            "post",
+            f"{SERVICES}/compute",
+            "Start a job that was ordered; parameters in the algorithm's algocustomdata",
+            schema=_members(
+                "dataset",
+                "algorithm",
+                "environment",
+                "consumerAddress",
+                "nonce",
+                dataset=_PART,
+                algorithm={**_PART, "properties": {**_PART["properties"], "algocustomdata": {"type": ["object", "string"]}}},
+                environment=_TEXT,
+                consumerAddress=shapes.ADDRESS,
+                nonce=_NONCE,
+                signature=_SIGNATURE,
+            ),
+            answer=shapes.OCEAN_JOBS,
+            codes=(*_BODY_CODES, 422, 429),
+        ),
+        one("get", "Jobs of who signs, or one of them"),
+        one("put", "Stop a job", "jobId"),
+        one("delete", "Stop a job that still runs; its record stays", "jobId"),
+        Operation(
+            "get",
+            f"{SERVICES}/computeResult",
+            "One result of a job, by its position",
+            query={**{name: each for name, each in _JOB_QUERY.items() if name != "documentId"}, "index": shapes.COUNTED},
+            required=("consumerAddress", "jobId", "index", "nonce"),
             answers=(BINARY,),
             codes=(400, 503),
         ),

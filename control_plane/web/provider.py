@@ -142,6 +142,9 @@ class Coded(BadInput):
         super().__init__("request", word, "something else", code=word)
         self.message = word
 
+    def details(self) -> dict[str, Any]:
+        return {}
+
 
 def _sealed(services: Services, values: dict[str, Any]) -> Sealed:
     nft = address_in(values, "dataNftAddress") if values.get("dataNftAddress") else None

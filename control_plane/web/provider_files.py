@@ -60,9 +60,7 @@ def blueprint(services: Services) -> Blueprint:
         consumer = address_in(values, "consumerAddress")
         service = find_service(services, did_in(values, "documentId"), text_in(values, "serviceId"))
         if service.is_compute:
-            raise BadInput(
-                "serviceId", "Use the initializeCompute endpoint to initialize compute jobs.", "", code="service_is_compute"
-            )
+            raise BadInput("serviceId", "a service of type access; use initializeCompute for jobs", "", code="service_is_compute")
         check_consumable(services, service, consumer)
         if values.get("transferTxId"):
             transaction = transaction_in(values, "transferTxId")

@@ -56,6 +56,17 @@ def checked(values: dict[str, Any], *required: str) -> dict[str, Any]:
     return values
 
 
+class Workflow(Invalid):
+    """One part of a job is not what it should be, in one of Ocean Provider's words: `{"error": {"algorithm": "not_algo"}}`."""
+
+    def body(self) -> dict[str, Any]:
+        return {"error": dict(self.errors)}
+
+    def __init__(self, part: str, word: str) -> None:
+        super().__init__({part: word})
+        self.code = word
+
+
 @dataclass(frozen=True)
 class Proven:
     """Who asks, by a signature or a token, and the nonce that is still to be used. nonce: of this request."""

@@ -20,7 +20,7 @@ class Events:
     documents: list[DocumentWritten] = field(default_factory=list)
     touched: list[tuple[int, Address]] = field(default_factory=list)
     ordered: list[tuple[int, Address]] = field(default_factory=list)
-    reuses: dict[tuple[TransactionHash, Address], tuple[TransactionHash, int]] = field(default_factory=dict)
+    reuses: dict[tuple[TransactionHash, Address], tuple[TransactionHash, int, tuple[Any, ...]]] = field(default_factory=dict)
 
     def between(self, first: int, last: int) -> Happened:
         return Happened(
@@ -90,12 +90,12 @@ class Published:
     def reuse_of(self, transaction: TransactionHash, datatoken: Address) -> Reuse | None:
         self._reach()
         found = self.events.reuses.get((transaction, datatoken))
-        return None if found is None else Reuse(found[0], len(self._blocks) - found[1])
+        return None if found is None else Reuse(found[0], len(self._blocks) - found[1], found[2])
 
-    def reuse_order(self, original: TransactionHash, datatoken: Address) -> TransactionHash:
+    def reuse_order(self, original: TransactionHash, datatoken: Address, *fees: Any) -> TransactionHash:
         """`reuseOrder`, which anybody may call."""
         sent = self._send(f"reuse {len(self.events.reuses)}", 44_049)
-        self.events.reuses[sent.transaction, datatoken] = (original, sent.block)
+        self.events.reuses[sent.transaction, datatoken] = (original, sent.block, fees)
         return sent.transaction
 
     def _document_event(
