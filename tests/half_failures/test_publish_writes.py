@@ -16,7 +16,7 @@ from control_plane.flows.open_log import open_log
 from control_plane.flows.publish import publish
 from tests.check_market import Seen, check_market
 from tests.fixtures_chain import BOTH, ONE, anvil, either_chain, real_chain, simulated_chain
-from tests.fixtures_publish import CHECKPOINT_KEY, Breaking, Stand, open_stand
+from tests.fixtures_publish import CHECKPOINT_KEY, Breaking, Stand, make_model, open_stand
 from tests.simulators.rpc_proxy import running_proxy
 
 __all__ = ["anvil"]
@@ -64,6 +64,18 @@ def test_publishing_interrupted_at_a_write_and_repeated_makes_one_asset(
     published = publish(stand.market, alice, request)
     check_one_asset(stand)
     assert publish(stand.market, alice, request) == published
+    check_one_asset(stand)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_weights_whose_copy_was_interrupted_are_stored_when_it_is_repeated(stand: Stand, when: str) -> None:
+    alice, request = stand.chain.wallets["alice"], stand.request(model=str(make_model(stand.folder / "model")))
+    stand.store_weights.break_call("__call__", when)
+    with pytest.raises((Unavailable, OutcomeUnknown)):
+        publish(stand.market, alice, request)
+    assert stand.catalogue.listings() == ()
+    listing = publish(stand.market, alice, request).listing
+    assert list(stand.kept_weights.kept) == [listing.weights_digest]
     check_one_asset(stand)
 
 
