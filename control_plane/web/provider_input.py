@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 
 from flask import request
 
@@ -22,6 +23,7 @@ from control_plane.provider.nonces import parse_nonce
 from control_plane.provider.signing import SIGNATURE_FAULT, check_signature
 from control_plane.web.body import read_object
 
+_HASH_BYTES = 32
 TOKEN_HEADER = "AuthToken"  # noqa: S105  # a header's name
 
 
@@ -41,7 +43,11 @@ class Invalid(PosthumanError):
 
 def query(*required: str) -> dict[str, Any]:
     """The query's parameters. Raises Invalid for those of `required` that are missing or empty."""
-    return checked(dict(request.args.items()), *required)
+    values = dict(request.args.items())
+    for name, value in parse_qsl(request.query_string.decode("latin-1"), encoding="latin-1"):
+        if name == "transferTxId" and len(value) == _HASH_BYTES:  # `ocean.py` sends a hash that it was handed as bytes as bytes
+            values[name] = "0x" + value.encode("latin-1").hex()
+    return checked(values, *required)
 
 
 def body(*required: str) -> dict[str, Any]:

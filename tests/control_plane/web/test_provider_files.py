@@ -8,6 +8,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_from_bytes, urlencode
 
 import pytest
 
@@ -158,6 +159,15 @@ def test_who_pays_for_another_may_use_the_order_too(shop: Market, dataset: Publi
     assert download(shop, dataset, order, "carol").data == TEXT
     assert download(shop, dataset, order, "bob").data == TEXT
     refused(download(shop, dataset, order, "mallory"), "order_not_yours")
+
+
+def test_an_order_is_named_by_its_bytes_too(shop: Market, dataset: Published) -> None:
+    """As `ocean.py` sends what its own `pay_for_access_service` gives."""
+    raw = quote_from_bytes(bytes.fromhex(ordered(shop, dataset)[2:]))
+    told = {"documentId": dataset.did, "serviceId": "0", "consumerAddress": shop.wallet("bob").address, "fileIndex": 0}
+    query = urlencode(told | signed(shop, "bob", dataset.did))
+    assert shop.client.get(f"{DOWNLOAD}?{query}&transferTxId={raw}").data == TEXT
+    refused(shop.client.get(f"{DOWNLOAD}?{urlencode(told | signed(shop, 'bob', dataset.did))}&transferTxId=%ff%fe"), "bad_input")
 
 
 def test_an_order_of_another_asset_is_refused(shop: Market, dataset: Published, words: str) -> None:
