@@ -18,7 +18,7 @@ from control_plane.flows.services import Services
 from control_plane.jobs.access import JobQuestion, Paid, may_have_job, paid_time
 from control_plane.jobs.environments import find
 from control_plane.jobs.job import Job, NewJob
-from control_plane.jobs.parameters import TASKS, Infer, Limits, canonical, dataset_needed, parse_parameters
+from control_plane.jobs.parameters import TASKS, Infer, Limits, Parameters, canonical, dataset_needed, parse_parameters
 from control_plane.jobs.states import Kind
 from control_plane.jobs.store import JobStore
 from control_plane.serving.access import on_sale_only
@@ -54,6 +54,16 @@ def limits_of(services: Services, kind: Kind, listing: Listing) -> Limits:
     return Limits(int(details["context_length"]), services.settings.max_new_tokens)
 
 
+def parameters_of(services: Services, kind: Kind, listing: Listing, record: object) -> Parameters:
+    """Typed parameters of a job of this model. Raises BadInput as `parse_parameters` and `limits_of`, and 422 for a prompt that the
+    model cannot read."""
+    parameters = parse_parameters(kind, record, limits_of(services, kind, listing))
+    if isinstance(parameters, Infer):
+        services.prompts.check_texts(listing, "prompts", parameters.prompts)
+        services.prompts.check_generation(listing, {"max_tokens": parameters.max_tokens})
+    return parameters
+
+
 def order_job(services: Services, asked: JobOrder) -> Job:
     """Put a job into the queue for a payment that has no other.
 
@@ -64,10 +74,7 @@ def order_job(services: Services, asked: JobOrder) -> Job:
     """
     on_sale_only(asked.listing).enforce()
     environment = find(services.environments, asked.environment)
-    parameters = parse_parameters(asked.kind, asked.parameters, limits_of(services, asked.kind, asked.listing))
-    if isinstance(parameters, Infer):
-        services.prompts.check_texts(asked.listing, "prompts", parameters.prompts)
-        services.prompts.check_generation(asked.listing, {"max_tokens": parameters.max_tokens})
+    parameters = parameters_of(services, asked.kind, asked.listing, asked.parameters)
     dataset = dataset_needed(parameters)
     question = JobQuestion(
         owner=asked.owner,

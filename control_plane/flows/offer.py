@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from control_plane.chain.compute import ComputeService
 from control_plane.chain.fees import sign_provider_fee
 from control_plane.chain.ledger import ProviderFee, Wallet
 from control_plane.did import Address, Bytes32, Did, TokenWei, UnixSeconds, parse_address, parse_bytes32, parse_did
 from control_plane.errors import BadInput
+from control_plane.jobs.environments import Environment
 from control_plane.serving.listing import Listing
 
 _MAX = 2**256
@@ -106,15 +108,31 @@ def make_offer(listing: Listing, operator: Wallet, provider_fee: TokenWei, valid
     if valid_for_s < 1:
         raise BadInput("valid_for_s", "a whole number of seconds from 1", valid_for_s)
     seconds = min(valid_for_s, listing.timeout_s) if listing.timeout_s else valid_for_s
-    fee = sign_provider_fee(
-        operator,
-        listing.datatoken,
-        listing.service_index,
-        listing.base_token,
-        provider_fee,
-        UnixSeconds(int(clock()) + seconds),
-        clock,
-    )
+    until, index = UnixSeconds(int(clock()) + seconds), listing.service_index
+    fee = sign_provider_fee(operator, listing.datatoken, index, listing.base_token, provider_fee, until, clock)
+    return _offer(listing, index, listing.timeout_s, fee)
+
+
+def make_job_offer(
+    listing: Listing,
+    service: ComputeService,
+    operator: Wallet,
+    environment: Environment,
+    duration_s: int,
+    clock: Callable[[], float],
+) -> Offer:
+    """An offer of one job: `duration_s` seconds of computing in `environment`. It can be ordered, and its job be started, as long
+    as the job may take, counted from now.
+
+    Raises BadInput for a time that the environment does not offer.
+    """
+    amount = environment.fee(duration_s)
+    until = UnixSeconds(int(clock()) + duration_s)
+    fee = sign_provider_fee(operator, listing.datatoken, service.index, environment.fee_token, amount, until, clock, environment.id)
+    return _offer(listing, service.index, service.timeout_s, fee)
+
+
+def _offer(listing: Listing, service_index: int, timeout_s: int, fee: ProviderFee) -> Offer:
     return Offer(
         chain_id=listing.chain_id,
         did=listing.did,
@@ -125,8 +143,8 @@ def make_offer(listing: Listing, operator: Wallet, provider_fee: TokenWei, valid
         base_token=listing.base_token,
         publish_fee=listing.publish_fee,
         swap_fee=listing.swap_fee,
-        service_index=listing.service_index,
-        timeout_s=listing.timeout_s,
+        service_index=service_index,
+        timeout_s=timeout_s,
         provider_fee=fee,
     )
 

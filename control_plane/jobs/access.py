@@ -10,7 +10,7 @@ payment back, and the same order starts one more job without a new fee, with the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from control_plane.chain.fees import ComputeTime, compute_time
@@ -174,10 +174,15 @@ def may_have_job(question: JobQuestion, standing: Standing, checks: tuple[JobChe
     return next((Decision(refusal) for check in checks if (refusal := check(question, standing)) is not None), Decision())
 
 
+def consumer_for(facts: OrderFacts, owner: Address, environments: Sequence[Environment]) -> Address:
+    """Whom an order of `owner`'s must name as consumer: the owner, or an environment where the owner has paid."""
+    consumers = {each.consumer for each in environments}
+    return facts.consumer if facts.consumer in consumers and facts.payer == owner else owner
+
+
 def _order_refused(q: JobQuestion, paid: Paid, now: float) -> Refusal | None:
     """As an order of a call, except that Ocean's clients let the environment consume what the job's owner paid."""
-    is_through_environment = paid.facts.consumer == q.environment.consumer and paid.facts.payer == q.owner
-    consumer = q.environment.consumer if is_through_environment else q.owner
+    consumer = consumer_for(paid.facts, q.owner, (q.environment,))
     return may_order_be_used(OrderQuestion(paid.facts, paid.service, consumer, q.operator, q.confirmations, now)).refusal
 
 

@@ -190,6 +190,10 @@ ORDER_CHECKS: tuple[OrderCheck, ...] = (
 """In this order, so that the first refusal is the one that says most."""
 
 
+OWNER_CHECKS: tuple[OrderCheck, ...] = tuple(check for check in ORDER_CHECKS if check is not _has_not_expired)
+"""What an order must pass to show whose it is, also when there is nothing more to start with it."""
+
+
 def may_order_be_used(question: OrderQuestion, checks: tuple[OrderCheck, ...] = ORDER_CHECKS) -> Decision:
     """The first refusal of `checks`, or allowed."""
     return next((Decision(refusal) for check in checks if (refusal := check(question)) is not None), Decision())
@@ -239,8 +243,14 @@ def _session_is_for_this_did(q: CallQuestion) -> Refusal | None:
     return _no("token_of_another_did", f"model: expected {q.session.did}, which this token is for, found {q.did}")
 
 
+def _is_for_calls(q: CallQuestion) -> Refusal | None:
+    if q.session is None or not q.session.is_for_jobs:
+        return None
+    return _no("order_for_jobs", f"{q.did}: the order of this token pays for jobs, and for no calls")
+
+
 def _has_calls_left(q: CallQuestion) -> Refusal | None:
-    if q.session is None or q.session.calls_used < q.session.calls_limit:
+    if q.session is None or q.session.is_for_jobs or q.session.calls_used < q.session.calls_limit:
         return None
     return _no("quota_exhausted", f"{q.did}: the {q.session.calls_limit} calls of this order are used up")
 
@@ -263,6 +273,7 @@ CALL_CHECKS: tuple[CallCheck, ...] = (
     _session_is_not_revoked,
     _session_has_not_expired,
     _session_is_for_this_did,
+    _is_for_calls,
     _has_calls_left,
     _model_is_on_sale,
 )

@@ -26,13 +26,16 @@ from control_plane.serving.nonces import RANDOM_BYTES, Nonce, make_nonce, read_n
 
 NONCE_KEPT_S = 3600.0
 """A used nonce is remembered this long after its end, so that a clock set back by less makes none good again."""
+JOBS_ONLY = 0
+"""Calls of an order that pays for jobs; every other allows at least one."""
 _TOKEN = re.compile(r"ph_[A-Za-z0-9_-]{43}", re.ASCII)
 _CACHED_MOST = 20_000
 
 
 @dataclass(frozen=True)
 class Session:
-    """calls_used: of its order, by all sessions together; may be a cache's age behind: what charges a call counts exactly.
+    """calls_limit: JOBS_ONLY where the order pays for jobs.
+    calls_used: of its order, by all sessions together; may be a cache's age behind: what charges a call counts exactly.
     expires_at: seconds since 1970."""
 
     token_hash: str
@@ -46,6 +49,11 @@ class Session:
     calls_used: int = 0
     revoked_at: float | None = None
     revoked_why: str = ""
+
+    @property
+    def is_for_jobs(self) -> bool:
+        """Its order pays for jobs, and for no calls."""
+        return self.calls_limit == JOBS_ONLY
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ _PATH_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "number": {"type": "string", "enum": ["1"]},
     "identity": shapes.HEX32,
     "path": {"type": "string"},
+    "job_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "kind": {"type": "string", "enum": [kind.value for kind in Kind]},
     "chain_id": {"type": "string", "pattern": "^[0-9]+$"},
 }

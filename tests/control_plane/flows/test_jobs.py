@@ -17,6 +17,7 @@ from control_plane.jobs.job import Job, Reason
 from control_plane.jobs.states import Kind, State
 from control_plane.jobs.store import JobStore
 from control_plane.serving.listing import Listing
+from tests.fixtures_jobs import index
 from tests.fixtures_market import CONTEXT_LENGTH, ONE, Market, market
 
 __all__ = ["market"]
@@ -145,6 +146,7 @@ def test_an_order_of_calls_computes_nothing_and_an_order_of_computing_calls_noth
     with pytest.raises(Forbidden) as caught:
         order_job(market.services, asking(market, "bob", calls))
     assert caught.value.code == "order_wrong_service"
+    index(market, market.gpt, sells_jobs=False)
     text = market.message("bob", market.gpt.did, pay(market, "bob", market.gpt))
     assert market.hand_in(text, market.sign("bob", text)).get_json()["error"]["code"] == "order_wrong_service"
 

@@ -11,6 +11,7 @@ from control_plane.did import Bytes32, TokenWei, TransactionHash, UnixSeconds
 from control_plane.errors import BadInput, Forbidden, NotFound, PosthumanError, Unauthenticated, Unavailable
 from control_plane.flows.sign_in import CLOCK_SKEW_S, compose_message, sign_in
 from control_plane.serving.eip4361 import SignInMessage
+from tests.fixtures_jobs import index
 from tests.fixtures_market import Market, market, open_market
 
 __all__ = ["market"]
@@ -126,6 +127,7 @@ def spoiled(**change: object) -> Spoil:
     ],
 )
 def test_a_bad_order_is_a_403_with_its_reason_and_leaves_the_nonce(market: Market, spoil: Spoil, code: str) -> None:
+    index(market, market.gpt, sells_jobs=False)
     message = composed(market)
     good = market.ledger.order_facts(message.order, market.gpt.datatoken)
     spoil(market, message.order)

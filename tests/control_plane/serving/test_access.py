@@ -166,6 +166,7 @@ CALL_CASES: tuple[tuple[str, int, CallQuestion], ...] = (
     ("session_revoked", 401, replace(CALL, session=replace(SESSION, revoked_at=NOW - 1))),
     ("session_expired", 401, replace(CALL, now=NOW + 10)),
     ("token_of_another_did", 403, replace(CALL, did=OTHER_DID, listing=replace(LISTING, did=OTHER_DID))),
+    ("order_for_jobs", 403, replace(CALL, session=replace(SESSION, calls_limit=0, calls_used=0))),
     ("quota_exhausted", 403, replace(CALL, session=replace(SESSION, calls_used=5))),
     ("model_withdrawn", 503, replace(CALL, listing=replace(LISTING, state="withdrawn", reason="weights differ"))),
 )
