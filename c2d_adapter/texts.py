@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,37 +26,33 @@ that evaluations read; the validation part stands for the training part where on
 
 
 class TextsOf(Protocol):
-    """Where text data set assets come from."""
+    """Where text data set assets come from; ocean_texts.py."""
 
-    def __call__(self, did: Did, order: TransactionHash | None) -> Sequence[Path]:
-        """Its files, checked to be what the asset's document names. order: the transaction that ordered it.
+    def __call__(self, did: Did, order: TransactionHash | None, into: Path) -> None:
+        """Write its files to the empty folder `into`, as `*.txt` in their order. order: the transaction that ordered it.
 
-        Raises NotFound (no such asset, or not one of texts), Forbidden (the order is not one of it), BadInput or Refused (it is no
-        text), Unavailable (try again).
+        Raises NotFound (no such asset), Forbidden (not ordered, or a model), BadInput or Refused (its files cannot be had),
+        Unavailable (try again).
         """
 
 
-def no_assets(did: Did, order: TransactionHash | None) -> Sequence[Path]:  # noqa: ARG001  # the interface's
-    """A `TextsOf` of a market that keeps no index of data set assets."""
-    raise NotFound.named("dataset", f"{WIKITEXT!r}: this market reads no data set assets", did, code="dataset_unknown")
-
-
 def provide_texts(job: Job, wikitext: Path | None, texts_of: TextsOf, into: Path) -> None:
-    """Copy what the job reads to the folder `into`, in one rename; nothing for a job that brings its own texts or prompts.
+    """Put what the job reads into the folder `into`, in one rename; nothing for a job that brings its own texts or prompts.
 
     wikitext: the operator's folder. Raises JobOver where there is no such text, Unavailable as `texts_of`. Again: does nothing.
     """
     name = json.loads(job.parameters).get("dataset")
     if name is None or into.is_dir():
         return
-    files = [_wikitext(job.kind, wikitext)] if name == WIKITEXT else _asset(job, texts_of)
-    if not files:
-        raise _missing("the data set has no text")
     scratch = into.with_name(into.name + ".new")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    for number, file in enumerate(files):
-        shutil.copyfile(file, scratch / f"{number:06}.txt")
+    if name == WIKITEXT:
+        shutil.copyfile(_wikitext(job.kind, wikitext), scratch / "000000.txt")
+    else:
+        _asset(job, texts_of, scratch)
+    if not any(scratch.iterdir()):
+        raise _missing("the data set has no text")
     scratch.rename(into)
 
 
@@ -70,20 +65,20 @@ def _wikitext(kind: Kind, folder: Path | None) -> Path:
     raise _missing(f"this market's {WIKITEXT} lacks the part that a job of the kind {kind.value!r} reads")
 
 
-def _asset(job: Job, texts_of: TextsOf) -> Sequence[Path]:
+def _asset(job: Job, texts_of: TextsOf, into: Path) -> None:
     did = job.dataset_did
     if did is None:
         raise _missing("the job names a data set that was not ordered with it")
     try:
-        return texts_of(did, job.dataset_order)
+        texts_of(did, job.dataset_order, into)
     except NotFound as error:
         raise _missing("the data set is not one that this market can read") from error
     except Forbidden as error:
-        raise JobOver(
-            State.FAILED_DATA, Reason("dataset_not_ordered", f"the data set's order is not one of it; {GOOD_FOR_ANOTHER}")
-        ) from error
+        why = f"the data set was not ordered, or is a model, whose files nobody is given; {GOOD_FOR_ANOTHER}"
+        raise JobOver(State.FAILED_DATA, Reason("dataset_not_ordered", why)) from error
     except (BadInput, Refused) as error:
-        raise JobOver(State.FAILED_DATA, Reason("dataset_not_text", f"the data set is no text; {GOOD_FOR_ANOTHER}")) from error
+        why = f"the data set's files cannot be had from where its publisher keeps them; {GOOD_FOR_ANOTHER}"
+        raise JobOver(State.FAILED_DATA, Reason("dataset_unreadable", why)) from error
 
 
 def _missing(why: str) -> JobOver:

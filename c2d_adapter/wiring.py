@@ -24,7 +24,6 @@ from c2d_adapter.carry import Report
 from c2d_adapter.engine import Engine, Outcome, Progress, Resources
 from c2d_adapter.meters import JobMeters
 from c2d_adapter.steps import Derive, Parts
-from c2d_adapter.texts import no_assets
 from c2d_adapter.worker import Hands
 from control_plane.database import open_database
 from control_plane.did import Bytes32, Did
@@ -88,6 +87,7 @@ def open_engine(settings: Settings) -> Engine:
 def build_parts(settings: Settings, engine: Engine, report: Report) -> Parts:
     """What jobs are done with. Raises BadInput or NotFound before `posthuman up` made the log and the keys."""
     from c2d_adapter.market import open_store
+    from c2d_adapter.ocean_texts import OceanTexts
     from control_plane.receipts.keys import read_receipt_key
     from control_plane.receipts.signing import ReceiptSigner
     from control_plane.wiring import build_services, receipt_key_file
@@ -101,7 +101,7 @@ def build_parts(settings: Settings, engine: Engine, report: Report) -> Parts:
         wikitext=settings.jobs.wikitext,
         catalogue=services.catalogue,
         objects=store,
-        texts_of=no_assets,
+        texts_of=OceanTexts(services),
         train=_training(settings, engine),
         server=services.server,
         signer=ReceiptSigner(read_receipt_key(receipt_key_file(settings)), settings.chain_id, settings.log_nft),

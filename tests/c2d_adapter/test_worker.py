@@ -20,7 +20,7 @@ import pytest
 from c2d_adapter.engine import Outcome
 from c2d_adapter.worker import Hands
 from control_plane.did import Bytes32, Did
-from control_plane.errors import NotFound, OutcomeUnknown, Refused, Unavailable
+from control_plane.errors import BadInput, Forbidden, NotFound, OutcomeUnknown, Refused, Unavailable
 from control_plane.jobs.job import Job
 from control_plane.jobs.states import Kind, State
 from control_plane.receipts.workers import is_alive
@@ -184,12 +184,11 @@ def _no_part(market: JobMarket) -> None:
     (market.home / "wikitext" / "valid.txt").unlink()
 
 
-def _no_assets(*_arguments: Any) -> list[Path]:
-    raise NotFound("no such data set")
+def _raises(error: Exception) -> Any:
+    def texts_of(*_arguments: Any) -> None:
+        raise error
 
-
-def _refused(*_arguments: Any) -> list[Path]:
-    raise Refused("no text")
+    return texts_of
 
 
 DATASET = {**TRAINING, "dataset": "did:op:" + "9" * 64}
@@ -224,7 +223,14 @@ def test_a_job_that_cannot_be_done_fails_with_its_reason_and_gives_its_payment_b
 
 
 @pytest.mark.parametrize(
-    ("texts_of", "code"), [(_no_assets, "dataset_missing"), (_refused, "dataset_not_text"), (lambda *_: [], "dataset_missing")]
+    ("texts_of", "code"),
+    [
+        (_raises(NotFound("did:op:9")), "dataset_missing"),
+        (_raises(Forbidden("not ordered")), "dataset_not_ordered"),
+        (_raises(BadInput("file", "one that can be fetched", "another")), "dataset_unreadable"),
+        (_raises(Unavailable("the file ended early")), "unavailable"),
+        (lambda *_: None, "dataset_missing"),
+    ],
 )
 def test_a_data_set_that_cannot_be_read_fails_the_job(texts_of: Any, code: str, market: JobMarket) -> None:
     market.parts = replace(market.parts, texts_of=texts_of)
@@ -232,13 +238,12 @@ def test_a_data_set_that_cannot_be_read_fails_the_job(texts_of: Any, code: str, 
     assert found.state is State.FAILED_DATA and found.reason is not None and found.reason.code == code
 
 
-def test_a_data_set_asset_is_read_by_its_did_and_order(market: JobMarket, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("texts of a seller")
+def test_a_data_set_asset_is_read_by_its_did_and_order(market: JobMarket) -> None:
     asked: list[tuple[Any, ...]] = []
 
-    def texts_of(*arguments: Any) -> list[Path]:
-        asked.append(arguments)
-        return [tmp_path / "a.txt"]
+    def texts_of(did: Did, order: Any, into: Path) -> None:
+        asked.append((did, order))
+        (into / "000000.txt").write_text("texts of a seller")
 
     market.parts = replace(market.parts, texts_of=texts_of)
     order = "0x" + "77" * 32

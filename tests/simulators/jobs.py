@@ -22,10 +22,9 @@ from c2d_adapter.engine import Outcome, Progress
 from c2d_adapter.job_io import Folder
 from c2d_adapter.steps import Parts
 from c2d_adapter.storage import Kind
-from c2d_adapter.texts import no_assets
 from c2d_adapter.worker import Hands, report
 from control_plane.database import open_database
-from control_plane.did import Address, Bytes32, Did, TokenWei, UnixSeconds
+from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, UnixSeconds
 from control_plane.errors import IntegrityBroken, NotFound
 from control_plane.jobs.job import Job
 from control_plane.jobs.states import State
@@ -59,6 +58,11 @@ def make_weights(folder: Path, seed: bytes) -> str:
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     (folder / "model.safetensors").write_bytes(hashlib.shake_256(seed).digest(4000))
     return weights_digest(folder)
+
+
+def no_assets(did: Did, order: TransactionHash | None, into: Path) -> None:
+    """A `TextsOf` that knows none."""
+    raise NotFound(f"{did} for {order}, into {into}", code="dataset_unknown")
 
 
 class Models:

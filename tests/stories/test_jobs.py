@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +52,8 @@ def model(stack: LiveStack, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(ran.json["did"])
 
 
-def done(stack: LiveStack, did: str, kind: Kind, parameters: dict[str, Any]) -> Job:
-    """Bob's job, when it is over. Ordering is told elsewhere: here it is put into the queue."""
+def done(stack: LiveStack, did: str, kind: Kind, parameters: dict[str, Any], meanwhile: Callable[[Job], None] | None = None) -> Job:
+    """Bob's job, when it is over. Ordering is told elsewhere: here it is put into the queue. meanwhile: called again and again."""
     store = JobStore(open_database(stack.settings.database_url))
     listing = open_catalogue(stack.settings).find(parse_did(did))
     asked = a_job(
@@ -63,6 +66,8 @@ def done(stack: LiveStack, did: str, kind: Kind, parameters: dict[str, Any]) -> 
     )
     job, until = store.add(asked, anyone), time.monotonic() + WITHIN_S
     while not job.is_over:
+        if meanwhile is not None:
+            meanwhile(job)
         assert time.monotonic() < until, (job, Path(stack.home / "logs" / "worker.log").read_text()[-4000:])
         time.sleep(0.2)
         job = store.get(job.job_id)
@@ -91,3 +96,24 @@ def test_an_evaluation_on_the_stack_is_signed(stack: LiveStack, model: str) -> N
     assert job.result is not None
     statement = json.loads(json.loads(job.result)["statement"])
     assert statement["evaluation"]["did"] == model and statement["log"] == stack.settings.log_nft
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("state", [State.RUNNING, State.STORING, State.DERIVING])
+def test_a_killed_worker_of_the_stack_costs_a_training_nothing_but_time(stack: LiveStack, model: str, state: State) -> None:
+    """The supervisor starts another one, which goes on: one asset, one minting."""
+    killed: list[int] = []
+
+    def kill_once(job: Job) -> None:
+        begun = state is not State.RUNNING or (job.progress is not None and job.progress.step > 50)
+        if job.state is state and begun and not killed:
+            components = stack.run("status", "--json").json["components"]
+            killed.append(next(part["pid"] for part in components if part["name"] == "worker"))
+            os.kill(killed[0], signal.SIGKILL)
+
+    job = done(stack, model, Kind.TRAIN, {**TRAINING, "steps": 300, "seed": len(state.value)}, kill_once)
+    if state is not State.STORING:  # it may be too short to be met
+        assert killed and job.attempts == 2
+    assert job.derived_did is not None
+    derived = open_catalogue(stack.settings).find(job.derived_did)
+    assert open_ledger(stack.settings).minted(derived.datatoken, local_accounts()["bob"].address) == (200 * 10**18,)
