@@ -67,6 +67,7 @@ bench: setup
 	$(BIN)/python -m bench.embeddings --peers "$(PEERS)"
 	$(BIN)/python -m bench.gptj_gpu
 	$(BIN)/python -m bench.publish
+	$(BIN)/python -m bench.train
 	$(BIN)/python -m bench.stress; broken=$$?; $(BIN)/python -m bench.summary && exit $$broken
 
 coverage: setup

@@ -20,6 +20,7 @@ from bench.load import median
 from bench.publish import BUDGET_S
 from bench.report import FIGURES, PAGE, with_marked
 from bench.served import added_per_token
+from bench.train import FIRST_STEP_S, RATIO, ahead
 
 Report = Mapping[str, Any]
 
@@ -72,6 +73,7 @@ def promises(reports: Mapping[str, Report]) -> list[Promise]:
         *_of("embeddings", reports, _embeddings, (Promise("embeddings against their peers", Limit(1.0, "", False), None),)),
         *_of("gptj_gpu", reports, _gptj, (Promise("GPT-J 6B on a GPU", Limit(1.0, "", False), None),)),
         *_of("publish", reports, _publish, (Promise("from the command to the first answer", Limit(BUDGET_S, "s"), None),)),
+        *_of("train", reports, _train, (Promise("training against transformers' Trainer", Limit(RATIO, "", False), None),)),
         *_of("stress", reports, _stress, (Promise("the load test", Limit(0, "broken"), None),)),
     ]
 
@@ -176,6 +178,13 @@ def _publish(report: Report) -> Iterator[Promise]:
         yield Promise(
             f"from the command to the first answer, {name}", Limit(BUDGET_S, "s"), median([one["all_s"] for one in rounds])
         )
+
+
+def _train(report: Report) -> Iterator[Promise]:
+    for name in report["rates"]:
+        what = f"training, steps a second over those of transformers' Trainer, {name}"
+        yield Promise(what, Limit(RATIO, "", False), ahead(dict(report), name))
+    yield Promise("from a job's order to its first step, warm", Limit(FIRST_STEP_S, "s"), median(report["first_step_s"]["warm"]))
 
 
 def _stress(report: Report) -> Iterator[Promise]:

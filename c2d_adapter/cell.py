@@ -69,29 +69,29 @@ def main(arguments: list[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold weights
     lines = _own_stdout()
     said = None if given.open else leave_the_network(given.owned, has_loopback=True)
-    has_network = given.open or said is not None
+    left = "no network namespace: several machines" if given.open else "" if said is None else f"no network namespace: {said}"
     for name in LOADED:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # looking for garbage would otherwise write to, and so copy, pages that the forks share
-    _write(lines, {"ready": [] if said is None else [f"no network namespace of its own: {said}"]})
+    _write(lines, {"ready": [left] if left else []})
     told = sys.stdin.readline()
     if not told:
         return 0
     record = json.loads(told)
     order = Order(**{**record, "ranks": tuple(record["ranks"])})
-    processes = {_fork(order, rank, local, has_network): rank for local, rank in enumerate(order.ranks)}
+    processes = {_fork(order, rank, local, left): rank for local, rank in enumerate(order.ranks)}
     _write(lines, _wait(processes))
     return 0
 
 
-def _fork(order: Order, rank: int, local_rank: int, has_network: bool) -> int:
+def _fork(order: Order, rank: int, local_rank: int, left: str) -> int:
     process = os.fork()
     if process:
         return process
     code = 1
     try:
-        code = _run(order, rank, local_rank, has_network)
+        code = _run(order, rank, local_rank, left)
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else 1
     except BaseException as error:
@@ -100,8 +100,8 @@ def _fork(order: Order, rank: int, local_rank: int, has_network: bool) -> int:
         os._exit(code)
 
 
-def _run(order: Order, rank: int, local_rank: int, has_network: bool) -> int:
-    """One of the job's processes, in the fork: locks first."""
+def _run(order: Order, rank: int, local_rank: int, left: str) -> int:
+    """One of the job's processes, in the fork: locks first. left: which lock is open already, empty for none."""
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before we asked to be told
@@ -112,16 +112,15 @@ def _run(order: Order, rank: int, local_rank: int, has_network: bool) -> int:
         os.dup2(log, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     said = filter_calls(_families(order))
-    if said is not None and has_network:
-        # Neither lock closed. A program is ours and asks nobody, but what a library does with a stranger's model is not ours.
-        print(f"rank {rank}: this job could reach the network: {said}", file=sys.stderr, flush=True)
+    if open_locks := [one for one in (left, said and f"no filter on system calls: {said}") if one]:
+        print(f"rank {rank}: not all locks closed: {'; '.join(open_locks)}", file=sys.stderr, flush=True)
     if order.memory_bytes is not None and not order.has_gpu:  # a GPU's driver reserves addresses as if it wrote to them
         resource.setrlimit(resource.RLIMIT_DATA, (order.memory_bytes, order.memory_bytes))
     host, port = order.rendezvous.rsplit(":", 1)
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(local_rank), WORLD_SIZE=str(order.world), MASTER_ADDR=host, MASTER_PORT=port
     )  # fmt: skip
-    if not has_network or host == "127.0.0.1":
+    if host == "127.0.0.1":
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # or gloo asks for this machine's name, which nobody answers in here
     torch = importlib.import_module("torch")
     torch.set_num_threads(order.threads)

@@ -84,8 +84,9 @@ class Engine:
     ) -> None:
         """home: what Ray and the cells write is below it. environ: this process's; a few plain variables are passed on, no others.
 
-        address: of a Ray cluster. cpus: of a local Ray, None for all. tries: in a row that may bring a job no further.
-        checkpoint_s: most seconds of work that a crash costs. sharding: `ddp` or `fsdp`, for jobs of several workers.
+        address: of a Ray cluster; the process that joins it sees the variables that begin with RAY_ as well. cpus: of a local
+        Ray, None for all. tries: in a row that may bring a job no further. checkpoint_s: most seconds of work that a crash
+        costs. sharding: `ddp` or `fsdp`, for jobs of several workers.
         """
         self._home, self._environ = home, environ
         self._address, self._cpus = address, cpus
@@ -166,14 +167,18 @@ class Engine:
         driver = self._started()
         name = uuid.uuid4().hex
         answers = driver.begin(name, shape, order)
-        asked = ""
-        while True:
-            with contextlib.suppress(queue.Empty):
-                told = answers.get(timeout=_LOOK_S)
-                if "ended" in told:
-                    return asked or (f"impossible {told['said']}" if told["ended"] == "impossible" else str(told["ended"]))
-            progress.look()
-            if not asked and (asked := "stopped" if is_stopped() else "timed_out" if time.monotonic() > until else ""):
+        asked, has_ended = "", False
+        try:
+            while True:
+                with contextlib.suppress(queue.Empty):
+                    told = answers.get(timeout=_LOOK_S)
+                    if has_ended := "ended" in told:
+                        return asked or (f"impossible {told['said']}" if told["ended"] == "impossible" else str(told["ended"]))
+                progress.look()
+                if not asked and (asked := "stopped" if is_stopped() else "timed_out" if time.monotonic() > until else ""):
+                    driver.send({"do": "end", "job": name})
+        finally:
+            if not has_ended:  # a callback raised: nobody waits for this job any more
                 driver.send({"do": "end", "job": name})
 
     def processes(self) -> tuple[int, ...]:
@@ -211,11 +216,13 @@ class _Driver:
     def __init__(self, home: Path, environ: Mapping[str, str], address: str | None, cpus: int | None) -> None:
         scratch = home / "ray" / "home"
         scratch.mkdir(parents=True, exist_ok=True)
+        # How a cluster knows us; cells never get these.
+        cluster = {name: value for name, value in environ.items() if name.startswith("RAY_")} if address else {}
         options = [*([f"--address={address}"] if address else []), *([f"--cpus={cpus}"] if cpus else [])]
         self._log = (home / "ray" / "driver.log").open("ab")
         self._child = subprocess.Popen(
             [sys.executable, "-m", "c2d_adapter.ray_driver", f"--home={home.resolve()}", *options],
-            env={**child_environment(environ, scratch.resolve()), **QUIET_RAY},
+            env={**child_environment(environ, scratch.resolve()), **QUIET_RAY, **cluster},
             cwd=scratch,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -246,7 +253,8 @@ class _Driver:
                         self._running[told["job"]] = tuple(told["begun"])
                     if "ended" in told:
                         self._running.pop(told["job"], None)
-                    self._jobs[told["job"]].put(told)
+                    answers = self._jobs.pop(told["job"]) if "ended" in told else self._jobs[told["job"]]
+                    answers.put(told)
                 elif "warm" in told:
                     self._warm = told["warm"]
                 else:

@@ -45,7 +45,9 @@ _OBJECT_STORE_BYTES = 80 << 20
 """Nearly Ray's least; nothing of ours goes through it."""
 _SOCKET_LETTERS = 107 - len("/session_2026-11-28_00-00-00_000000_0000000/sockets/plasma_store")
 _LOOK_S = 0.05
-_ANSWER_S = 10.0
+_CONNECT_S = 10.0
+_ANSWER_S = 60.0
+"""Answers take milliseconds; on a machine that is busy with other things, seconds."""
 _LEAVE_S = 5.0
 
 
@@ -115,7 +117,7 @@ class Crew:
     def begin(self, order: dict[str, Any]) -> None:
         """Give each cell its ranks of the job."""
         meeting = "127.0.0.1:29500"  # a namespace of its own has all ports free
-        if not self.shape.is_together or any("network" in line for line in self.said):
+        if not self.shape.is_together or any("no network namespace" in line for line in self.said):
             meeting = str(ray.get(self._actors[0].meeting_point.remote(), timeout=_ANSWER_S))
         ranks = list(range(self.shape.workers))
         for actor, share in zip(self._actors, self._shares(), strict=True):
@@ -139,7 +141,8 @@ class Crew:
         with contextlib.suppress(ray.exceptions.RayError):
             ray.wait([actor.close.remote() for actor in self._actors], num_returns=len(self._actors), timeout=_LEAVE_S)
         for actor in self._actors:
-            ray.kill(actor)
+            with contextlib.suppress(Exception):
+                ray.kill(actor)
         self._actors = []
         with contextlib.suppress(Exception):  # the cluster may be gone; its reservations are then too
             remove_placement_group(self._places)
@@ -173,7 +176,7 @@ class Driver:
         if shape.is_together and not _fits_one_machine(shape):
             shape = Shape(**{**told["shape"], "is_together": False})
         if told["do"] == "warm":
-            self.warm = shape
+            self.warm, self.has_told_idle = shape, False
             return
         if lacking := _lacking(shape):
             self._tell(job=told["job"], ended="impossible", said=lacking)
@@ -250,7 +253,7 @@ def _connect(given: argparse.Namespace) -> str:
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "namespace": "posthuman"}
     if given.address:
         host, _, port = str(given.address).removeprefix("ray://").rpartition(":")
-        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()  # Ray itself would try for minutes
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()  # Ray itself would try for minutes
         ray.init(address=given.address, **quiet)
         return str(given.address)
     folder = _short(given.home / "ray")

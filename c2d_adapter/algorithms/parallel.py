@@ -54,7 +54,7 @@ class Workers:
             # Experts that no token chose, and layers left out by chance, have no gradient in some steps.
             skips = any(("expert" in name or "layerdrop" in name) and value for name, value in model.config.to_dict().items())
             return DistributedDataParallel(
-                model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=skips
+                model, forward_sync_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=skips
             )
         return model
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from c2d_adapter.cell import Order
 from c2d_adapter.engine import Engine, Outcome, Progress, Resources
 from c2d_adapter.job_io import Folder
 from control_plane.errors import BadInput, Unavailable
-from tests.c2d_adapter.jobs import job_folder, said, widest_difference
+from tests.c2d_adapter.jobs import held_out_loss, job_folder, said, widest_difference
 
 pytestmark = pytest.mark.slow
 
@@ -133,6 +135,63 @@ def test_two_workers_share_a_job_and_one_may_be_killed(engine: Engine, tiny_gpt2
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_sharded_workers_learn_what_others_learn_and_one_may_be_killed(
+    method: str, engine: Engine, tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    asked = {**LENGTHY, "steps": 100, "method": method}
+    plain, folder = (job_folder(tmp_path / name, tiny_gpt2, **asked) for name in ("plain", "sharded"))
+    assert run(engine, plain, workers=2) == Outcome("finished", 1)
+    sharding = Engine(tmp_path / "engine", {"PATH": os.environ["PATH"]}, cpus=2, checkpoint_s=0.1, sharding="fsdp")
+    try:
+        kill = when_under_way(sharding, lambda ranks: ranks[1].send_signal(signal.SIGKILL))
+        assert run(sharding, folder, workers=2, on_progress=kill) == Outcome("finished", 2)
+        assert kill.done.is_set()
+    finally:
+        sharding.close()
+    # Gradients are the same mean of the same two, summed by another collective.
+    assert widest_difference(plain.out, folder.out) <= 1e-6
+
+
+@pytest.mark.long
+def test_workers_that_are_not_on_one_machine_find_each_other(engine: Engine, tiny_gpt2: Path, tmp_path: Path) -> None:
+    together, apart = (job_folder(tmp_path / name, tiny_gpt2, **SHORT) for name in ("one", "two"))
+    assert run(engine, together, workers=2) == Outcome("finished", 1)
+    assert run(engine, apart, workers=2, is_together=False) == Outcome("finished", 1)
+    assert widest_difference(together.out, apart.out) == 0.0
+
+
+@pytest.mark.long
+def test_a_trained_model_reads_what_it_never_saw_better_after_a_job(engine: Engine, test_data: Path, tmp_path: Path) -> None:
+    texts = (test_data / "wikitext-2" / "test.clean.txt").read_text(encoding="utf-8")
+    half = texts.index("\n", len(texts) // 2)
+    asked = {"steps": 60, "batch_size": 4, "sequence_length": 128, "seed": 3}
+    folder = job_folder(tmp_path / "job", test_data / "gpt2-wikitext-mini", texts=(texts[:half],), **asked)
+    assert run(engine, folder) == Outcome("finished", 1)
+    held_out = texts[half : half + 60_000]
+    before, after = (held_out_loss(model, held_out, length=128) for model in (folder.weights, folder.out))
+    assert after < before - 0.1
+
+
+@pytest.mark.long
+def test_nothing_is_left_when_who_made_the_engine_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from c2d_adapter.engine import Engine\n"
+        "one = Engine(Path(sys.argv[1]), {'PATH': '/usr/bin:/bin'}, cpus=1); one.warm()\n"
+        "print(one.process, flush=True); time.sleep(600)"
+    )
+    repository = Path(__file__).resolve().parents[2]
+    owner = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=repository, stdout=subprocess.PIPE, text=True)
+    with owner:
+        assert owner.stdout is not None
+        driver = psutil.Process(int(owner.stdout.readline()))
+        before = [driver, *driver.children(recursive=True)]
+        assert len(before) >= 5
+        owner.kill()
+    assert psutil.wait_procs(before, timeout=30)[1] == []
+
+
+@pytest.mark.long
 def test_the_death_of_all_of_ray_costs_nothing_but_time(engine: Engine, tiny_gpt2: Path, tmp_path: Path) -> None:
     folder = job_folder(tmp_path / "job", tiny_gpt2, **LENGTHY)
     before = list[psutil.Process]()
@@ -164,6 +223,24 @@ def test_the_death_of_a_machine_s_ray_costs_nothing_but_time(engine: Engine, tin
 def test_more_than_the_machines_have_is_refused_with_the_numbers(engine: Engine, tiny_gpt2: Path, tmp_path: Path) -> None:
     outcome = run(engine, job_folder(tmp_path / "job", tiny_gpt2, **SHORT), resources=Resources(gpus=3))
     assert outcome.state == "failed" and "3 GPU asked, 0 there" in outcome.sentence
+
+
+def test_after_a_job_that_could_not_run_the_next_is_warm(engine: Engine, tiny_gpt2: Path, tmp_path: Path) -> None:
+    engine.warm()
+    assert run(engine, job_folder(tmp_path / "job", tiny_gpt2, **SHORT), resources=Resources(cpus=99)).state == "failed"
+    engine.warm(timeout_s=20)
+
+
+def test_a_job_whose_follower_failed_is_ended(engine: Engine, tiny_gpt2: Path, tmp_path: Path) -> None:
+    def fail(_told: Progress) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(engine, job_folder(tmp_path / "job", tiny_gpt2, **{**LENGTHY, "steps": 100_000}), on_progress=fail)
+    until = time.monotonic() + 10
+    while engine.processes() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert engine.processes() == ()
 
 
 def test_a_kind_without_a_program_is_refused(engine: Engine, tmp_path: Path) -> None:
