@@ -22,7 +22,7 @@ from typing import Any
 from converters.child import OFFLINE, child_environment
 
 _GPUS = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
-_END_S = 10.0
+_LEAVE_S, _END_S = 2.0, 10.0
 
 
 class CellActor:
@@ -89,7 +89,10 @@ class CellActor:
         """End the cell and all that it started. Again: nothing more happens."""
         with contextlib.suppress(OSError):
             self._orders.close()
-        self._cell.kill()
-        self._cell.wait(_END_S)
+        try:
+            self._cell.wait(_LEAVE_S)  # it ends the job's processes, and takes note of their end
+        except subprocess.TimeoutExpired:
+            self._cell.kill()
+            self._cell.wait(_END_S)
         self._log.close()
         shutil.rmtree(self._home, ignore_errors=True)

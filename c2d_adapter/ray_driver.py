@@ -49,6 +49,7 @@ _CONNECT_S = 10.0
 _ANSWER_S = 60.0
 """Answers take milliseconds; on a machine that is busy with other things, seconds."""
 _LEAVE_S = 5.0
+_REAP_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -282,6 +283,14 @@ def _short(folder: Path) -> Path:
     return Path(f"/proc/{os.getpid()}/fd/{held}")
 
 
+def _reap(known: set[int]) -> None:
+    """Take note of the end of orphans, whose parents were killed. known: children of Ray's own, which it waits for."""
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.Error, ChildProcessError):
+            if process.pid not in known and process.status() == psutil.STATUS_ZOMBIE:
+                os.waitpid(process.pid, os.WNOHANG)
+
+
 def _end_all_below() -> None:
     """Whatever still runs below this process, orphans included: it is their reaper."""
     until = time.monotonic() + _LEAVE_S
@@ -318,7 +327,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(json.dumps({"down": f"{type(error).__name__}: {error}"}), file=lines, flush=True)
             raise
         print(json.dumps({"up": where}), file=lines, flush=True)
-        rays = [one for one in psutil.Process().children() if one.name() in ("raylet", "gcs_server")]
+        known = psutil.Process().children()
+        rays = [one for one in known if one.name() in ("raylet", "gcs_server")]
+        reaped_at = time.monotonic()
         while all(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in rays):
             with contextlib.suppress(queue.Empty):
                 line = commands.get(timeout=_LOOK_S)
@@ -326,6 +337,9 @@ def main(arguments: list[str] | None = None) -> int:
                     return 0
                 driver.take(json.loads(line))
             driver.look()
+            if time.monotonic() - reaped_at > _REAP_S:
+                _reap({one.pid for one in known})
+                reaped_at = time.monotonic()
         return 1  # without them nothing of Ray's answers any more, nor says so; whoever started this starts it anew
     finally:
         driver.close()

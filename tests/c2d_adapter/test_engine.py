@@ -19,7 +19,7 @@ from c2d_adapter.cell import Order
 from c2d_adapter.engine import Engine, Outcome, Progress, Resources
 from c2d_adapter.job_io import Folder
 from control_plane.errors import BadInput, Unavailable
-from tests.c2d_adapter.jobs import held_out_loss, job_folder, said, widest_difference
+from tests.c2d_adapter.jobs import job_folder, said, widest_difference
 
 pytestmark = pytest.mark.slow
 
@@ -91,13 +91,14 @@ def test_a_program_s_reason_reaches_the_caller(engine: Engine, tiny_gpt2: Path, 
     assert outcome.sentence and "/" not in outcome.sentence
 
 
+@pytest.mark.long
 def test_a_job_past_its_memory_says_so(engine: Engine, tiny_gpt2: Path, tmp_path: Path) -> None:
     folder = job_folder(tmp_path / "job", tiny_gpt2, **{**SHORT, "batch_size": 256})
     outcome = run(engine, folder, resources=Resources(memory_bytes=350 << 20))
     assert (outcome.state, outcome.code) == ("failed", "out_of_memory")
 
 
-@pytest.mark.parametrize("state", ["stopped", "timed_out"])
+@pytest.mark.parametrize("state", ["stopped", pytest.param("timed_out", marks=pytest.mark.long)])
 def test_a_job_is_ended_when_it_should_with_its_processes(state: str, engine: Engine, tiny_gpt2: Path, tmp_path: Path) -> None:
     folder = job_folder(tmp_path / "job", tiny_gpt2, **{**LENGTHY, "steps": 100_000})
     ranks = list[psutil.Process]()
@@ -162,18 +163,6 @@ def test_workers_that_are_not_on_one_machine_find_each_other(engine: Engine, tin
 
 
 @pytest.mark.long
-def test_a_trained_model_reads_what_it_never_saw_better_after_a_job(engine: Engine, test_data: Path, tmp_path: Path) -> None:
-    texts = (test_data / "wikitext-2" / "test.clean.txt").read_text(encoding="utf-8")
-    half = texts.index("\n", len(texts) // 2)
-    asked = {"steps": 60, "batch_size": 4, "sequence_length": 128, "seed": 3}
-    folder = job_folder(tmp_path / "job", test_data / "gpt2-wikitext-mini", texts=(texts[:half],), **asked)
-    assert run(engine, folder) == Outcome("finished", 1)
-    held_out = texts[half : half + 60_000]
-    before, after = (held_out_loss(model, held_out, length=128) for model in (folder.weights, folder.out))
-    assert after < before - 0.1
-
-
-@pytest.mark.long
 def test_nothing_is_left_when_who_made_the_engine_is_killed(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from c2d_adapter.engine import Engine\n"
@@ -225,6 +214,7 @@ def test_more_than_the_machines_have_is_refused_with_the_numbers(engine: Engine,
     assert outcome.state == "failed" and "3 GPU asked, 0 there" in outcome.sentence
 
 
+@pytest.mark.long
 def test_after_a_job_that_could_not_run_the_next_is_warm(engine: Engine, tiny_gpt2: Path, tmp_path: Path) -> None:
     engine.warm()
     assert run(engine, job_folder(tmp_path / "job", tiny_gpt2, **SHORT), resources=Resources(cpus=99)).state == "failed"
