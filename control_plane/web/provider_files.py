@@ -43,7 +43,10 @@ def blueprint(services: Services) -> Blueprint:
         if values.get("url"):
             if "did" in values or "serviceId" in values:
                 raise BadInput("url", "no url where a did is given", "both")
-            return jsonify([_looked_at(services, 0, read_file(values), has_checksum)])
+            file = read_file(values)
+            if file.method != "GET" or file.headers or has_checksum:  # whoever asks has published nothing and paid for nothing
+                raise BadInput("url", "one to be asked by GET, without headers and checksum, where no asset is named", "more")
+            return jsonify([_looked_at(services, 0, file, has_checksum=False)])
         missing = {name: f"The {name} field is required." for name in ("did", "serviceId") if not values.get(name)}
         if missing:
             raise Invalid(missing)

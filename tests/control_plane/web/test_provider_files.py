@@ -132,6 +132,12 @@ def test_what_a_file_is_can_be_asked_before_it_is_paid_for(shop: Market, dataset
     ]
 
 
+@pytest.mark.parametrize("more", [{"method": "POST"}, {"headers": {"Authorization": "x"}}, {"checksum": 1}, {"did": UNKNOWN_DID}])
+def test_a_stranger_has_no_request_of_his_own_making_sent(shop: Market, words: str, more: dict[str, Any]) -> None:
+    answer = shop.client.post(FILEINFO, json={"type": "url", "url": f"http://{words}/words", **more})
+    assert answer.status_code == 400, answer.text
+
+
 def test_the_fee_of_a_file_is_nothing_and_signed_by_the_operator(shop: Market, dataset: Published) -> None:
     told = initialized(shop, dataset).get_json()
     assert told["datatoken"] == dataset.datatoken
