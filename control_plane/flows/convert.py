@@ -63,7 +63,7 @@ def convert_in_child(
     Raises Refused with the converter's reason, Unavailable when it took longer than `timeout_s`, ConversionCrashed otherwise.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    errors = scratch / "converters.stderr"
+    errors = scratch / f"{out.name}.stderr"  # several conversions have one scratch
     is_late = threading.Event()
     with (
         errors.open("w", encoding="utf-8") as stderr,
@@ -103,9 +103,11 @@ def convert_in_child(
             raise
         finally:
             timer.cancel()
+    said = _last_line(errors)
+    errors.unlink()
     if is_late.is_set():
         raise Unavailable(f"{model}: the conversion took longer than {timeout_s:g} s", code="conversion_timeout")
-    reason = str(last.get("message") or _last_line(errors))
+    reason = str(last.get("message") or said)
     if code in CODES:
         raise Refused(f"{model}: {reason}", code=CODES[code])
     if code != 0 or "folder" not in last:

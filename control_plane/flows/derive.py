@@ -31,7 +31,7 @@ from control_plane.flows.serve import listing_of, serve
 from control_plane.serving.listing import Listing
 from control_plane.serving.replay import ServedParity
 from converters.entry import read_entry
-from converters.errors import WeightsBroken
+from converters.errors import EntryBroken, WeightsBroken
 from converters.weights_folder import weights_digest
 
 MINTED = TokenWei(200 * 10**18)
@@ -82,12 +82,11 @@ def derive(market: Market, operator: Wallet, trained: Trained, progress: Progres
         _check_weights(trained)
         detail["weights_digest"] = derivation.weights_digest
     with steps("convert") as detail:
-        installed_parent = read_entry(market.models / parent.entry_name)
         asked = Conversion(
             model=str(trained.weights),
             name=trained.name or _name(market, parent, derivation),
             task=parent.task,
-            precision=installed_parent.precision,
+            precision=_precision(market, parent),
             parents=(derivation.parent_digest,),
         )
         convert = partial(market.convert, asked)
@@ -168,6 +167,14 @@ def _name(market: Market, parent: Listing, derivation: Derivation) -> str:
             raise IntegrityBroken(f"{first.did}: the catalogue says that it was trained from itself")
         seen.add(first.did)
     return f"{first.name[: MAX_NAME - 9]} {derivation.job[:8]}"
+
+
+def _precision(market: Market, parent: Listing) -> str:
+    """What was derived is served as its parent is."""
+    try:
+        return read_entry(market.models / parent.entry_name).precision
+    except EntryBroken as error:
+        raise IntegrityBroken(f"{parent.did}: the entry on disk is broken: {error}", code="model_tampered") from error
 
 
 def _choices(market: Market, trained: Trained, parent: Listing, installed: Installed, name: str) -> Choices:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ def install(found: Obtained, models: Path, weights: Path) -> Installed:
             part = found.folder
         else:
             models.mkdir(parents=True, exist_ok=True)
-            part = models / f".part.{os.getpid()}"
+            part = models / f".part.{os.getpid()}.{threading.get_ident()}"  # a worker derives for several jobs at once
             shutil.rmtree(part, ignore_errors=True)
             _bring(found, part)
         digest = model_digest(part)  # of the copy: the source may change while it is read

@@ -10,7 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from eth_utils.crypto import keccak
 
@@ -48,11 +48,9 @@ from control_plane.did import (
 )
 from control_plane.errors import BadInput, Conflict, NotFound, OutcomeUnknown, Refused, Unavailable
 from tests.simulators.assets import COMMUNITY, COMMUNITY_ORDER_FEE, COMMUNITY_SWAP_FEE, ONE, Datatoken, Nft
-from tests.simulators.custody import SimulatedCustody
+from tests.simulators.custody import Result, SimulatedCustody
 from tests.simulators.network import SIMULATED, address_of
 from tests.simulators.published import Events, Published
-
-Result = TypeVar("Result")
 
 
 class SimulatedLedger(SimulatedCustody, Published):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from control_plane.errors import BadInput, IntegrityBroken, NotFound, Refused
 from control_plane.flows.derive import MINTED, Derived, Trained, derive
 from control_plane.flows.entries import Made
 from control_plane.flows.market import Conversion
-from converters.entry import read_entry
+from converters.entry import ModelDigest, model_digest, read_entry
 from tests.check_market import Seen, broken_promises, check_market
 from tests.fixtures_chain import BOTH, ONE, anvil, either_chain, simulated_chain
 from tests.fixtures_derive import ALGORITHM, other_weights, published, trained
@@ -258,3 +260,30 @@ def test_the_outside_checker_finds_what_a_dishonest_maker_did(tmp_path: Path) ->
     never = replace(other, model_digest=Bytes32("0x" + "02" * 32))
     ledger.record_data(chain.wallets["bob"], "no parent", listing.nft, _key(), never.value())
     assert any("derived from 0x0202" in line for line in broken_promises(ledger, seen))
+
+
+def test_jobs_that_are_derived_at_once_are_each_one_asset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, chain = simulated_chain()
+    stand = open_stand(chain, tmp_path)
+    parent = published(stand)
+    jobs = [trained(stand, parent, chain.wallets[name].address, name) for name in ("bob", "carol", "derek", "elena")]
+    meet = Barrier(len(jobs))
+
+    def hashed_together(folder: Path) -> ModelDigest:
+        meet.wait(20)  # all of them have brought their entry, and none has installed it
+        return model_digest(folder)
+
+    monkeypatch.setattr("control_plane.flows.entries.model_digest", hashed_together)
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        listings = list(pool.map(lambda job: run(stand, job).listing, jobs))
+    assert len({listing.did for listing in listings}) == len({listing.model_digest for listing in listings}) == len(jobs)
+    assert [listing.publisher for listing in listings] == [job.derivation.trainer for job in jobs]
+    check(stand)
+
+
+def test_a_parent_whose_entry_is_broken_is_an_alarm(stand: Stand) -> None:
+    parent = published(stand)
+    job = trained(stand, parent, stand.chain.wallets["bob"].address)
+    (stand.catalogue.folder(parent) / "entry.json").write_text("{}")
+    with pytest.raises(IntegrityBroken, match="entry on disk is broken"):
+        run(stand, job)
