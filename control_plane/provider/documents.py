@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +21,8 @@ from control_plane.did import Did
 from control_plane.errors import BadInput
 
 COMPRESSED, ENCRYPTED = 1, 2
+DEEPEST = 32
+"""Levels of lists and objects in a document; Ocean's have six."""
 
 
 class Decryptor(Protocol):
@@ -44,12 +48,35 @@ def open_document(flags: int, data: bytes, clear_hash: bytes, did: Did, key: Dec
     if hashlib.sha256(clear).digest() != clear_hash:
         raise BadInput("document", "the bytes whose SHA-256 stands beside it", "others", code="document_hash")
     try:
-        record = json.loads(clear)
+        record = json.loads(clear, parse_constant=_finite, parse_float=_finite)
+        _check_depth(record)
     except (ValueError, RecursionError) as error:
         raise BadInput("document", "a DDO in JSON", "bytes that are not") from error
     if not isinstance(record, dict) or record.get("id") != did:
         raise BadInput("document", f"the DDO of {did}", "another document", code="document_foreign")
     return Opened(record, clear)
+
+
+def _finite(text: str) -> float:
+    """Raises ValueError for what JSON has no word for: written out again, it would spoil each answer it is part of."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _check_depth(record: object) -> None:
+    """Raises ValueError for a document nested so deeply that who walks through it runs out of stack."""
+    level: list[object] = [record]
+    for _ in range(DEEPEST):
+        level = [inside for each in level for inside in _inside(each)]
+        if not level:
+            return
+    raise ValueError("too deep")
+
+
+def _inside(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _unhexed(data: bytes) -> bytes:

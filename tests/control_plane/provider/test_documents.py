@@ -49,12 +49,23 @@ def test_the_bytes_are_given_as_they_were_hashed() -> None:
         b'"https://secret.example"',
         b"not JSON",
         b"[" * 100_000,
+        CLEAR[:-1] + b', "deep": ' + b"[" * 40 + b"]" * 40 + b"}",
+        CLEAR[:-1] + b', "deep": ' + b'{"a":' * 500 + b"1" + b"}" * 500 + b"}",
+        CLEAR[:-1] + b', "number": NaN}',
+        CLEAR[:-1] + b', "number": -Infinity}',
+        CLEAR[:-1] + b', "number": 1e999}',
+        CLEAR[:-1] + b', "number": ' + b"9" * 5000 + b"}",
     ],
 )
 def test_what_is_not_the_document_of_this_nft_is_never_opened(clear: bytes) -> None:
     """Anybody can write another asset's encrypted `files` on an NFT of his own, with the right hash if he can guess it."""
     with pytest.raises(BadInput):
         opened(2, sealed(clear, 2), clear)
+
+
+def test_numbers_and_lists_that_json_has_are_kept() -> None:
+    clear = CLEAR[:-1] + b', "numbers": [1, 1.5, -2e10, [[[]]]]}'
+    assert open_document(0, clear, hashlib.sha256(clear).digest(), DID, KEY).document["numbers"] == [1, 1.5, -2e10, [[[]]]]
 
 
 def test_another_hash_another_key_and_damaged_bytes_are_refused() -> None:
