@@ -107,6 +107,33 @@ class BuyerFiles:
         orders = self._read("orders.json").get(did, [])
         return TransactionHash(orders[-1]) if orders else None
 
+    def job_payment(self, did: Did, environment: str, duration_s: int) -> tuple[str, TransactionHash | None]:
+        """The key under which the payment for a job goes on, and its order once it is paid. Again: the same, until `job_queued`."""
+        record, name = self._read("jobs.json"), f"{did} {environment} {duration_s}"
+        pending = record.setdefault("pending", {})
+        if name not in pending:
+            pending[name] = {"key": secrets.token_hex(8), "order": None}
+            self._write("jobs.json", record)
+        order = pending[name]["order"]
+        return str(pending[name]["key"]), None if order is None else TransactionHash(order)
+
+    def job_paid(self, did: Did, environment: str, duration_s: int, order: TransactionHash) -> None:
+        """Remember a payment before its job is asked for."""
+        record = self._read("jobs.json")
+        record["pending"][f"{did} {environment} {duration_s}"]["order"] = order
+        record["orders"] = [*record.get("orders", []), {"did": did, "order": order}]
+        self._write("jobs.json", record)
+
+    def job_queued(self, did: Did, environment: str, duration_s: int) -> None:
+        """Let the next payment for such a job be another one."""
+        record = self._read("jobs.json")
+        record.get("pending", {}).pop(f"{did} {environment} {duration_s}", None)
+        self._write("jobs.json", record)
+
+    def latest_job_order(self) -> tuple[Did, TransactionHash] | None:
+        orders = self._read("jobs.json").get("orders", [])
+        return (Did(orders[-1]["did"]), TransactionHash(orders[-1]["order"])) if orders else None
+
     def keep_call(self, call: KeptCall) -> Path:
         """Raises BadInput for a receipt that is none: what a market sends does not name files unread."""
         issued = Issued.from_json(call.receipt)

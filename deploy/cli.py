@@ -31,6 +31,11 @@ _COMMANDS = {
     "receipts": "trade",
     "verify": "verify",
     "lineage": "lineage",
+    "train": "jobs",
+    "jobs": "jobs",
+    "job": "jobs",
+    "balances": "money",
+    "revenue": "money",
     "wallet": "wallet",
     "demo": "demo",
 }

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 
@@ -71,6 +71,35 @@ class Market:
     def offer(self, did: Did, consumer: Address, valid_for_s: int | None = None) -> Offer:
         query = {"consumer": consumer, **({} if valid_for_s is None else {"valid_for_s": str(valid_for_s)})}
         return Offer.from_json(self._json("GET", f"/v1/offers/{did}", params=query))
+
+    def environments(self) -> list[dict[str, Any]]:
+        return list(self._json("GET", "/v1/environments")["environments"])
+
+    def job_offer(
+        self, did: Did, consumer: Address, kind: str, parameters: Mapping[str, Any], environment: str, duration_s: int
+    ) -> Offer:
+        asked = {
+            "consumer": consumer,
+            "kind": kind,
+            "parameters": dict(parameters),
+            "environment": environment,
+            "duration_s": duration_s,
+        }
+        return Offer.from_json(self._json("POST", f"/v1/offers/{did}/jobs", json=asked)["offer"])
+
+    def order_job(self, token: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Again: the same job, while it is not over."""
+        return dict(self._json("POST", "/v1/jobs", json=dict(body), headers=_bearer(token)))
+
+    def jobs(self, token: str, did: Did | None = None) -> list[dict[str, Any]]:
+        chosen = {} if did is None else {"did": did}
+        return list(self._json("GET", "/v1/jobs", params=chosen, headers=_bearer(token))["jobs"])
+
+    def job(self, token: str, job_id: str) -> dict[str, Any]:
+        return dict(self._json("GET", f"/v1/jobs/{quote(job_id, safe='')}", headers=_bearer(token)))
+
+    def stop_job(self, token: str, job_id: str) -> dict[str, Any]:
+        return dict(self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/stop", json={}, headers=_bearer(token)))
 
     def nonce(self) -> str:
         return str(self._json("POST", "/v1/auth/nonce", json={})["nonce"])
@@ -191,6 +220,10 @@ def decode_receipt(header: str) -> Mapping[str, Any]:
     padded = header + "=" * (-len(header) % 4)
     record: Mapping[str, Any] = json.loads(base64.urlsafe_b64decode(padded))
     return record
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _call_headers(token: str) -> dict[str, str]:

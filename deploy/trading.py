@@ -22,7 +22,7 @@ from deploy.market import COMPLETIONS, Answered, Market, MarketRefused, text_of
 
 FEES_SPARE = 10**18
 """Base-token wei that all fees of a purchase may cost beyond the price, unless the buyer says what it may cost."""
-_SESSION_IS_OVER = frozenset({"session_unknown", "session_expired", "session_revoked"})
+SESSION_IS_OVER = frozenset({"session_unknown", "session_expired", "session_revoked"})
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def call(
     try:
         answered = ask(session.token, body)
     except MarketRefused as refused:
-        if refused.code not in _SESSION_IS_OVER:
+        if refused.code not in SESSION_IS_OVER:
             raise
         files.keep_session(market.url, did, None)
         answered = ask(session_for(market, wallet, files, did, chain_id, order or session.order).token, body)

@@ -1,0 +1,168 @@
+"""A buyer's errands with jobs: the price, the payment, the job, and how it goes on.
+
+In: a market, a ledger, a wallet, the buyer's files, what is wanted. Out: a job in the queue; then what the market says of it. This
+module must never pay twice for one job: a payment whose job is not in the queue yet is used first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from control_plane.chain.fees import compute_time
+from control_plane.chain.ledger import Ledger, Wallet
+from control_plane.did import Did, TokenWei, TransactionHash
+from control_plane.errors import Forbidden, Refused, Unavailable
+from control_plane.flows import order as order_flow
+from control_plane.flows.offer import Offer
+from control_plane.jobs.states import OVER
+from deploy.buyer import BuyerFiles, KeptSession
+from deploy.market import Market, MarketRefused
+from deploy.trading import SESSION_IS_OVER, most_unasked
+
+_PAYMENT_IS_SPENT = frozenset({"order_expired", "payment_used", "payment_used_up"})
+_OVER = frozenset(state.value for state in OVER)
+_SILENT_FOR_S = 120.0
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """duration_s: seconds of computing to pay for. order: paid already, None: to be paid. dataset_order: of the dataset that the
+    parameters name by its DID."""
+
+    kind: str
+    did: Did
+    parameters: Mapping[str, Any]
+    environment: str
+    duration_s: int
+    order: TransactionHash | None = None
+    dataset_order: TransactionHash | None = None
+
+
+def order_job(
+    market: Market,
+    ledger: Ledger,
+    wallet: Wallet,
+    files: BuyerFiles,
+    wanted: Wanted,
+    tell: Callable[[Offer], None] = lambda _offer: None,
+    most: TokenWei | None = None,
+) -> dict[str, Any]:
+    """Pay for a job and put it into the queue; the job as the market shows it.
+
+    tell: hears the whole price before anything is paid. most: base-token wei that all of it may cost; None: as `most_unasked`.
+    Raises Refused, with nothing paid, above that; MarketRefused, with nothing paid, for parameters that the market does not take.
+    Again: after an interruption, or an outcome that is not known, goes on with the same payment, also with other parameters for the
+    same time of the same environment; otherwise pays for another job.
+    """
+    order = wanted.order or _paid(market, ledger, wallet, files, wanted, tell, most)
+    body = {"kind": wanted.kind, "parameters": wanted.parameters, "environment": wanted.environment, "order": order}
+    if wanted.dataset_order is not None:
+        body["dataset_order"] = wanted.dataset_order
+
+    def put(token: str) -> dict[str, Any]:
+        return market.order_job(token, body)
+
+    try:
+        job = with_session(market, wallet, files, wanted.did, order, ledger.network.chain_id, put)
+    except MarketRefused as refused:
+        if refused.code in _PAYMENT_IS_SPENT:
+            files.job_queued(wanted.did, wanted.environment, wanted.duration_s)
+        raise
+    files.job_queued(wanted.did, wanted.environment, wanted.duration_s)
+    return job
+
+
+def _paid(
+    market: Market,
+    ledger: Ledger,
+    wallet: Wallet,
+    files: BuyerFiles,
+    wanted: Wanted,
+    tell: Callable[[Offer], None],
+    most: TokenWei | None,
+) -> TransactionHash:
+    key, order = files.job_payment(wanted.did, wanted.environment, wanted.duration_s)
+    if order is not None:
+        return order
+    offer = market.job_offer(wanted.did, wallet.address, wanted.kind, wanted.parameters, wanted.environment, wanted.duration_s)
+    _check(offer, wanted)
+    tell(offer)
+    limit = most_unasked(offer) if most is None else most
+    purchase = order_flow.buy(ledger, wallet, offer, key, limit)
+    sent = order_flow.order(ledger, wallet, offer, key, most=limit, paid=purchase.paid)
+    files.job_paid(wanted.did, wanted.environment, wanted.duration_s, sent.transaction)
+    return sent.transaction
+
+
+def _check(offer: Offer, wanted: Wanted) -> None:
+    """The chain does not know what a fee is for; its data say it, under the operator's signature."""
+    time_paid = compute_time(offer.provider_fee)
+    if time_paid is None or (time_paid.environment, time_paid.seconds) != (wanted.environment, wanted.duration_s):
+        expected = f"{wanted.duration_s} s in {wanted.environment}"
+        found = "no computing" if time_paid is None else f"{time_paid.seconds} s in {time_paid.environment!r:.80}"
+        raise Refused(f"offer for {offer.did}: expected a fee for {expected}, found one for {found}", code="offer_differs")
+    if offer.did != wanted.did:
+        raise Refused(f"offer: expected one of {wanted.did}, found one of {offer.did}", code="offer_differs")
+
+
+def with_session(
+    market: Market,
+    wallet: Wallet,
+    files: BuyerFiles,
+    did: Did,
+    order: TransactionHash,
+    chain_id: int,
+    ask: Callable[[str], Result],
+) -> Result:
+    """Ask with the kept session of this order of jobs, or with a new one; one that the market has ended is replaced once."""
+    place = f"{market.url} jobs"
+
+    def fresh() -> KeptSession:
+        session = market.sign_in(wallet, did, order, chain_id)
+        files.keep_session(place, did, session)
+        return session
+
+    kept = files.session(place, did)
+    if kept is None or kept.order != order:
+        return ask(fresh().token)
+    try:
+        return ask(kept.token)
+    except MarketRefused as refused:
+        if refused.code not in SESSION_IS_OVER:
+            raise
+    return ask(fresh().token)
+
+
+def with_any_session(market: Market, wallet: Wallet, files: BuyerFiles, chain_id: int, ask: Callable[[str], Result]) -> Result:
+    """Ask with the newest order of jobs of this wallet: it shows them all. Raises Forbidden when there is none here."""
+    newest = files.latest_job_order()
+    if newest is None:
+        raise Forbidden(f"{wallet.address} has no order of a job here: run `posthuman train` first", code="no_order")
+    return with_session(market, wallet, files, *newest, chain_id, ask)
+
+
+def follow(
+    look: Callable[[], dict[str, Any]],
+    every_s: float = 1.0,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[dict[str, Any]]:
+    """What the market says of a job, again and again until it is over. A market that does not answer for two minutes ends it with
+    Unavailable; the job goes on without who watches it."""
+    heard_at = clock()
+    while True:
+        try:
+            job = look()
+        except Unavailable:
+            if clock() - heard_at > _SILENT_FOR_S:
+                raise
+        else:
+            heard_at = clock()
+            yield job
+            if job["state"] in _OVER:
+                return
+        sleep(every_s)

@@ -1,0 +1,241 @@
+"""A job is paid for once and queued once, whatever breaks on the way; and nothing is paid for a job that cannot be."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.serving import make_server
+
+from control_plane.did import Did, TokenWei
+from control_plane.errors import BadInput, Forbidden, OutcomeUnknown, PosthumanError, Refused, Unavailable
+from control_plane.flows.offer import Offer
+from control_plane.jobs.environments import FREE, PAID
+from control_plane.jobs.job import Reason
+from control_plane.jobs.states import State
+from deploy.buyer import BuyerFiles
+from deploy.commands.jobs import duration, price_lines
+from deploy.job_trading import Wanted, follow, order_job, with_any_session
+from deploy.local.ports import free_port
+from deploy.market import Market as Buyers
+from deploy.market import MarketRefused
+from tests.fixtures_jobs import ALGORITHMS, index
+from tests.fixtures_market import ONE, Market, open_market
+
+WORKER = "e" * 32
+
+
+class Stand:
+    """A market over HTTP, and bob before it with a purse."""
+
+    def __init__(self, home: Path) -> None:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        self.market: Market = open_market(home / "home", POSTHUMAN_PUBLIC_URL=url, **ALGORITHMS)
+        index(self.market, self.market.gpt)
+        self.server = make_server("127.0.0.1", port, self.market.client.application, threaded=True)
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        self.bob = self.market.wallet("bob")
+        self.market.ledger.mint(self.market.gpt.base_token, self.bob.address, 100 * ONE)
+        self.files = BuyerFiles(home / "buyer", self.bob.address, self.market.clock)
+        self.buyers = Buyers(url, clock=self.market.clock)
+        self.told: list[Offer] = []
+        self.wanted = Wanted("train", self.market.gpt.did, {"steps": 20}, PAID, 600)
+
+    def order(self, most: TokenWei | None = None, **changes: Any) -> dict[str, Any]:
+        wanted = replace(self.wanted, **changes)
+        return order_job(self.buyers, self.market.ledger, self.bob, self.files, wanted, self.told.append, most)
+
+    def paid(self) -> int:
+        return 100 * ONE - self.market.ledger.balance(self.market.gpt.base_token, self.bob.address)
+
+    def orders(self) -> int:
+        return [method for method, _ in self.market.ledger.writes].count("start_order")
+
+    def jobs(self) -> list[dict[str, Any]]:
+        def ask(token: str) -> list[dict[str, Any]]:
+            return self.buyers.jobs(token)
+
+        return with_any_session(self.buyers, self.bob, self.files, self.market.ledger.network.chain_id, ask)
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Iterator[Stand]:
+    made = Stand(tmp_path)
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    made.market.engine.dispose()
+
+
+def test_the_price_that_is_shown_is_what_is_paid_and_it_is_shown_first(stand: Stand) -> None:
+    paid_when_told: list[int] = []
+
+    def tell(offer: Offer) -> None:
+        stand.told.append(offer)
+        paid_when_told.append(stand.paid())
+
+    job = order_job(stand.buyers, stand.market.ledger, stand.bob, stand.files, stand.wanted, tell)
+    (offer,) = stand.told
+    assert paid_when_told == [0]
+    assert (job["state"], job["owner"]) == ("queued", stand.bob.address)
+    assert offer.provider_fee.amount == 10**17
+    assert stand.paid() == ONE + ONE // 1000 + 10**17
+    assert "600 s of computing in posthuman: 0.1 OCEAN" in price_lines(offer, stand.wanted)
+
+
+def test_asked_again_when_all_was_well_it_is_another_job(stand: Stand) -> None:
+    first, second = stand.order(), stand.order()
+    assert first["job_id"] != second["job_id"] and first["payment"] != second["payment"]
+    assert {job["job_id"] for job in stand.jobs()} == {first["job_id"], second["job_id"]}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("method", ["buy_datatoken", "start_order"])
+def test_a_payment_that_broke_off_is_gone_on_with(stand: Stand, method: str, when: str) -> None:
+    stand.market.ledger.fail_next(method, when)
+    with pytest.raises((Unavailable, OutcomeUnknown)):
+        stand.order()
+    job = stand.order()
+    assert [each["job_id"] for each in stand.jobs()] == [job["job_id"]]
+    assert (stand.orders(), stand.paid()) == (1, ONE + ONE // 1000 + 10**17)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_paid_and_not_queued_the_next_try_queues_it_and_pays_nothing(
+    stand: Stand, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, broken = stand.market.services.jobs, [True]
+    add = store.add
+
+    def breaking(*arguments: Any) -> Any:
+        if broken and when == "before":
+            broken.clear()
+            raise Unavailable("the database does not answer")
+        job = add(*arguments)
+        if broken:
+            broken.clear()
+            raise Unavailable("the database does not answer")
+        return job
+
+    monkeypatch.setattr(store, "add", breaking)
+    with pytest.raises(PosthumanError):
+        stand.order()
+    spent = stand.paid()
+    job = stand.order()
+    assert stand.paid() == spent and stand.orders() == 1
+    assert [each["job_id"] for each in stand.jobs()] == [job["job_id"]]
+
+
+def test_a_payment_without_a_job_pays_for_the_same_time_with_other_parameters(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+
+        def refuse(*_: Any) -> Any:
+            raise Unavailable("the database does not answer")
+
+        broken.setattr(stand.market.services.jobs, "add", refuse)
+        with pytest.raises(PosthumanError):
+            stand.order()
+    with pytest.raises(MarketRefused):
+        stand.order(parameters={"steps": 0})
+    assert stand.order(parameters={"steps": 7})["parameters"]["steps"] == 7
+    assert stand.orders() == 1
+
+
+def test_a_payment_that_ended_unused_is_not_tried_for_ever(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+
+        def refuse(*_: Any) -> Any:
+            raise Unavailable("the database does not answer")
+
+        broken.setattr(stand.market.services.jobs, "add", refuse)
+        with pytest.raises(PosthumanError):
+            stand.order()
+    stand.market.clock.now += 601
+    with pytest.raises(MarketRefused) as caught:
+        stand.order()
+    assert caught.value.code == "order_expired"
+    assert stand.order()["state"] == "queued"
+    assert stand.orders() == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"parameters": {"steps": 0}}, "bad_input"),
+        ({"parameters": {"steps": 10**9}}, "bad_input"),
+        ({"environment": "moon"}, "environment_unknown"),
+        ({"environment": FREE, "duration_s": 10**6}, "bad_input"),
+        ({"did": Did("did:op:" + "0" * 64)}, "unknown_model"),
+    ],
+    ids=str,
+)
+def test_nothing_is_paid_for_what_is_refused(stand: Stand, changes: dict[str, Any], code: str) -> None:
+    with pytest.raises(MarketRefused) as caught:
+        stand.order(**changes)
+    assert caught.value.code == code or caught.value.status == 404
+    assert (stand.paid(), stand.told) == (0, [])
+
+
+def test_nothing_is_paid_above_the_most(stand: Stand) -> None:
+    with pytest.raises(Refused) as caught:
+        stand.order(most=TokenWei(ONE))
+    assert (caught.value.code, stand.paid()) == ("too_expensive", 0)
+
+
+def test_an_offer_for_other_time_than_was_asked_is_not_paid(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = stand.buyers.job_offer(stand.wanted.did, stand.bob.address, "train", {"steps": 20}, PAID, 60)
+    monkeypatch.setattr(stand.buyers, "job_offer", lambda *_: other)
+    with pytest.raises(Refused) as caught:
+        stand.order()
+    assert (caught.value.code, stand.paid()) == ("offer_differs", 0)
+
+
+def test_an_order_whose_job_failed_starts_another_without_a_payment(stand: Stand) -> None:
+    job = stand.order()
+    store = stand.market.services.jobs
+    assert store.claim(WORKER) is not None
+    store.advance(job["job_id"], State.PROVISIONING, State.FAILED, worker=WORKER, reason=Reason("internal", "as it happens"))
+    spent = stand.paid()
+    again = stand.order(order=job["payment"], parameters={"steps": 3})
+    assert (again["payment"], stand.paid()) == (job["payment"], spent)
+
+
+def test_a_job_is_followed_to_its_end_through_a_silence(stand: Stand) -> None:
+    states = iter(["queued", Unavailable("silent"), "running", "finished", "never"])
+
+    def look() -> dict[str, Any]:
+        state = next(states)
+        if isinstance(state, Unavailable):
+            raise state
+        return {"state": state}
+
+    assert [each["state"] for each in follow(look, sleep=lambda _: None)] == ["queued", "running", "finished"]
+
+
+def test_a_market_that_stays_silent_is_told() -> None:
+    now = iter(range(0, 10_000, 50))
+
+    def look() -> dict[str, Any]:
+        raise Unavailable("silent")
+
+    with pytest.raises(Unavailable):
+        list(follow(look, sleep=lambda _: None, clock=lambda: float(next(now))))
+
+
+def test_a_wallet_without_an_order_of_jobs_is_told_what_to_do(stand: Stand) -> None:
+    with pytest.raises(Forbidden, match="posthuman train"):
+        stand.jobs()
+
+
+def test_the_usual_time_is_an_hour_or_what_the_environment_gives(stand: Stand) -> None:
+    offered = stand.buyers.environments()
+    assert (duration(offered, PAID, None), duration(offered, FREE, None), duration(offered, PAID, 5)) == (3600, 600, 300)
+    with pytest.raises(BadInput, match="posthuman-free"):
+        duration(offered, "moon", None)
