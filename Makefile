@@ -3,6 +3,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 MODEL ?=
+TEXTS ?=
+STEPS ?=
 PEERS ?= .posthuman/bench
 REVISION ?=
 # PyTorch's own index of builds without CUDA saves about 3 GB; its address is on PyTorch's installation page
@@ -19,10 +21,11 @@ export MPLCONFIGDIR := $(CACHE)/matplotlib
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup setup-tests demo test check live long bench coverage down clean
+.PHONY: help setup setup-tests demo demo-train test check live long bench coverage down clean
 
 help:
 	@echo "make demo [MODEL=folder, or MODEL=hub-id REVISION=commit]  set up, start the stack, publish, sell, call, verify"
+	@echo "make demo-train [MODEL=folder] [TEXTS=folder of WikiText-2] [STEPS=500]  two trainings, each an asset of its trainer"
 	@echo "make test                           set up, then every test of the default run, on real servers"
 	@echo "make check                          format, lint, types, import contracts, fast tests (a minute and a half)"
 	@echo "make live                           only the tests on real servers"
@@ -41,6 +44,9 @@ setup-tests: setup
 
 demo: setup
 	@$(BIN)/posthuman demo $(if $(MODEL),--model "$(MODEL)") $(if $(REVISION),--revision "$(REVISION)")
+
+demo-train: setup
+	@$(BIN)/posthuman demo-train $(if $(MODEL),--model "$(MODEL)") $(if $(TEXTS),--texts "$(TEXTS)") $(if $(STEPS),--steps "$(STEPS)")
 
 test: setup-tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -38,6 +38,7 @@ _COMMANDS = {
     "revenue": "money",
     "wallet": "wallet",
     "demo": "demo",
+    "demo-train": "demo_train",
 }
 """Subcommand and its module. Loaded when asked for: `status` should not wait for web3."""
 
@@ -50,7 +51,7 @@ class _Lazy(exits.Group):
         if name not in _COMMANDS:
             return None
         module = importlib.import_module(f"deploy.commands.{_COMMANDS[name]}")
-        command = getattr(module, name)
+        command = getattr(module, name.replace("-", "_"))
         assert isinstance(command, click.Command)  # noqa: S101  # the table above names commands
         return command
 

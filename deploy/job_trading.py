@@ -25,6 +25,7 @@ from deploy.trading import SESSION_IS_OVER, most_unasked
 _PAYMENT_IS_SPENT = frozenset({"order_expired", "payment_used", "payment_used_up"})
 _OVER = frozenset(state.value for state in OVER)
 _SILENT_FOR_S = 120.0
+_TRIES, _LONGEST_WAIT_S = 30, 10
 Result = TypeVar("Result")
 
 
@@ -88,7 +89,7 @@ def _paid(
     key, order = files.job_payment(wanted.did, wanted.environment, wanted.duration_s)
     if order is not None:
         return order
-    offer = market.job_offer(wanted.did, wallet.address, wanted.kind, wanted.parameters, wanted.environment, wanted.duration_s)
+    offer = _offered(market, wallet, wanted)
     _check(offer, wanted)
     tell(offer)
     limit = most_unasked(offer) if most is None else most
@@ -96,6 +97,20 @@ def _paid(
     sent = order_flow.order(ledger, wallet, offer, key, most=limit, paid=purchase.paid)
     files.job_paid(wanted.did, wanted.environment, wanted.duration_s, sent.transaction)
     return sent.transaction
+
+
+def _offered(market: Market, wallet: Wallet, wanted: Wanted, sleep: Callable[[float], None] = time.sleep) -> Offer:
+    """The market's offer. An asset that was published a moment ago is waited for: its document must be read from the chain."""
+    for left in reversed(range(_TRIES)):
+        try:
+            return market.job_offer(
+                wanted.did, wallet.address, wanted.kind, wanted.parameters, wanted.environment, wanted.duration_s
+            )
+        except MarketRefused as refused:
+            if refused.code != "not_indexed" or not left:
+                raise
+            sleep(min(refused.retry_after_s or 1, _LONGEST_WAIT_S))
+    raise AssertionError("the last try returns or raises")
 
 
 def _check(offer: Offer, wanted: Wanted) -> None:

@@ -45,7 +45,7 @@ def lineage(did: str, url: str | None, rpc: str | None, svg: Path | None, is_jso
     nft = parse_address(first["nft"], "nft")
     reader = open_reader(rpc or settings.rpc_url, settings.chain_id, settings.confirmations)
     with Steps(is_quiet=is_json).step("asking market and chain"):
-        links = trace(reader, lambda each: _said(market, each), asked, nft)
+        links = trace(reader, lambda each: said_by(market, each), asked, nft)
     if svg is not None:
         svg.write_text(draw([_box(link) for link in links], [_arrow(link) for link in links[:-1]]), encoding="utf-8")
     is_verified = all(link.is_verified for link in links)
@@ -53,7 +53,7 @@ def lineage(did: str, url: str | None, rpc: str | None, svg: Path | None, is_jso
     raise SystemExit(exits.DONE if is_verified else exits.FAILED)
 
 
-def _said(market: Market, did: Did) -> Said | None:
+def said_by(market: Market, did: Did) -> Said | None:
     """None only when the market says that it has no such asset; anything else that goes wrong is told."""
     try:
         record = market.model(did)

@@ -50,7 +50,7 @@ TOKENS = 24
 GREEDY: dict[str, Any] = {"prompt": PROMPTS[0], "max_tokens": TOKENS, "temperature": 0}
 """What Bob asks each surface."""
 
-_BREAKS = (
+BREAKS = (
     PosthumanError,
     ConverterError,
     openai.OpenAIError,
@@ -97,7 +97,7 @@ def tell(home: Path, narrator: Narrator, named: str | None, revision: str | None
     """
     try:
         _tell(home, narrator, named, revision)
-    except _BREAKS as error:
+    except BREAKS as error:
         narrator.check("this chapter can be told to its end", False, f"{type(error).__name__}: {error}")
     holds = narrator.verdict()
     if is_ending:

@@ -24,7 +24,7 @@ from control_plane.errors import Refused, Unavailable
 MNEMONIC = "test test test test test test test test test test test junk"
 """Known to everybody, on purpose: the words that Hardhat and Foundry use for development."""
 
-ACCOUNTS = {"operator": 0, "alice": 1, "bob": 2, "carol": 3, "mallory": 4, "derek": 5, "elena": 6}
+ACCOUNTS = {"operator": 0, "alice": 1, "bob": 2, "carol": 3, "mallory": 4, "derek": 5, "elena": 6, "charlie": 7}
 """Names of the local accounts and their index under the mnemonic. The operator is the marketplace owner."""
 
 DEPLOYER = 9

@@ -17,6 +17,7 @@ from control_plane.flows.offer import Offer
 from control_plane.jobs.environments import FREE, PAID
 from control_plane.jobs.job import Reason
 from control_plane.jobs.states import State
+from deploy import job_trading
 from deploy.buyer import BuyerFiles
 from deploy.commands.jobs import duration, price_lines
 from deploy.job_trading import Wanted, follow, order_job, with_any_session
@@ -239,3 +240,17 @@ def test_the_usual_time_is_an_hour_or_what_the_environment_gives(stand: Stand) -
     assert (duration(offered, PAID, None), duration(offered, FREE, None), duration(offered, PAID, 5)) == (3600, 600, 300)
     with pytest.raises(BadInput, match="posthuman-free"):
         duration(offered, "moon", None)
+
+
+def test_a_model_whose_document_was_not_read_yet_is_waited_for(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer, refusals = stand.buyers.job_offer, [MarketRefused(503, "not_indexed", "not read yet", {}, 3)] * 2
+
+    def asked(*wanted: Any) -> Offer:
+        if refusals:
+            raise refusals.pop()
+        return offer(*wanted)
+
+    waits: list[float] = []
+    monkeypatch.setattr(stand.buyers, "job_offer", asked)
+    found = job_trading._offered(stand.buyers, stand.bob, stand.wanted, waits.append)
+    assert (found.did, waits) == (stand.wanted.did, [3, 3])

