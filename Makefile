@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 MODEL ?=
+LICENCE ?=
 TEXTS ?=
 STEPS ?=
 PEERS ?= .posthuman/bench
@@ -43,10 +44,10 @@ setup-tests: setup
 	@"$(PYTHON)" -m deploy.local.setup --tests
 
 demo: setup
-	@$(BIN)/posthuman demo $(if $(MODEL),--model "$(MODEL)") $(if $(REVISION),--revision "$(REVISION)")
+	@$(BIN)/posthuman demo $(if $(MODEL),--model "$(MODEL)") $(if $(LICENCE),--licence "$(LICENCE)") $(if $(REVISION),--revision "$(REVISION)")
 
 demo-train: setup
-	@$(BIN)/posthuman demo-train $(if $(MODEL),--model "$(MODEL)") $(if $(TEXTS),--texts "$(TEXTS)") $(if $(STEPS),--steps "$(STEPS)")
+	@$(BIN)/posthuman demo-train $(if $(MODEL),--model "$(MODEL)") $(if $(LICENCE),--licence "$(LICENCE)") $(if $(TEXTS),--texts "$(TEXTS)") $(if $(STEPS),--steps "$(STEPS)")
 
 test: setup-tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile

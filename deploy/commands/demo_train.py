@@ -21,10 +21,11 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.command(cls=exits.Command, name="demo-train")
 @click.option("--model", help="A folder or hub id of a text generation model, in place of the tiny one that is trained here.")
+@click.option("--licence", help="Of a named model whose own files state none, such as apache-2.0.")
 @click.option("--texts", type=_FOLDER, help="A folder of WikiText-2 (train or valid, and test), in place of our own pages.")
 @click.option("--steps", type=click.IntRange(10, 100_000), default=500, show_default=True, help="Of each training.")
 @click.option("--keep", "is_kept", is_flag=True, help="Leave the stack running afterwards.")
-def demo_train(model: str | None, texts: Path | None, steps: int, is_kept: bool, is_json: bool) -> None:
+def demo_train(model: str | None, licence: str | None, texts: Path | None, steps: int, is_kept: bool, is_json: bool) -> None:
     """Publish a model, train it, train what comes of it, sell it, call it, evaluate all three, and read the line from the chain.
 
     The market is one of its own, below the state folder; the usual one is not touched.
@@ -45,7 +46,7 @@ def demo_train(model: str | None, texts: Path | None, steps: int, is_kept: bool,
     narrator = Narrator(io.StringIO() if is_json else sys.stdout)
     if texts is None:
         narrator.say("No folder of WikiText-2 was named (--texts): what the market calls wikitext-2 is our own documentation here.")
-    holds = tell(home, narrator, model, folder, steps, not is_kept)
+    holds = tell(home, narrator, model, folder, steps, licence, not is_kept)
     record = {
         "verified": holds,
         "checks": [

@@ -38,13 +38,16 @@ class DemoModel:
     licence: str | None = None
 
 
-def choose_model(named: str | None, home: Path, steps: Steps) -> DemoModel:
-    """Train the tiny model once and keep it, or take the named one. Again: finds the trained one."""
+def choose_model(named: str | None, home: Path, steps: Steps, licence: str | None = None) -> DemoModel:
+    """Train the tiny model once and keep it, or take the named one. licence: where its files state none.
+
+    Again: finds the trained one.
+    """
     if named is not None:
         folder = Path(named)
         if folder.is_dir():
-            return DemoModel(folder.resolve().name, str(folder.resolve()), True)
-        return DemoModel(named, named, False)
+            return DemoModel(folder.resolve().name, str(folder.resolve()), True, licence)
+        return DemoModel(named, named, False, licence)
     fingerprint = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
     folder = home / "demo" / f"tiny-gpt2-{fingerprint}"
     if not (folder / "config.json").is_file():

@@ -90,13 +90,13 @@ class Called:
     receipt: SignedReceipt
 
 
-def tell(home: Path, narrator: Narrator, named: str | None, revision: str | None, is_ending: bool) -> bool:
+def tell(home: Path, narrator: Narrator, named: str | None, revision: str | None, licence: str | None, is_ending: bool) -> bool:
     """Tell all seven chapters; True when every check held. Again: finds the stack, the model and the asset of the last time.
 
     A chapter that cannot go on is a check that failed, and the last one that is told: the others build on it.
     """
     try:
-        _tell(home, narrator, named, revision)
+        _tell(home, narrator, named, revision, licence)
     except BREAKS as error:
         narrator.check("this chapter can be told to its end", False, f"{type(error).__name__}: {error}")
     holds = narrator.verdict()
@@ -107,11 +107,11 @@ def tell(home: Path, narrator: Narrator, named: str | None, revision: str | None
     return holds
 
 
-def _tell(home: Path, narrator: Narrator, named: str | None, revision: str | None) -> None:
+def _tell(home: Path, narrator: Narrator, named: str | None, revision: str | None, licence: str | None) -> None:
     with narrator.chapter("The stack"):
         stage = start(home, narrator)
     with narrator.chapter("Alice publishes a model"):
-        model = choose_model(named, home, narrator.steps)
+        model = choose_model(named, home, narrator.steps, licence)
         published = publish(stage, narrator, model, revision)
     with narrator.chapter("Bob buys a datatoken and orders"):
         sold = purchase(stage, narrator, published)

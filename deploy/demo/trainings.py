@@ -53,10 +53,10 @@ class Model:
     job: Mapping[str, Any] | None = None
 
 
-def tell(home: Path, narrator: Narrator, named: str | None, texts: Path, steps: int, is_ending: bool) -> bool:
+def tell(home: Path, narrator: Narrator, named: str | None, texts: Path, steps: int, licence: str | None, is_ending: bool) -> bool:
     """Tell all chapters; True when every check held. Again: another two trainings of the same model."""
     try:
-        _tell(home, narrator, named, texts, steps)
+        _tell(home, narrator, named, texts, steps, licence)
     except BREAKS as error:
         narrator.check("this chapter can be told to its end", False, f"{type(error).__name__}: {error}")
     holds = narrator.verdict()
@@ -67,13 +67,13 @@ def tell(home: Path, narrator: Narrator, named: str | None, texts: Path, steps: 
     return holds
 
 
-def _tell(home: Path, narrator: Narrator, named: str | None, texts: Path, steps: int) -> None:
+def _tell(home: Path, narrator: Narrator, named: str | None, texts: Path, steps: int, licence: str | None) -> None:
     held_out = held_out_text(texts)
     with narrator.chapter("The stack"):
         stage = start(home, narrator)
         narrator.fact("texts", texts)
     with narrator.chapter("Alice publishes a model"):
-        model = choose_model(named, home, narrator.steps)
+        model = choose_model(named, home, narrator.steps, licence)
         listing = publish(stage, narrator, model, None).listing
         line = [Model("M1", listing.did, local_account("alice").address)]
     for name, trainer in (("M2", "bob"), ("M3", "charlie")):
@@ -102,6 +102,7 @@ def _train(stage: Stage, narrator: Narrator, parent: Model, name: str, trainer: 
         "learning_rate": 1e-4,
         "warmup_steps": steps // 10,
         "sequence_length": 128,
+        "seed": int(name[1:]),  # each trainer reads other passages first
     }
     narrator.fact(trainer.capitalize(), wallet.address)
     wanted = Wanted("train", parent.did, parameters, PAID, _PAID_S)

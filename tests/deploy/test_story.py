@@ -38,7 +38,7 @@ def test_a_chapter_that_breaks_is_a_check_that_failed_and_the_verdict_comes(
     monkeypatch.setattr(story, "start", breaks)
     out = io.StringIO()
     narrator = Narrator(out)
-    assert story.tell(tmp_path, narrator, None, None, is_ending=True) is False
+    assert story.tell(tmp_path, narrator, None, None, None, is_ending=True) is False
     assert [(claim.chapter, claim.holds) for claim in narrator.claims] == [(1, False)]
     assert str(error) in out.getvalue()
     assert "checks verified: 0 of 1" in out.getvalue()
