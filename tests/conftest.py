@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ("tests.fixtures_stack",)  # here, so that all of a run share one stack
+pytest_plugins = ("tests.fixtures_stack", "tests.fixtures_words")  # here, so that all of a run share one stack
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

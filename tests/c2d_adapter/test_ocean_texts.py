@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +11,11 @@ from c2d_adapter.ocean_texts import OceanTexts
 from control_plane.chain.ledger import MODEL_LABEL, data_key
 from control_plane.did import Did, TransactionHash
 from control_plane.errors import BadInput, Forbidden, NotFound
-from tests.fixtures_market import Market, open_market
+from tests.fixtures_market import Market
+from tests.fixtures_words import TEXT
 from tests.ocean_assets import index, publish
 
-TEXT = "whäle\nsea\n".encode()
 ORDER = TransactionHash("0x" + "77" * 32)
-
-
-class Words(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # the library's name
-        self.send_response(200 if "words" in self.path else 404)
-        self.send_header("Content-Length", str(len(TEXT)))
-        self.end_headers()
-        self.wfile.write(TEXT)
-
-    def log_message(self, *arguments: Any) -> None:
-        return None
-
-
-@pytest.fixture(scope="module")
-def words() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Words)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def shop(tmp_path: Path, words: str) -> Iterator[Market]:
-    opened = open_market(tmp_path / "home", POSTHUMAN_INTERNAL_FILES=words)
-    yield opened
-    opened.engine.dispose()
 
 
 def published(shop: Market, url: str) -> Any:

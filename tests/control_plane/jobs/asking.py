@@ -81,3 +81,7 @@ def bring(store: JobStore, kind: Kind, state: State, worker: str = ONE_WORKER, *
         if step is state:
             return claimed
     raise AssertionError(f"{kind} does not come to {state}")
+
+
+def everyone_is_dead(_worker: str) -> bool:
+    return False

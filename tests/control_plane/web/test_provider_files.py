@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes, urlencode
 
@@ -17,41 +13,11 @@ from control_plane.chain.ledger import MODEL_LABEL, ProviderFee, data_key
 from control_plane.did import Address, Bytes32, TokenWei, TransactionHash, UnixSeconds
 from tests.control_plane.web.asking import UNKNOWN_DID
 from tests.control_plane.web.ocean_client import next_nonce, sign, signed
-from tests.fixtures_market import ONE, Market, open_market
+from tests.fixtures_market import ONE, Market
+from tests.fixtures_words import TEXT
 from tests.ocean_assets import Published, files_of, index, publish, write
 
-TEXT = b"whale\nsea\n"
 FILEINFO, INITIALIZE, DOWNLOAD = "/api/services/fileinfo", "/api/services/initialize", "/api/services/download"
-
-
-class Words(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # the library's name
-        self.send_response(200 if "words" in self.path else 404)
-        self.send_header("Content-Length", str(len(TEXT)))
-        self.send_header("Content-Type", "text/plain")
-        self.end_headers()
-        self.wfile.write(TEXT)
-
-    def log_message(self, *arguments: Any) -> None:
-        return None
-
-
-@pytest.fixture(scope="module")
-def words() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Words)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def shop(tmp_path: Path, words: str) -> Iterator[Market]:
-    opened = open_market(tmp_path / "home", POSTHUMAN_INTERNAL_FILES=words)
-    yield opened
-    opened.engine.dispose()
 
 
 @pytest.fixture
