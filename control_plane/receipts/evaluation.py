@@ -18,6 +18,7 @@ from typing import Any
 
 from control_plane.did import Address, Bytes32, Did, UnixMillis, parse_address, parse_bytes32, parse_did
 from control_plane.errors import BadInput
+from control_plane.receipts.signed import keys_of, read_signed, signed_record
 
 VERSION = 1
 TEXTS_PREFIX = b"posthuman/texts/v1\0"
@@ -60,7 +61,7 @@ class Evaluation:
         """Raises BadInput for a missing, unknown or ill-typed field."""
         names = {field.name for field in fields(cls)}
         if not isinstance(record, Mapping) or set(record) != names:
-            raise BadInput("evaluation", f"exactly the fields {sorted(names)}", _keys(record))
+            raise BadInput("evaluation", f"exactly the fields {sorted(names)}", keys_of(record))
         for name in _NUMBERS:
             value = record[name]
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**64:
@@ -96,32 +97,13 @@ class SignedEvaluation:
     signature: bytes
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "version": VERSION,
-            "chain_id": self.chain_id,
-            "log": self.log,
-            "evaluation": self.evaluation.to_json(),
-            "signature": "0x" + self.signature.hex(),
-        }
+        return signed_record(VERSION, "evaluation", self.evaluation.to_json(), self.chain_id, self.log, self.signature)
 
     @classmethod
     def from_json(cls, record: object) -> SignedEvaluation:
-        """Raises BadInput for another version, or a missing, unknown or ill-typed field."""
-        names = {"version", "chain_id", "log", "evaluation", "signature"}
-        if not isinstance(record, Mapping) or set(record) != names:
-            raise BadInput("signed evaluation", f"exactly the fields {sorted(names)}", _keys(record))
-        version, chain_id, text = record["version"], record["chain_id"], record["signature"]
-        if version != VERSION or isinstance(version, bool):
-            raise BadInput("version", f"{VERSION}", version)
-        if not isinstance(chain_id, int) or isinstance(chain_id, bool) or chain_id < 1:
-            raise BadInput("chain_id", "a whole number from 1", chain_id)
-        try:
-            signature = bytes.fromhex(text[2:]) if isinstance(text, str) and text.startswith("0x") else b""
-        except ValueError:
-            signature = b""
-        if len(signature) != 65:
-            raise BadInput("signature", "0x and 130 hex digits (65 bytes)", text)
-        return cls(Evaluation.from_json(record["evaluation"]), chain_id, parse_address(record["log"], "log"), signature)
+        """Raises BadInput as `read_signed` does, and for an evaluation that is none."""
+        said, chain_id, log, signature = read_signed(record, VERSION, "evaluation")
+        return cls(Evaluation.from_json(said), chain_id, log, signature)
 
 
 def statement_bytes(signed: SignedEvaluation) -> bytes:
@@ -147,7 +129,3 @@ def micronats(loss: float) -> int:
     if not math.isfinite(loss) or loss < 0 or round(loss * MICRO) >= 2**64:
         raise BadInput("loss", "a finite number of nats from 0", loss)
     return round(loss * MICRO)
-
-
-def _keys(record: object) -> object:
-    return sorted(map(str, record)) if isinstance(record, Mapping) else type(record).__name__

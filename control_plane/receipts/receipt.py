@@ -25,6 +25,7 @@ from control_plane.did import (
     parse_transaction_hash,
 )
 from control_plane.errors import BadInput
+from control_plane.receipts.signed import read_signed, signed_record
 
 VERSION = 1
 REQUEST_PREFIX = b"posthuman/request/v1\0"
@@ -110,33 +111,13 @@ class SignedReceipt:
     signature: bytes
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "version": VERSION,
-            "chain_id": self.chain_id,
-            "log": self.log,
-            "receipt": self.receipt.to_json(),
-            "signature": "0x" + self.signature.hex(),
-        }
+        return signed_record(VERSION, "receipt", self.receipt.to_json(), self.chain_id, self.log, self.signature)
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> SignedReceipt:
-        """Raises BadInput for another version, or a missing, unknown or ill-typed field."""
-        if not isinstance(record, Mapping) or record.get("version") != VERSION:
-            raise BadInput("version", f"{VERSION}", record.get("version") if isinstance(record, Mapping) else record)
-        names = {"version", "chain_id", "log", "receipt", "signature"}
-        if set(record) != names:
-            raise BadInput("signed receipt", f"exactly the fields {sorted(names)}", sorted(record))
-        chain_id = record["chain_id"]
-        if not isinstance(chain_id, int) or isinstance(chain_id, bool) or chain_id < 1:
-            raise BadInput("chain_id", "a whole number from 1", chain_id)
-        text = record["signature"]
-        try:
-            signature = bytes.fromhex(text[2:]) if isinstance(text, str) and text.startswith("0x") else b""
-        except ValueError:
-            signature = b""
-        if len(signature) != 65:
-            raise BadInput("signature", "0x and 130 hex digits (65 bytes)", text)
-        return cls(Receipt.from_json(record["receipt"]), chain_id, parse_address(record["log"], "log"), signature)
+    def from_json(cls, record: object) -> SignedReceipt:
+        """Raises BadInput as `read_signed` does, and for a receipt that is none."""
+        said, chain_id, log, signature = read_signed(record, VERSION, "receipt")
+        return cls(Receipt.from_json(said), chain_id, log, signature)
 
 
 def leaf_bytes(signed: SignedReceipt) -> bytes:
