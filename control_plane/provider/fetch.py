@@ -15,10 +15,11 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from control_plane.errors import BadInput, Unavailable
@@ -27,6 +28,8 @@ REDIRECTS = 3
 CHUNK = 1 << 16
 CONNECT_S = 5.0
 READ_S = 10.0
+HEAD_S = 30.0
+"""The longest until the head of an answer is there, TLS included."""
 WHOLE_S = 900.0
 """The longest that one file may take: a server that sends a byte now and then would hold a thread for ever."""
 _EMBEDDED = tuple(ipaddress.ip_network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
@@ -105,8 +108,10 @@ class Fetcher:
         address = self._checked(host, port)
         connection = _Pinned(host, port, address, is_secure=parts.scheme == "https")
         try:
-            connection.request(method, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), headers=dict(headers))
-            return connection, connection.getresponse()
+            with _within(HEAD_S, connection):
+                connection.request(method, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), headers=dict(headers))
+                answer = connection.getresponse()
+            return connection, answer
         except (OSError, http.client.HTTPException, ValueError, UnicodeError) as error:
             connection.close()
             raise unavailable() from error
@@ -160,13 +165,33 @@ def unavailable() -> BadInput:
     return BadInput("file", "one that can be fetched here, not too large", "another", code="file_unavailable")
 
 
+@contextmanager
+def _within(seconds: float, connection: _Pinned) -> Iterator[None]:
+    """A time for all of it: a socket's own patience begins anew with each byte. Raises TimeoutError."""
+    is_over = threading.Event()
+
+    def hang_up() -> None:
+        is_over.set()
+        connection.hang_up()
+
+    watch = threading.Timer(seconds, hang_up)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
+    if is_over.is_set():  # http.client takes a line that ends in the middle for the last one
+        raise TimeoutError
+
+
 def _chunks(answer: http.client.HTTPResponse, most_bytes: int, length: int | None, close: Callable[[], None]) -> Iterator[bytes]:
     """Raises Unavailable when the file ends early, is longer than allowed, or takes too long: a part of it is never taken for
     all.
     """
     seen, until = 0, time.monotonic() + WHOLE_S
     try:
-        while chunk := answer.read(CHUNK):
+        while chunk := answer.read1(CHUNK):  # what is there: `read` waits for a whole chunk, however slowly it drips
             seen += len(chunk)
             if seen > most_bytes or time.monotonic() > until:
                 raise Unavailable("the file is longer, or slower, than is allowed here", code="file_broke_off")
@@ -191,11 +216,24 @@ class _Pinned(http.client.HTTPConnection):
     def __init__(self, host: str, port: int, address: str, is_secure: bool) -> None:
         super().__init__(host, port, timeout=CONNECT_S)
         self._address, self._is_secure = address, is_secure
+        self._line: socket.socket | None = None
         self.default_port = 443 if is_secure else 80  # the port that the Host header leaves out
 
     def connect(self) -> None:
-        made: Any = socket.create_connection((self._address, self.port), CONNECT_S)
+        made = socket.create_connection((self._address, self.port), CONNECT_S)
+        self._line = made.dup()  # TLS takes the socket itself over
         made.settimeout(READ_S)
         if self._is_secure:
             made = ssl.create_default_context().wrap_socket(made, server_hostname=self.host)
         self.sock = made
+
+    def hang_up(self) -> None:
+        """From another thread: who speaks over it finds its end."""
+        if self._line is not None:
+            with suppress(OSError):
+                self._line.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        super().close()
+        if self._line is not None:
+            self._line.close()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from control_plane.errors import BadInput, Unavailable
+from control_plane.provider import fetch
 from control_plane.provider.fetch import Fetcher, RemoteFile, is_public
 
 MOST = 100_000
@@ -55,6 +58,20 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"x" * 10)
         self.close_connection = True
+
+    def answer_drip(self, rest: str) -> None:
+        """A byte now and then, for as long as somebody reads: of the body, or of the head."""
+        if rest == "body":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+        else:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+        self.close_connection = True
+        with suppress(OSError):
+            for _ in range(100):
+                self.wfile.write(b"x")
+                time.sleep(0.05)
 
     def give(self, body: bytes, headers: dict[str, str], status: int = 200) -> None:
         self.send_response(status)
@@ -211,6 +228,17 @@ def test_a_file_that_breaks_off_is_never_taken_for_whole(place: str, path: str) 
     with pytest.raises(Unavailable) as caught:
         b"".join(fetched.chunks)
     assert caught.value.code == "file_broke_off"
+
+
+def test_a_server_that_drips_holds_nobody_for_long(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "WHOLE_S", 0.2)
+    monkeypatch.setattr(fetch, "HEAD_S", 0.2)
+    fetcher, began = Fetcher(frozenset({place}), MOST), time.monotonic()
+    with pytest.raises(Unavailable):
+        list(fetcher.open(RemoteFile(f"http://{place}/drip/body")).chunks)
+    with pytest.raises(BadInput):
+        fetcher.open(RemoteFile(f"http://{place}/drip/head"))
+    assert time.monotonic() - began < 3
 
 
 def test_a_range_is_passed_on(server: Any, place: str) -> None:
