@@ -43,6 +43,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
         provider_files,
         receipts,
     )
+    from control_plane.web.body import read_to_the_end
     from control_plane.web.journal import Journal
     from control_plane.web.once import answer_again
     from control_plane.web.request_ids import identified
@@ -52,6 +53,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
     app.url_map.strict_slashes = False
     journal = Journal(log_to or sys.stderr, services.clock)
     errors.register(app, journal)
+    app.after_request(read_to_the_end)
     for blueprint in (
         *(answer_again(surface.blueprint(services, journal), services, journal) for surface in (openai, chat, oip, hugging_face)),
         auth.blueprint(services),

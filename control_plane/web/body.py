@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from flask import request
+from flask import Response, request
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from control_plane.errors import BadInput
@@ -37,21 +37,32 @@ def read_body() -> bytes:
     return body
 
 
-def read_the_rest() -> bool:
-    """Read and forget what was refused unread. False when it is too much for that: then the connection must be closed.
+def read_to_the_end(response: Response) -> Response:
+    """Read and forget what nobody has read of the request. Where that is too much, say that the connection will be closed.
 
     granian 2 closes a connection whose request was not read to its end, and says nothing: a client that kept it, as the stock
-    clients do, finds out when its next request breaks.
+    clients do, finds out when its next request breaks. So this is for every answer: also one that needed no body.
     """
+    if not _is_at_its_end(response.status_code >= 400):
+        response.headers["Connection"] = "close"
+    return response
+
+
+def _is_at_its_end(is_refused: bool) -> bool:
     if request.content_length is None:
-        return "Transfer-Encoding" not in request.headers
-    if request.content_length > _FORGOTTEN_BYTES:
-        return False
+        if "Transfer-Encoding" not in request.headers:
+            return True
+        if is_refused:  # nobody knows how much is to come
+            return False
+    left = _FORGOTTEN_BYTES
     try:
-        request.stream.read()
-    except ClientDisconnected:
-        return False
-    return True
+        while left > 0:
+            if not (read := request.stream.read(left)):
+                return True
+            left -= len(read)
+    except (ClientDisconnected, RequestEntityTooLarge):
+        pass
+    return False
 
 
 def _too_large(limit: int, found: str) -> BadInput:

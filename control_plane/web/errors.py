@@ -29,7 +29,6 @@ from control_plane.errors import (
     Unavailable,
 )
 from control_plane.serving.request_ids import asked
-from control_plane.web.body import read_the_rest
 from control_plane.web.journal import Journal
 from control_plane.web.metrics import count_refusal
 from control_plane.web.provider_input import Invalid
@@ -109,8 +108,6 @@ def respond(error: PosthumanError) -> Response:
         response.headers["Retry-After"] = str(error.retry_after_s)
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="posthuman"'
-    if not read_the_rest():
-        response.headers["Connection"] = "close"
     count_refusal(status, error.code)
     return response
 

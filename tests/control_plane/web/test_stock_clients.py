@@ -257,10 +257,11 @@ def test_a_hundred_megabytes_get_a_413_that_the_client_sees(production: str, is_
 
 
 @pytest.mark.live
-def test_a_refusal_that_comes_before_the_body_leaves_the_connection_usable(production: str) -> None:
+@pytest.mark.parametrize(("path", "status"), [("/v1/completions", 401), ("/v1/auth/nonce", 200)])
+def test_an_answer_that_comes_before_the_body_leaves_the_connection_usable(production: str, path: str, status: int) -> None:
     """A server that has not read all of a request must close its connection, and a client that keeps one finds out too late."""
     body = b'{"model": "x"}'
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     connection = http.client.HTTPConnection(production.removeprefix("http://"), timeout=10)
     connection.connect()
     for _ in range(10):
@@ -269,7 +270,7 @@ def test_a_refusal_that_comes_before_the_body_leaves_the_connection_usable(produ
         connection.sock.sendall(body)
         answer = http.client.HTTPResponse(connection.sock)
         answer.begin()
-        assert (answer.status, bool(answer.read()), answer.will_close) == (401, True, False)
+        assert (answer.status, bool(answer.read()), answer.will_close) == (status, True, False)
         connection.request("GET", "/healthz")
         assert connection.getresponse().read()
     connection.close()
