@@ -124,11 +124,13 @@ class BuyerFiles:
         record["orders"] = [*record.get("orders", []), {"did": did, "order": order}]
         self._write("jobs.json", record)
 
-    def job_queued(self, did: Did, environment: str, duration_s: int) -> None:
-        """Let the next payment for such a job be another one."""
-        record = self._read("jobs.json")
-        record.get("pending", {}).pop(f"{did} {environment} {duration_s}", None)
-        self._write("jobs.json", record)
+    def job_queued(self, did: Did, environment: str, duration_s: int, order: TransactionHash) -> None:
+        """Let the next payment for such a job be another one, unless another than `order` is under way."""
+        record, name = self._read("jobs.json"), f"{did} {environment} {duration_s}"
+        pending = record.get("pending", {})
+        if pending.get(name, {}).get("order") == order:
+            del pending[name]
+            self._write("jobs.json", record)
 
     def latest_job_order(self) -> tuple[Did, TransactionHash] | None:
         orders = self._read("jobs.json").get("orders", [])

@@ -18,9 +18,9 @@ from control_plane.errors import Forbidden, Refused, Unavailable
 from control_plane.flows import order as order_flow
 from control_plane.flows.offer import Offer
 from control_plane.jobs.states import OVER
-from deploy.buyer import BuyerFiles, KeptSession
+from deploy.buyer import BuyerFiles
 from deploy.market import Market, MarketRefused
-from deploy.trading import SESSION_IS_OVER, most_unasked
+from deploy.trading import most_unasked, with_session
 
 _PAYMENT_IS_SPENT = frozenset({"order_expired", "payment_used", "payment_used_up"})
 _OVER = frozenset(state.value for state in OVER)
@@ -68,12 +68,12 @@ def order_job(
         return market.order_job(token, body)
 
     try:
-        job = with_session(market, wallet, files, wanted.did, order, ledger.network.chain_id, put)
+        job = with_session(market, wallet, files, wanted.did, ledger.network.chain_id, put, order, _place(market))
     except MarketRefused as refused:
         if refused.code in _PAYMENT_IS_SPENT:
-            files.job_queued(wanted.did, wanted.environment, wanted.duration_s)
+            files.job_queued(wanted.did, wanted.environment, wanted.duration_s, order)
         raise
-    files.job_queued(wanted.did, wanted.environment, wanted.duration_s)
+    files.job_queued(wanted.did, wanted.environment, wanted.duration_s, order)
     return job
 
 
@@ -124,40 +124,18 @@ def _check(offer: Offer, wanted: Wanted) -> None:
         raise Refused(f"offer: expected one of {wanted.did}, found one of {offer.did}", code="offer_differs")
 
 
-def with_session(
-    market: Market,
-    wallet: Wallet,
-    files: BuyerFiles,
-    did: Did,
-    order: TransactionHash,
-    chain_id: int,
-    ask: Callable[[str], Result],
-) -> Result:
-    """Ask with the kept session of this order of jobs, or with a new one; one that the market has ended is replaced once."""
-    place = f"{market.url} jobs"
-
-    def fresh() -> KeptSession:
-        session = market.sign_in(wallet, did, order, chain_id)
-        files.keep_session(place, did, session)
-        return session
-
-    kept = files.session(place, did)
-    if kept is None or kept.order != order:
-        return ask(fresh().token)
-    try:
-        return ask(kept.token)
-    except MarketRefused as refused:
-        if refused.code not in SESSION_IS_OVER:
-            raise
-    return ask(fresh().token)
-
-
 def with_any_session(market: Market, wallet: Wallet, files: BuyerFiles, chain_id: int, ask: Callable[[str], Result]) -> Result:
     """Ask with the newest order of jobs of this wallet: it shows them all. Raises Forbidden when there is none here."""
     newest = files.latest_job_order()
     if newest is None:
         raise Forbidden(f"{wallet.address} has no order of a job here: run `posthuman train` first", code="no_order")
-    return with_session(market, wallet, files, *newest, chain_id, ask)
+    did, order = newest
+    return with_session(market, wallet, files, did, chain_id, ask, order, _place(market))
+
+
+def _place(market: Market) -> str:
+    """Where sessions of orders of jobs are kept: they are not for calls."""
+    return f"{market.url} jobs"
 
 
 def follow(

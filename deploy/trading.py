@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from control_plane.chain.ledger import FeePaid, Ledger, OrderFacts, Purchase, Sent, Wallet
 from control_plane.did import Did, TokenWei, TransactionHash, UnixSeconds
@@ -22,7 +22,8 @@ from deploy.market import COMPLETIONS, Answered, Market, MarketRefused, text_of
 
 FEES_SPARE = 10**18
 """Base-token wei that all fees of a purchase may cost beyond the price, unless the buyer says what it may cost."""
-SESSION_IS_OVER = frozenset({"session_unknown", "session_expired", "session_revoked"})
+Result = TypeVar("Result")
+_SESSION_IS_OVER = frozenset({"session_unknown", "session_expired", "session_revoked"})
 
 
 @dataclass(frozen=True)
@@ -83,18 +84,48 @@ def buy(
 
 
 def session_for(
-    market: Market, wallet: Wallet, files: BuyerFiles, did: Did, chain_id: int, order: TransactionHash | None = None
+    market: Market,
+    wallet: Wallet,
+    files: BuyerFiles,
+    did: Did,
+    chain_id: int,
+    order: TransactionHash | None = None,
+    place: str | None = None,
 ) -> KeptSession:
-    """The kept session for `did`, or a new one with `order` or the newest order. Raises Forbidden when there is no order."""
-    kept = files.session(market.url, did)
+    """The kept session for `did`, or a new one with `order` or the newest order. Raises Forbidden when there is no order.
+
+    place: under which name it is kept; None: the market's URL, where sessions for calls are.
+    """
+    kept = files.session(place or market.url, did)
     if kept is not None and order in (None, kept.order):
         return kept
     chosen = order or files.latest_order(did)
     if chosen is None:
         raise Forbidden(f"{wallet.address} has no order of {did}: run `posthuman buy {did}` first", code="no_order")
     session = market.sign_in(wallet, did, chosen, chain_id)
-    files.keep_session(market.url, did, session)
+    files.keep_session(place or market.url, did, session)
     return session
+
+
+def with_session(
+    market: Market,
+    wallet: Wallet,
+    files: BuyerFiles,
+    did: Did,
+    chain_id: int,
+    ask: Callable[[str], Result],
+    order: TransactionHash | None = None,
+    place: str | None = None,
+) -> Result:
+    """Ask with the token of `session_for`; a session that the market has ended meanwhile is replaced once."""
+    session = session_for(market, wallet, files, did, chain_id, order, place)
+    try:
+        return ask(session.token)
+    except MarketRefused as refused:
+        if refused.code not in _SESSION_IS_OVER:
+            raise
+    files.keep_session(place or market.url, did, None)
+    return ask(session_for(market, wallet, files, did, chain_id, order or session.order, place).token)
 
 
 def call(
@@ -110,20 +141,13 @@ def call(
 ) -> tuple[Answered, Path]:
     """Call `did`; keep the exact bytes and the receipt. on_text: stream, and hand over each piece. path: COMPLETIONS or CHAT.
 
-    A session that the market has ended meanwhile is replaced once. Again: another call, charged again.
+    Again: another call, charged again.
     """
 
-    def ask(token: str, sent: Mapping[str, Any]) -> Answered:
-        return market.complete(token, sent, path) if on_text is None else market.stream(token, sent, on_text, path)
+    def ask(token: str) -> Answered:
+        return market.complete(token, body, path) if on_text is None else market.stream(token, body, on_text, path)
 
-    session = session_for(market, wallet, files, did, chain_id, order)
-    try:
-        answered = ask(session.token, body)
-    except MarketRefused as refused:
-        if refused.code not in SESSION_IS_OVER:
-            raise
-        files.keep_session(market.url, did, None)
-        answered = ask(session_for(market, wallet, files, did, chain_id, order or session.order).token, body)
+    answered = with_session(market, wallet, files, did, chain_id, ask, order)
     kept = files.keep_call(KeptCall(did, path, answered.request, answered.response, answered.receipt, answered.seconds))
     return answered, kept
 

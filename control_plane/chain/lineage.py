@@ -26,7 +26,7 @@ CUSTODY_LABEL = "posthuman.custody.v1"
 class Parent:
     """What an asset was trained from. Its DID is that of `nft` on the same chain.
 
-    model_digest: the parent's, when the training began. statement: SHA-256 of the derivation's statement, see flows/statements.py.
+    model_digest: the parent's, when the training began. statement: SHA-256 of the derivation's statement, see flows/derivation.py.
     """
 
     nft: Address

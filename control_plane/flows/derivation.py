@@ -6,7 +6,6 @@ In: facts of a training job. Out: a `Derivation`, its canonical bytes and hash. 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from control_plane.did import Address, Bytes32, Did, did_of, parse_address, parse_bytes32, parse_did
 from control_plane.errors import BadInput
+from control_plane.jobs.job import canonical_json
 
 FORMAT = "posthuman/derivation/v1"
 _PREFIX = b"posthuman/derivation/v1\0"
@@ -62,8 +62,7 @@ class Derivation:
 
     def canonical(self) -> bytes:
         """The one byte form: JSON with sorted keys, no spaces, UTF-8."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return text.encode()
+        return canonical_json(self.to_json()).encode()
 
     def digest(self) -> Bytes32:
         """SHA-256(`posthuman/derivation/v1\\0` + canonical bytes): what stands on chain beside the parent."""

@@ -100,6 +100,8 @@ def derive(market: Market, operator: Wallet, trained: Trained, progress: Progres
     journals = Journals(market.publications)
     key = f"derive/{journals.id_of(choices)}"
     begun = market.ledger.is_begun(f"{key}/asset/nft")
+    if begun and (before := journals.read(journals.id_of(choices))) is not None:
+        choices = before.choices  # the parent's owner, or the operator, may have changed his terms since; nobody could choose anew
     journal = journals.begin(choices, UnixSeconds(int(market.clock())), begun)
     kept = Parent(derivation.parent_nft, derivation.parent_digest, derivation.digest())
     with steps("asset") as detail:

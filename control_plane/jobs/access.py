@@ -187,4 +187,8 @@ def _order_refused(q: JobQuestion, paid: Paid, now: float) -> Refusal | None:
 
 
 def _named(what: str, refusal: Refusal | None) -> Refusal | None:
-    return None if refusal is None else _no(refusal.code, f"{what} {refusal.message}", refusal.status, refusal.retry_after_s)
+    return (
+        None
+        if refusal is None
+        else _no(f"{what}_{refusal.code}", f"{what} {refusal.message}", refusal.status, refusal.retry_after_s)
+    )

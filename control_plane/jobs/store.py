@@ -125,10 +125,6 @@ class JobStore:
         """The jobs that a payment has paid for, oldest first; at most the last one still has it."""
         return self._all(select(table).where(table.c.payment == payment).order_by(table.c.position))
 
-    def held_by(self, worker: str) -> tuple[Job, ...]:
-        """What a worker has at the moment, oldest first."""
-        return self._all(select(table).where(table.c.worker == worker, state_in(HELD)).order_by(table.c.position))
-
     def queue_position(self, job_id: str) -> int | None:
         """Counted from 1, the next to be taken. None when the job waits no longer. Raises NotFound."""
         with self._reading() as connection:
@@ -247,10 +243,6 @@ class JobStore:
         raise Conflict(
             f"job {job_id} can no longer be stopped: its program has ended, and it is {job.state.value}", code="job_too_late"
         )
-
-    def is_stop_requested(self, job_id: str) -> bool:
-        """Whether its owner wants it stopped. Raises NotFound."""
-        return self.get(job_id).stop_requested_at is not None
 
     def release(self, job_id: str, worker: str) -> Job:
         """Give up a job that `worker` has and does not do any more: for a worker that is shut down. It counts as no attempt.

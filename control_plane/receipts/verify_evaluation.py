@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from control_plane.chain.ledger import KEYS_LABEL, MODEL_LABEL, OPERATOR_LABEL, DataRecord, LedgerReader, data_key
-from control_plane.did import Address, did_of
-from control_plane.errors import BadInput
+from control_plane.chain.histories import recorded
+from control_plane.chain.ledger import KEYS_LABEL, MODEL_LABEL, OPERATOR_LABEL, AssetFacts, DataRecord, LedgerReader, data_key
+from control_plane.did import did_of
+from control_plane.errors import BadInput, NotFound
 from control_plane.receipts.checks import at_time, in_force, moment, parse_keys
 from control_plane.receipts.evaluation import SignedEvaluation, statement_hash, texts_digest
 from control_plane.receipts.signing import recover_evaluator
@@ -40,19 +41,26 @@ def verify_evaluation(
         return Verification((form, wrong))
     head = reader.head()
 
-    def named(nft: Address, label: str) -> tuple[DataRecord, ...]:
-        """What was written under the label when the model was evaluated."""
-        history = reader.data_history(nft, data_key(label))
+    try:
+        facts: AssetFacts | None = reader.asset(said.nft)
+    except NotFound:
+        facts = None
+
+    def then(history: tuple[DataRecord, ...]) -> tuple[DataRecord, ...]:
+        """What stood there when the model was evaluated."""
         return at_time(in_force(history, 0, head.number, network.confirmations), said.evaluated_at, skew_s * 1000)
+
+    def of_asset(label: str) -> tuple[DataRecord, ...]:
+        return () if facts is None else recorded(reader, said.nft, facts.datatoken, label)
 
     return Verification(
         (
             form,
             ok("chain", f"chain {network.chain_id} ({network.name}), log {signed.log}"),
-            _check_signer(signed, named(signed.log, KEYS_LABEL)),
-            _check_asset(signed),
-            _check_operator(signed, named(said.nft, OPERATOR_LABEL)),
-            _check_model(signed, named(said.nft, MODEL_LABEL)),
+            _check_signer(signed, then(reader.data_history(signed.log, data_key(KEYS_LABEL)))),
+            _check_asset(signed, facts),
+            _check_operator(signed, then(of_asset(OPERATOR_LABEL))),
+            _check_model(signed, then(of_asset(MODEL_LABEL))),
             _check_dataset(signed, texts),
             _check_time(signed, head.timestamp * 1000 + skew_s * 1000),
         )
@@ -71,12 +79,14 @@ def _check_signer(signed: SignedEvaluation, keys: Sequence[DataRecord]) -> Check
     return ok("signature", f"signed by {signer}, the receipt key that log {signed.log} names on chain")
 
 
-def _check_asset(signed: SignedEvaluation) -> Check:
+def _check_asset(signed: SignedEvaluation, facts: AssetFacts | None) -> Check:
     said = signed.evaluation
     found = did_of(said.nft, signed.chain_id)
     if found != said.did:
         return failed("asset", f"NFT {said.nft} is {found}, the evaluation is of {said.did}")
-    return ok("asset", f"{said.did} is NFT {said.nft}")
+    if facts is None or not facts.is_from_factory:
+        return failed("asset", f"NFT {said.nft} is not one of Ocean's factory")
+    return ok("asset", f"{said.did} is NFT {said.nft}, of Ocean's factory")
 
 
 def _check_operator(signed: SignedEvaluation, operators: Sequence[DataRecord]) -> Check:

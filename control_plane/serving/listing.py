@@ -45,7 +45,7 @@ class Listing:
     output; none in listings from before that was measured.
     weights_digest: of the trainable form that is kept here; None: the asset cannot be trained, since a finished
     entry was published.
-    statement: JSON, how a derived asset came to be (flows/statements.py); None for one that was published.
+    statement: JSON, how a derived asset came to be (flows/derivation.py); None for one that was published.
     """
 
     did: Did

@@ -21,7 +21,7 @@ from control_plane.flows.services import Services
 from control_plane.jobs.environments import find
 from control_plane.jobs.job import Job
 from control_plane.jobs.ocean_status import ocean_status
-from control_plane.jobs.states import Kind
+from control_plane.jobs.states import Kind, State
 from control_plane.serving.access import on_sale_only, session_only
 from control_plane.serving.sessions import Session
 from control_plane.web.bearer import bearer_session
@@ -141,7 +141,7 @@ def _session(services: Services) -> Session:
 
 
 def _shown(services: Services, job: Job) -> dict[str, Any]:
-    position = services.jobs.queue_position(job.job_id)
+    position = services.jobs.queue_position(job.job_id) if job.state is State.QUEUED else None
     status = ocean_status(job, position)
     return {
         **job.to_json(),

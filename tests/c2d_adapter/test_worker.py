@@ -24,7 +24,7 @@ from control_plane.errors import BadInput, Forbidden, NotFound, OutcomeUnknown, 
 from control_plane.jobs.job import Job
 from control_plane.jobs.states import Kind, State
 from control_plane.receipts.workers import is_alive
-from tests.control_plane.jobs.asking import a_job, anyone
+from tests.control_plane.jobs.asking import a_job, anyone, held_by
 from tests.fixtures_publish import Breaking
 from tests.simulators.jobs import LOG, STEPS, JobMarket, make_weights
 
@@ -107,7 +107,7 @@ def test_several_jobs_are_done_at_once_up_to_the_setting(market: JobMarket) -> N
     market.program.pause_s = 0.05
     jobs = [ordered(market) for _ in range(3)]
     with working(market, at_once=2) as (hands, lines):
-        wait(lambda: len(market.store.held_by(hands.name)) == 2, lambda: lines)
+        wait(lambda: len(held_by(market.store, hands.name)) == 2, lambda: lines)
         assert market.store.get(jobs[2].job_id).state is State.QUEUED
         wait(lambda: all(market.store.get(job.job_id).is_over for job in jobs), lambda: lines)
     assert len(market.assets.mintings()) == 3

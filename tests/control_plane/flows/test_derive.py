@@ -16,7 +16,7 @@ from control_plane.chain import ddo
 from control_plane.chain.ledger import PARENT_LABEL, Rights, data_key
 from control_plane.chain.lineage import Parent
 from control_plane.did import Bytes32, TokenWei
-from control_plane.errors import BadInput, IntegrityBroken, NotFound, Refused
+from control_plane.errors import BadInput, IntegrityBroken, NotFound, Refused, Unavailable
 from control_plane.flows.derive import MINTED, Derived, Trained, derive
 from control_plane.flows.entries import Made
 from control_plane.flows.market import Conversion
@@ -287,3 +287,21 @@ def test_a_parent_whose_entry_is_broken_is_an_alarm(stand: Stand) -> None:
     (stand.catalogue.folder(parent) / "entry.json").write_text("{}")
     with pytest.raises(IntegrityBroken, match="entry on disk is broken"):
         run(stand, job)
+
+
+def test_terms_that_change_in_the_middle_do_not_end_a_derivation(stand: Stand) -> None:
+    """Whoever derives chose nothing himself: the parent's terms, and the operator's, are those of when it was begun."""
+    bob = stand.chain.wallets["bob"]
+    parent = published(stand)
+    job = trained(stand, parent, bob.address)
+
+    def broken(step: str, _detail: Any) -> None:
+        if step == "metadata":
+            raise Unavailable("a worker died here")
+
+    with pytest.raises(Unavailable):
+        derive(stand.market, stand.chain.wallets["operator"], job, broken)
+    stand.catalogue.put_on_sale(replace(parent, rate=TokenWei(9 * ONE), timeout_s=77))
+    derived = derive(replace(stand.market, publish_fee=TokenWei(5)), stand.chain.wallets["operator"], job)
+    assert (derived.listing.rate, derived.listing.timeout_s) == (parent.rate, parent.timeout_s)
+    assert stand.chain.ledger.minted(derived.created.datatoken, bob.address) == (MINTED,)

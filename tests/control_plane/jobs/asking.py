@@ -10,7 +10,7 @@ from typing import Any
 
 from control_plane.did import Address, Bytes32, Did, TransactionHash, UnixSeconds
 from control_plane.jobs.job import Job, NewJob, Reason
-from control_plane.jobs.states import Kind, State
+from control_plane.jobs.states import HELD, Kind, State
 from control_plane.jobs.store import JobStore, Standing
 
 ALICE, BOB, CHARLIE = (Address("0x" + letter * 40) for letter in "abc")
@@ -65,7 +65,7 @@ def bring(store: JobStore, kind: Kind, state: State, worker: str = ONE_WORKER, *
         return job
     if state is State.STOPPED:
         return store.request_stop(job.job_id)
-    claimed = store.claim(worker, doing=[held.job_id for held in store.held_by(worker)])
+    claimed = store.claim(worker, doing=[held.job_id for held in held_by(store, worker)])
     assert claimed is not None and claimed.job_id == job.job_id
     way = [State.RUNNING, State.STORING, *([State.DERIVING] if kind is Kind.TRAIN else []), State.FINISHED]
     if state is State.FAILED:
@@ -85,3 +85,9 @@ def bring(store: JobStore, kind: Kind, state: State, worker: str = ONE_WORKER, *
 
 def everyone_is_dead(_worker: str) -> bool:
     return False
+
+
+def held_by(store: JobStore, worker: str, owner: Address = BOB) -> tuple[Job, ...]:
+    """The owner's jobs that a worker has at the moment, oldest first."""
+    found = store.jobs_of(owner, limit=1000)
+    return tuple(job for job in reversed(found) if job.worker == worker and job.state in HELD)

@@ -138,7 +138,7 @@ def test_an_ordered_algorithm_must_be_this_one_and_its_order_good() -> None:
     expired = replace(good, facts=replace(good.facts, ordered_at=UnixSeconds(0)))
     refusal = may_have_job(replace(QUESTION, algorithm_paid=expired), Standing()).refusal
     assert refusal is not None
-    assert (refusal.code, refusal.message.startswith("algorithm order:")) == ("order_expired", True)
+    assert (refusal.code, refusal.message.startswith("algorithm order:")) == ("algorithm_order_expired", True)
 
 
 def test_a_dataset_must_be_ordered_exactly_when_the_parameters_name_it() -> None:
@@ -147,7 +147,7 @@ def test_a_dataset_must_be_ordered_exactly_when_the_parameters_name_it() -> None
     assert code_of(replace(QUESTION, dataset=ALGORITHM, dataset_paid=OTHER)) == "dataset_not_ordered"
     assert code_of(replace(QUESTION, dataset_paid=OTHER)) == "dataset_not_ordered"
     foreign = replace(OTHER, facts=replace(OTHER.facts, consumer=ALICE, payer=ALICE))
-    assert code_of(replace(QUESTION, dataset=OTHER_MODEL, dataset_paid=foreign)) == "order_not_yours"
+    assert code_of(replace(QUESTION, dataset=OTHER_MODEL, dataset_paid=foreign)) == "dataset_order_not_yours"
 
 
 def test_a_payment_that_another_job_has_is_refused_and_only_its_owner_is_told_which() -> None:

@@ -20,6 +20,7 @@ from tests.control_plane.jobs.asking import (
     ask,
     bring,
     everyone_is_dead,
+    held_by,
 )
 
 PROGRESS = Progress(step=12, steps=500, loss=3.5, steps_per_second=4.0)
@@ -44,7 +45,7 @@ def test_a_claim_whose_answer_was_lost_is_answered_again(store: JobStore) -> Non
     assert again == lost
     next_one = store.claim(ONE_WORKER, doing=[first.job_id])
     assert next_one is not None and next_one.job_id == second.job_id
-    assert [job.attempts for job in store.held_by(ONE_WORKER)] == [1, 1]
+    assert [job.attempts for job in held_by(store, ONE_WORKER)] == [1, 1]
 
 
 def test_the_place_in_the_queue_counts_from_one_and_moves_up(store: JobStore) -> None:

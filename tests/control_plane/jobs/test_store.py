@@ -52,7 +52,6 @@ def test_an_unknown_job_is_not_found(store: JobStore) -> None:
         store.get,
         store.queue_position,
         store.request_stop,
-        store.is_stop_requested,
         lambda name: store.release(name, "w"),
     ):
         with pytest.raises(NotFound) as caught:
@@ -208,10 +207,10 @@ def test_a_job_in_the_queue_is_stopped_at_once_and_gives_its_payment_back(store:
 @pytest.mark.parametrize("state", [State.PROVISIONING, State.RUNNING])
 def test_a_job_that_a_worker_has_is_stopped_by_that_worker_and_stays_paid(store: JobStore, clock: Clock, state: State) -> None:
     job = bring(store, Kind.TRAIN, state)
-    assert not store.is_stop_requested(job.job_id)
+    assert store.get(job.job_id).stop_requested_at is None
     asked = store.request_stop(job.job_id)
     assert (asked.state, asked.stop_requested_at) == (state, clock.now)
-    assert store.is_stop_requested(job.job_id)
+    assert store.get(job.job_id).stop_requested_at is not None
     clock.now += 9
     assert store.request_stop(job.job_id).stop_requested_at == clock.now - 9
     stopped = store.advance(job.job_id, state, State.STOPPED, worker=ONE_WORKER)

@@ -16,7 +16,7 @@ from control_plane.jobs.job import Job, Progress
 from control_plane.jobs.states import FAILURES, HELD, MOVES, OVER, Kind, State
 from control_plane.jobs.store import JobStore
 from control_plane.migrations.migrate import migrate
-from tests.control_plane.jobs.asking import FACTS, OUT_OF_MEMORY, a_job, anyone, payment_of
+from tests.control_plane.jobs.asking import FACTS, OUT_OF_MEMORY, a_job, anyone, held_by, payment_of
 from tests.fixtures_market import Clock
 
 PAYMENTS, WORKERS = range(4), range(3)
@@ -60,7 +60,7 @@ class Jobs(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(WORKERS))
     def claim(self, worker: int) -> None:
         name = self._name(worker)
-        known = [job.job_id for job in self._store.held_by(name)]
+        known = [job.job_id for job in held_by(self._store, name)]
         claimed = self._store.claim(name, known)
         assert claimed is None or (claimed.worker == name and claimed.job_id not in known)
 
@@ -104,7 +104,7 @@ class Jobs(RuleBasedStateMachine):
     @rule()
     def reclaim(self) -> None:
         self._store.reclaim(lambda name: name not in self._dead)
-        assert all(not self._store.held_by(name) for name in self._dead)
+        assert all(not held_by(self._store, name) for name in self._dead)
 
     @rule(job_id=ids, worker=st.sampled_from(WORKERS))
     def release(self, job_id: str, worker: int) -> None:

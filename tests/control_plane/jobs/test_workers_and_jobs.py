@@ -15,7 +15,7 @@ from control_plane.jobs.job import Progress
 from control_plane.jobs.states import Kind, State
 from control_plane.jobs.store import JobStore
 from control_plane.receipts.workers import is_alive
-from tests.control_plane.jobs.asking import OTHER_WORKER, RESULT, a_job, anyone, ask
+from tests.control_plane.jobs.asking import OTHER_WORKER, RESULT, a_job, anyone, ask, held_by
 
 REPOSITORY = Path(__file__).parents[3]
 JOBS = 200
@@ -87,7 +87,7 @@ def test_two_processes_claim_each_of_200_jobs_exactly_once(store: JobStore, engi
     assert Counter(claimed[0] + claimed[1]) == Counter(asked)
     assert all(claimed)
     for name, jobs in zip(names, claimed, strict=True):
-        assert [job.job_id for job in store.held_by(name)] == jobs
+        assert [job.job_id for job in held_by(store, name)] == jobs
         assert {store.get(job).attempts for job in jobs} == {1}
     assert store.claim(OTHER_WORKER) is None
 

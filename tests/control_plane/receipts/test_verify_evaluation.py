@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from control_plane.chain.ledger import MODEL_LABEL, OPERATOR_LABEL, data_key
-from control_plane.did import Address, Bytes32, UnixMillis
+from control_plane.chain.ledger import MODEL_LABEL, OPERATOR_LABEL, Terms, data_key
+from control_plane.chain.lineage import Custody, Parent
+from control_plane.did import Address, Bytes32, TokenWei, UnixMillis, did_of
 from control_plane.receipts.evaluation import Evaluation, SignedEvaluation, texts_digest
 from control_plane.receipts.signing import ReceiptSigner
 from control_plane.receipts.verification import Verification
 from control_plane.receipts.verify_evaluation import verify_evaluation
 from tests.control_plane.receipts.verifying import assert_fails, verdicts
-from tests.fixtures_log import DIGEST, LogMarket, market
+from tests.fixtures_log import DIGEST, ONE, LogMarket, market
 
 __all__ = ["market"]
 
@@ -48,6 +49,17 @@ def test_an_honest_statement_passes_every_check(market: LogMarket) -> None:
     assert found.is_verified
     assert verdicts(found) == dict.fromkeys(("format", "chain", "signature", "asset", "operator", "model", "dataset", "time"), "ok")
     assert "4.900000 nats a token over 2000 tokens" in found.checks[0].evidence
+
+
+def test_an_asset_that_was_made_for_its_trainer_has_its_digest_and_log_in_one_record(market: LogMarket) -> None:
+    terms = Terms(TokenWei(ONE), market.ledger.network.ocean, TokenWei(0), market.operator.address)
+    kept = Custody(DIGEST, market.log_nft, Parent(market.nft, DIGEST, Bytes32("0x" + "ab" * 32)))
+    wei, owner = TokenWei(200 * ONE), market.bob.address
+    made = market.ledger.create_asset_for(market.operator, "derived", owner, "model", "MODEL", terms, wei, kept.value())
+    did = did_of(made.nft, market.ledger.network.chain_id)
+    assert checked(market, market.signer.sign_evaluation(said(market, did=did, nft=made.nft))).is_verified
+    other = said(market, did=did, nft=made.nft, model_digest=Bytes32("0x" + "77" * 32))
+    assert_fails(checked(market, market.signer.sign_evaluation(other)), "model", DIGEST)
 
 
 def test_the_texts_may_be_left_out_and_others_are_found_out(market: LogMarket) -> None:

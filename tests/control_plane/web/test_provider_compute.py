@@ -112,7 +112,7 @@ def test_a_job_is_stopped_by_its_owner(market: Market) -> None:
     assert (told["status"], told["statusText"], told["stopreq"]) == (70, "Job stopped", 1)
     running = bobs(market, State.RUNNING)
     assert ask(market, "PUT", running.job_id).get_json()[0]["stopreq"] == 1
-    assert market.services.jobs.is_stop_requested(running.job_id)
+    assert market.services.jobs.get(running.job_id).stop_requested_at is not None
 
 
 def test_a_job_that_is_over_is_not_stopped_and_says_so(market: Market) -> None:
