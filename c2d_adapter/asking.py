@@ -23,14 +23,12 @@ from control_plane.did import Address, Bytes32, Did, UnixMillis
 from control_plane.errors import BadInput, Unavailable
 from control_plane.receipts.evaluation import Evaluation, SignedEvaluation, micronats, statement_bytes, texts_digest
 from control_plane.receipts.signing import ReceiptSigner
-from control_plane.serving.inference import Generated, InferenceServer, never
+from control_plane.serving.inference import ABANDONED, Generated, InferenceServer, never
 
 CALLER = "jobs"
 """Who asks, for the queue: jobs together take turns with each buyer."""
 TRIES = 6
 _WAIT_S = 2.0
-ABANDONED = "abandoned"
-"""The code of what was stopped while nobody waited for it any more, here and in `serving/triton.py`."""
 _BUSY = frozenset({"queue_full", "queue_timeout"})
 
 
@@ -159,12 +157,7 @@ def texts_in(folder: Folder, parameters: Mapping[str, Any]) -> list[bytes]:
     """The exact bytes of what a job evaluates, for its digest: the files as they are, or the texts in UTF-8."""
     if parameters.get("texts") is not None:
         return [str(text).encode("utf-8") for text in parameters["texts"]]
-    return [path.read_bytes() for path in text_files(folder.path)]
-
-
-def text_files(folder: Path) -> list[Path]:
-    """As `job_io.Folder.texts` reads them."""
-    return sorted((folder / "texts").glob("*.txt"))
+    return [path.read_bytes() for path in folder.text_files()]
 
 
 def statement_of(found: Found, parameters: Mapping[str, Any], texts: Sequence[bytes], of: Evaluated, now: float) -> Evaluation:

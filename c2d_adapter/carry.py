@@ -25,7 +25,7 @@ from control_plane.jobs.store import JobStore
 _LOOK_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _CALM_S = 60.0
-"""A try that lasted so long was no mere repetition: patience begins anew after it."""
+"""A program that ran so long was no mere repetition: patience begins anew after it. Other steps are slow when they fail, too."""
 _SLICE_S = 0.1
 
 Report = Callable[[Mapping[str, object]], None]
@@ -120,8 +120,8 @@ class Carrier:
                 self._observe(job.kind, job.state, now - began, "again" if isinstance(found, Again) else "failed")
                 if not isinstance(found, Again):
                     return self._advance(job, found.state, reason=found.reason)
-                if failing_since is None or now - began > _CALM_S:
-                    tries, failing_since, pause_s = 0, began, self._patience.first_pause_s
+                if failing_since is None or (job.state is State.RUNNING and now - began > _CALM_S):
+                    tries, failing_since, pause_s = 0, now, self._patience.first_pause_s
                 tries += not found.is_passing
                 if tries >= self._patience.tries or now - failing_since >= self._patience.for_s[job.state]:
                     return self._advance(job, failure_in(job.state), reason=found.reason)

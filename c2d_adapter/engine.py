@@ -26,8 +26,9 @@ from typing import Any
 
 import psutil
 
+from c2d_adapter.algorithms.checkpoint import newest_step
 from c2d_adapter.cell import PROGRAMS, Order
-from c2d_adapter.job_io import CODES
+from c2d_adapter.job_io import CODES, FAILURE_LETTERS, RESULT_BYTES
 from control_plane.errors import BadInput, Unavailable
 from converters.child import child_environment
 
@@ -140,7 +141,7 @@ class Engine:
         )
         given = {name: getattr(order, name) for name in ("kind", "folder", "memory_bytes", "checkpoint_s", "sharding", "has_gpu")}
         progress = _Followed(folder, on_progress)
-        attempts, left, reached = 0, self._tries, _reached(folder)
+        attempts, left, reached = 0, self._tries, newest_step(folder / "checkpoints")
         while True:
             if (folder / "result.json").exists():
                 return Outcome("finished", attempts)
@@ -157,7 +158,7 @@ class Engine:
                 return Outcome("failed", attempts, "internal", f"The machines here cannot run this job: {ended.partition(' ')[2]}.")
             if ended == "failed":
                 return _failed(folder, attempts)
-            if (now := _reached(folder)) > reached:
+            if (now := newest_step(folder / "checkpoints")) > reached:
                 left, reached = self._tries, now
 
     def _attempt(
@@ -337,19 +338,15 @@ def _shape(workers: int, resources: Resources) -> dict[str, Any]:
     return {"workers": workers, **asdict(resources)}
 
 
-def _reached(folder: Path) -> int:
-    """How far the newest checkpoint is: what the next attempt begins with."""
-    found = [path.name.partition(".")[0] for path in (folder / "checkpoints").glob("[0-9]*.checkpoint")]
-    return max((int(name) for name in found), default=0)
-
-
 def _failed(folder: Path, attempts: int) -> Outcome:
     """What the program says; it is a process of its own, so its words are checked."""
     try:
-        told = json.loads((folder / "failure.json").read_bytes())
-        code, sentence = str(told["code"]), str(told["sentence"])
-    except (OSError, ValueError, KeyError, TypeError):
-        code, sentence = "", ""
-    if code not in CODES:
+        with os.fdopen(os.open(folder / "failure.json", os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
+            told = json.loads(stream.read(RESULT_BYTES))
+        code, sentence = told["code"], told["sentence"]
+        is_said = code in CODES and len(sentence) <= FAILURE_LETTERS and sentence.isprintable()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        is_said = False
+    if not is_said:
         return Outcome("failed", attempts, "internal", "The program failed and left no reason.")
     return Outcome("failed", attempts, code, sentence)

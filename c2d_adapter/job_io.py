@@ -40,7 +40,7 @@ RESULT_BYTES = 64 << 10
 LOST_A_PEER = 4
 """A program's exit code when it could not go on through no fault of its own; another try may."""
 FAILED = 3
-_FAILURE_LETTERS = 400
+FAILURE_LETTERS = 400
 _TEXT_BYTES = 4 << 30
 _STRANGE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufffe\uffff]")
 _STRANGE_SHARE = 0.001
@@ -76,17 +76,6 @@ class Place:
         return self.rank == 0
 
 
-def place_of(environ: Mapping[str, str]) -> Place:
-    """Read what the engine set; without it, a program that runs alone. Names as in `torchrun`, ours with JOB_ before."""
-    return Place(
-        rank=int(environ.get("RANK", "0")),
-        local_rank=int(environ.get("LOCAL_RANK", "0")),
-        world=int(environ.get("WORLD_SIZE", "1")),
-        checkpoint_s=float(environ.get("JOB_CHECKPOINT_S", "30")),
-        sharding=environ.get("JOB_SHARDING", "ddp"),
-    )
-
-
 @dataclass(frozen=True)
 class Folder:
     """A job's folder. All writes replace a file as a whole, so a reader never meets half of one."""
@@ -116,12 +105,16 @@ class Folder:
             raise JobFailed("internal", f"This program does jobs of the kind {kind!r}, and this job is of another.")
         return dict(found["parameters"])
 
+    def text_files(self) -> list[Path]:
+        """In the order of their names."""
+        return sorted((self.path / "texts").glob("*.txt"))
+
     def texts(self) -> list[str]:
         """The job's texts, in the order of their files' names.
 
         Raises JobFailed when there is none, and for one that is not UTF-8 or holds more than a few control characters.
         """
-        files = sorted((self.path / "texts").glob("*.txt"))
+        files = self.text_files()
         if not files:
             raise JobFailed("dataset_too_small", "The data set has no text.")
         return [self._text(path, f"Text {number} of {len(files)}") for number, path in enumerate(files, start=1)]
@@ -166,7 +159,7 @@ class Folder:
         self._replace("result.json", dict(result), most_bytes=RESULT_BYTES)
 
     def write_failure(self, failure: JobFailed) -> None:
-        self._replace("failure.json", {"code": failure.code, "sentence": failure.sentence[:_FAILURE_LETTERS]})
+        self._replace("failure.json", {"code": failure.code, "sentence": failure.sentence[:FAILURE_LETTERS]})
 
     def _replace(self, name: str, document: Mapping[str, Any], most_bytes: int = RESULT_BYTES) -> None:
         content = json.dumps(document, allow_nan=False).encode()

@@ -9,14 +9,16 @@ good for the job stays good for it.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from control_plane.did import Did, TransactionHash
-from control_plane.errors import BadInput, Forbidden, NotFound
+from control_plane.errors import BadInput, Forbidden, NotFound, Unavailable
 from control_plane.flows.compute import dataset_service
 from control_plane.flows.consume import Service, check_no_model
 from control_plane.flows.services import Services
-from control_plane.provider.fetch import RemoteFile
+from control_plane.provider.fetch import WHOLE_S, RemoteFile
 from control_plane.provider.files import read_files
 
 
@@ -26,7 +28,7 @@ class OceanTexts:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def __call__(self, did: Did, order: TransactionHash | None, into: Path) -> None:
+    def __call__(self, did: Did, order: TransactionHash | None, into: Path, is_over: Callable[[], bool]) -> None:
         services, chain_id = self._services, self._services.network.chain_id
         if order is None:
             raise Forbidden(f"{did}: expected an order of the data set, found none", code="dataset_not_ordered")
@@ -36,18 +38,26 @@ class OceanTexts:
             raise NotFound(f"{did}: its document was taken off the chain", code="dataset_unknown")
         record = asset.document["services"][found.service_index]
         check_no_model(services, Service(asset, record, found.service_index, chain_id))
-        left = services.provider.files.most_bytes
+        left, until = services.provider.files.most_bytes, time.monotonic() + WHOLE_S
+
+        def is_enough() -> bool:
+            return is_over() or time.monotonic() > until
+
         for number, file in enumerate(read_files(record, asset.nft, services.provider.key)):
-            left -= self._fetch(file, into / f"{number:06}.txt")
+            left -= self._fetch(file, into / f"{number:06}.txt", is_enough)
             if left < 0:
                 raise BadInput(
                     "files", f"{services.provider.files.most_bytes} bytes in all at most", "more", code="files_too_large"
                 )
 
-    def _fetch(self, file: RemoteFile, path: Path) -> int:
-        fetched = self._services.provider.files.open(file)
+    def _fetch(self, file: RemoteFile, path: Path, is_enough: Callable[[], bool]) -> int:
+        fetched, size = self._services.provider.files.open(file), 0
         try:
             with path.open("wb") as stream:
-                return sum(stream.write(chunk) for chunk in fetched.chunks)
+                for chunk in fetched.chunks:
+                    if is_enough():
+                        raise Unavailable("the files took too long, or are not needed any more", code="file_broke_off")
+                    size += stream.write(chunk)
         finally:
             fetched.close()
+        return size

@@ -257,10 +257,12 @@ def _connect(given: argparse.Namespace) -> str:
         socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()  # Ray itself would try for minutes
         ray.init(address=given.address, **quiet)
         return str(given.address)
-    folder = _short(given.home / "ray")
-    for old in (given.home / "ray").glob("session_*"):  # of earlier times; the logs of the last one are kept until now
-        old.unlink() if old.is_symlink() else shutil.rmtree(old, ignore_errors=True)
-    plasma = given.home / "ray" / "objects"
+    sessions = given.home / "ray" / "sessions"
+    own = sessions / str(os.getpid())
+    for old in sessions.glob("*"):  # of processes that are gone; their logs were kept until now
+        if old == own or not psutil.pid_exists(int(old.name)):
+            shutil.rmtree(old, ignore_errors=True)
+    folder, plasma = _short(own), own / "objects"
     plasma.mkdir(parents=True, exist_ok=True)
     ray.init(
         num_cpus=given.cpus,

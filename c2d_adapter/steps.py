@@ -30,7 +30,7 @@ from c2d_adapter.results import Value, read_result
 from c2d_adapter.storage import WEIGHTS, Kind
 from c2d_adapter.texts import TextsOf, provide_texts
 from control_plane.did import Bytes32, Did
-from control_plane.errors import IntegrityBroken, NotFound
+from control_plane.errors import IntegrityBroken, NotFound, Unavailable
 from control_plane.jobs.job import TIMED_OUT, Job, Reason
 from control_plane.jobs.states import Kind as JobKind
 from control_plane.jobs.states import State
@@ -138,7 +138,7 @@ class Parts:
 
 
 def provision(parts: Parts, job: Job, is_over: Callable[[], bool]) -> None:
-    """Put into the job's folder what its program reads. is_over: looked at between two parts; then the rest is left undone.
+    """Put into the job's folder what its program reads. is_over: looked at now and then; then the rest is left undone.
 
     Raises JobOver for what is not there, Unavailable when the object storage or a data set's does not answer.
     """
@@ -149,7 +149,7 @@ def provision(parts: Parts, job: Job, is_over: Callable[[], bool]) -> None:
         _provide_weights(parts, listing, folder.weights)
     if is_over():
         return
-    provide_texts(job, parts.wikitext, parts.texts_of, folder.path / "texts")
+    provide_texts(job, parts.wikitext, parts.texts_of, folder.path / "texts", is_over)
     scratch = folder.path / "job.json.new"
     scratch.write_text(json.dumps({"kind": job.kind.value, "parameters": json.loads(job.parameters)}), encoding="utf-8")
     scratch.replace(folder.path / "job.json")
@@ -166,8 +166,12 @@ def compute(parts: Parts, job: Job, tell: Callable[[Progress], None], is_stopped
         paid = PaidTime(folder.path / "spent", job.paid_s, is_stopped)
         try:
             ended = _run(parts, job, folder.path, tell, paid)
-        finally:
+        except Unavailable:  # the operator's fault, and no computing: what was computed before was noted on the way
+            raise
+        except BaseException:
             paid.note()
+            raise
+        paid.note()
         if ended.state == "timed_out":
             why = f"the job used up the {job.paid_s} s of computing that were paid for"
             raise JobOver(State.FAILED, Reason(TIMED_OUT, why))
@@ -211,11 +215,18 @@ def derive(parts: Parts, job: Job) -> Did:
         raise ValueError(f"job {job.job_id} derives without weights")
     if parts.objects is not None:
         parts.objects.get(WEIGHTS, job.weights_digest, folder.out)  # does nothing while the folder has them
+    parent = parts.catalogue.find(job.did)
+    return parts.derive(job, parent, _parent_weights(job, parent, folder), folder.out)
+
+
+def _parent_weights(job: Job, parent: Listing, folder: Folder) -> Bytes32:
+    """Digest of what the job was trained from: the listing's, or where another model is on sale there by now, that of the files."""
+    if parent.model_digest == job.model_digest and parent.weights_digest is not None:
+        return parent.weights_digest
     try:
-        parent_weights = Bytes32(weights_digest(folder.weights))
+        return Bytes32(weights_digest(folder.weights))
     except WeightsBroken as error:
         raise IntegrityBroken(f"job {job.job_id}: what it was trained from is no longer in its folder: {error}") from error
-    return parts.derive(job, parts.catalogue.find(job.did), parent_weights, folder.out)
 
 
 def clear(parts: Parts, job_id: str) -> None:

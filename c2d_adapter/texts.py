@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -28,15 +29,16 @@ that evaluations read; the validation part stands for the training part where on
 class TextsOf(Protocol):
     """Where text data set assets come from; ocean_texts.py."""
 
-    def __call__(self, did: Did, order: TransactionHash | None, into: Path) -> None:
+    def __call__(self, did: Did, order: TransactionHash | None, into: Path, is_over: Callable[[], bool]) -> None:
         """Write its files to the empty folder `into`, as `*.txt` in their order. order: the transaction that ordered it.
+        is_over: asked now and then; when it says so, nobody needs the texts any more, and Unavailable is raised.
 
         Raises NotFound (no such asset), Forbidden (not ordered, or a model), BadInput or Refused (its files cannot be had),
         Unavailable (try again).
         """
 
 
-def provide_texts(job: Job, wikitext: Path | None, texts_of: TextsOf, into: Path) -> None:
+def provide_texts(job: Job, wikitext: Path | None, texts_of: TextsOf, into: Path, is_over: Callable[[], bool]) -> None:
     """Put what the job reads into the folder `into`, in one rename; nothing for a job that brings its own texts or prompts.
 
     wikitext: the operator's folder. Raises JobOver where there is no such text, Unavailable as `texts_of`. Again: does nothing.
@@ -50,7 +52,7 @@ def provide_texts(job: Job, wikitext: Path | None, texts_of: TextsOf, into: Path
     if name == WIKITEXT:
         shutil.copyfile(_wikitext(job.kind, wikitext), scratch / "000000.txt")
     else:
-        _asset(job, texts_of, scratch)
+        _asset(job, texts_of, scratch, is_over)
     if not any(scratch.iterdir()):
         raise _missing("the data set has no text")
     scratch.rename(into)
@@ -65,12 +67,12 @@ def _wikitext(kind: Kind, folder: Path | None) -> Path:
     raise _missing(f"this market's {WIKITEXT} lacks the part that a job of the kind {kind.value!r} reads")
 
 
-def _asset(job: Job, texts_of: TextsOf, into: Path) -> None:
+def _asset(job: Job, texts_of: TextsOf, into: Path, is_over: Callable[[], bool]) -> None:
     did = job.dataset_did
     if did is None:
         raise _missing("the job names a data set that was not ordered with it")
     try:
-        texts_of(did, job.dataset_order, into)
+        texts_of(did, job.dataset_order, into, is_over)
     except NotFound as error:
         raise _missing("the data set is not one that this market can read") from error
     except Forbidden as error:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -31,7 +30,7 @@ from c2d_adapter.algorithms.blocks import Blocks, blocks_of, tokens_of
 from c2d_adapter.algorithms.parallel import Workers
 from c2d_adapter.algorithms.plain_model import context_of, export, open_model
 from c2d_adapter.algorithms.schedule import learning_rate
-from c2d_adapter.job_io import Folder, JobFailed, Place, place_of, rounded, run
+from c2d_adapter.job_io import Folder, JobFailed, Place, rounded, run
 
 KIND = "train"
 _USUAL_LENGTH = 256
@@ -285,9 +284,3 @@ def _seed(seed: int, step: int, rank: int) -> None:
 def main(folder: Folder, place: Place) -> int:
     """Returns the process's exit code."""
     return run(train, folder, place)
-
-
-if __name__ == "__main__":
-    import os
-
-    sys.exit(main(Folder(Path(sys.argv[1])), place_of(os.environ)))

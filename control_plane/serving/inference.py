@@ -40,6 +40,10 @@ class Generated:
     token_texts: tuple[str, ...] = ()
 
 
+ABANDONED = "abandoned"
+"""The code of what was stopped because nobody waited for it any more."""
+
+
 def never() -> bool:
     """For who waits for an answer in any case."""
     return False

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from control_plane.errors import Unavailable
 from control_plane.serving.connections import Answer, Connections
-from control_plane.serving.inference import Generated, TensorAnswer, never
+from control_plane.serving.inference import ABANDONED, Generated, TensorAnswer, never
 from control_plane.serving.request_ids import HEADER as REQUEST_ID_HEADER
 from control_plane.serving.request_ids import asked
 from control_plane.serving.triton_messages import (
@@ -164,7 +164,7 @@ class PieceStream(Iterator[Generated]):
             latest = time.monotonic() + self._timeout_s
             while is_beat(record := json_object(self._read_event())):
                 if self._is_unwanted():
-                    raise Unavailable(f"{self._name}: nobody waits for this answer any more", code="abandoned")
+                    raise Unavailable(f"{self._name}: nobody waits for this answer any more", code=ABANDONED)
                 if time.monotonic() > latest:
                     raise self._too_slow()
             if "error" in record:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from c2d_adapter.job_io import CODES, Folder, JobFailed, Place, place_of
+from c2d_adapter.job_io import CODES, Folder, JobFailed
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,3 @@ def test_a_job_of_another_kind_is_not_done(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text(json.dumps({"kind": "infer", "parameters": {}}))
     with pytest.raises(JobFailed, match="of another"):
         Folder(tmp_path).parameters("train")
-
-
-def test_a_program_alone_needs_no_environment() -> None:
-    assert place_of({}) == Place(0, 0, 1) and place_of({}).is_first
-    assert place_of({"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}) == Place(1, 1, 2)

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
+from c2d_adapter import carry
 from c2d_adapter.engine import Outcome
+from c2d_adapter.steps import clear
 from c2d_adapter.worker import Hands
 from control_plane.did import Bytes32, Did
 from control_plane.errors import BadInput, Forbidden, NotFound, OutcomeUnknown, Refused, Unavailable
@@ -156,6 +158,50 @@ def test_what_was_computed_counts_against_what_was_paid_over_all_workers(market:
     assert found.state is State.FAILED and found.holds_payment
 
 
+def test_an_engine_that_does_not_start_takes_nothing_of_the_paid_time(market: JobMarket) -> None:
+    tries: list[float] = []
+
+    def slow_to_fail(folder: Path, most_workers: int, timeout_s: float, *more: Any) -> Outcome:
+        tries.append(timeout_s)
+        if len(tries) == 1:
+            time.sleep(0.6)
+            raise Unavailable("Ray does not start")
+        return market.program.run(folder, most_workers, timeout_s, *more)
+
+    market.parts = replace(market.parts, train=slow_to_fail)
+    assert done(market, ordered(market, paid_s=1)).state is State.FINISHED
+    assert len(tries) == 2 and tries[1] > 0.9
+
+
+@pytest.mark.parametrize("method", ["derive", "put"])
+def test_a_step_that_is_slow_to_fail_is_not_tried_for_ever(method: str, market: JobMarket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversion takes minutes until it says no."""
+
+    def refuses(*_arguments: Any) -> Any:
+        time.sleep(0.02)
+        raise Refused("it does not answer as PyTorch does", code="parity_failed")
+
+    monkeypatch.setattr(carry, "_CALM_S", 0.01)
+    if method == "put":
+        market.objects.put = refuses  # type: ignore[method-assign]
+    else:
+        market.parts = replace(market.parts, derive=refuses)
+    found = done(market, ordered(market))
+    assert (found.state, found.holds_payment) == (State.FAILED, False)
+
+
+def test_what_was_stored_is_derived_though_the_job_s_folder_is_gone(market: JobMarket) -> None:
+    def lose(point: str) -> None:
+        if point == "stored":
+            clear(market.parts, job.job_id)
+
+    market.objects._at = lose
+    job = ordered(market)
+    found = done(market, job)
+    assert found.state is State.FINISHED, found.reason
+    assert market.assets.mintings() == [f"{found.job_id} {found.owner} 200 {found.weights_digest}"]
+
+
 Spoil = Callable[[JobMarket], None]
 
 
@@ -241,7 +287,7 @@ def test_a_data_set_that_cannot_be_read_fails_the_job(texts_of: Any, code: str, 
 def test_a_data_set_asset_is_read_by_its_did_and_order(market: JobMarket) -> None:
     asked: list[tuple[Any, ...]] = []
 
-    def texts_of(did: Did, order: Any, into: Path) -> None:
+    def texts_of(did: Did, order: Any, into: Path, _is_over: Any) -> None:
         asked.append((did, order))
         (into / "000000.txt").write_text("texts of a seller")
 

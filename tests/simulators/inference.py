@@ -17,7 +17,7 @@ from typing import Any
 
 from control_plane.errors import BadInput, NotFound, Unavailable
 from control_plane.serving import oip
-from control_plane.serving.inference import Generated, TensorAnswer, never
+from control_plane.serving.inference import ABANDONED, Generated, TensorAnswer, never
 from control_plane.serving.triton_messages import generate_body
 from converters.entry import DERIVED, Entry, read_entry
 from converters.errors import EntryBroken
@@ -116,7 +116,7 @@ class SimulatedServer:
             self.before_piece(number)
             if is_over():
                 self.closed_streams += 1
-                raise Unavailable(f"{name}: nobody waits", code="abandoned")
+                raise Unavailable(f"{name}: nobody waits", code=ABANDONED)
             pieces.append(piece)
         return Generated(
             "".join(piece.text for piece in pieces),
@@ -218,7 +218,7 @@ class _Stream(Iterator[Generated]):
         self._server.before_piece(self._given)
         if self._is_unwanted():
             self.close()
-            raise Unavailable("nobody waits", code="abandoned")
+            raise Unavailable("nobody waits", code=ABANDONED)
         self._given += 1
         piece = next(self._pieces)
         if piece.finish_reason is not None and not self._is_over:

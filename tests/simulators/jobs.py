@@ -60,7 +60,7 @@ def make_weights(folder: Path, seed: bytes) -> str:
     return weights_digest(folder)
 
 
-def no_assets(did: Did, order: TransactionHash | None, into: Path) -> None:
+def no_assets(did: Did, order: TransactionHash | None, into: Path, _is_over: Callable[[], bool]) -> None:
     """A `TextsOf` that knows none."""
     raise NotFound(f"{did} for {order}, into {into}", code="dataset_unknown")
 
