@@ -72,7 +72,9 @@ def small_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_room")
-@pytest.mark.parametrize(("family", "precision"), [("gptj", "fp16"), ("gpt2", "fp16"), ("llama", "fp32")])
+@pytest.mark.parametrize(
+    ("family", "precision"), [pytest.param("gptj", "fp16", marks=pytest.mark.long), ("gpt2", "fp16"), ("llama", "fp32")]
+)
 def test_it_becomes_an_entry_with_the_same_contract(family: str, precision: str, tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "model", family, CAUSAL[family])
     made = convert(str(folder), tmp_path / "out", precision=precision)

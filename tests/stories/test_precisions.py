@@ -20,7 +20,10 @@ def entry_of(families: Families, did: str) -> Any:
     return requests.get(f"{families.stack.settings.public_url}/v1/models/{did}/entry", timeout=10).json()
 
 
-@pytest.mark.parametrize(("model_type", "precision", "measure"), [("gpt2", "int8", "loss"), ("distilbert", "int4", "agreement")])
+@pytest.mark.parametrize(
+    ("model_type", "precision", "measure"),
+    [pytest.param("gpt2", "int8", "loss", marks=pytest.mark.long), ("distilbert", "int4", "agreement")],
+)
 def test_a_reduced_model_has_its_own_digest_and_tells_a_buyer_its_cost(
     families: Families, model_type: str, precision: str, measure: str
 ) -> None:

@@ -168,14 +168,18 @@ def test_a_whole_answer_that_takes_too_long_is_given_up_and_its_computation_stop
 def test_who_asks_often_does_not_keep_the_others_waiting(triton_server: TritonServer, slow: str) -> None:
     """More calls than are computed at once; the last one comes from somebody else."""
     finished: list[str] = []
+    asking = threading.Barrier(49)
 
     def ask(caller: str) -> None:
-        triton_server.client.generate(slow, long_call(max_tokens=40), caller)
+        if caller == "greedy":
+            asking.wait(30)
+        triton_server.client.generate(slow, long_call(max_tokens=80), caller)
         finished.append(caller)
 
     with ThreadPoolExecutor(49) as pool:
         greedy = [pool.submit(ask, "greedy") for _ in range(48)]
-        time.sleep(0.3)
+        asking.wait(30)  # a moment that does not depend on how long the machine takes for 48 threads
+        time.sleep(0.1)
         modest = pool.submit(ask, "modest")
         for call in (*greedy, modest):
             call.result(120)
