@@ -32,12 +32,12 @@ class OceanTexts:
         services, chain_id = self._services, self._services.network.chain_id
         if order is None:
             raise Forbidden(f"{did}: expected an order of the data set, found none", code="dataset_not_ordered")
-        found = dataset_service(services.provider.assets, did, chain_id)
+        found = dataset_service(services.provider.assets, did)
         asset = services.provider.assets.find(did)
         if asset is None:
             raise NotFound(f"{did}: its document was taken off the chain", code="dataset_unknown")
-        record = asset.document["services"][found.service_index]
-        check_no_model(services, Service(asset, record, found.service_index, chain_id))
+        record = asset.document["services"][found.index]
+        check_no_model(services, Service(asset, record, found.index, chain_id))
         left, until = services.provider.files.most_bytes, time.monotonic() + WHOLE_S
 
         def is_enough() -> bool:

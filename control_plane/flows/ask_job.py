@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from control_plane.chain.compute import Algorithm, ComputeService
-from control_plane.did import TransactionHash, parse_did
+from control_plane.did import Address, TransactionHash, parse_did
 from control_plane.errors import BadInput, Forbidden, Unavailable
 from control_plane.fields import Kind as Described
-from control_plane.flows.compute import compute_needed, dataset_service
+from control_plane.flows.compute import DatasetPaid, compute_needed, dataset_paid
 from control_plane.flows.jobs import JobOrder, order_job, parameters_of
 from control_plane.flows.offer import Offer, make_job_offer
 from control_plane.flows.services import Services
@@ -56,7 +56,7 @@ def ask_for_job(services: Services, session: Session, wanted: Wanted, dataset_or
     listing = services.catalogue.find(session.did)
     service = compute_needed(services.provider.assets, listing)
     algorithm = algorithm_for(services, wanted.kind)
-    model = _service(listing, service)
+    model, dataset = _service(listing, service), _dataset(services, session.wallet, wanted, dataset_order)
     return order_job(
         services,
         JobOrder(
@@ -68,7 +68,8 @@ def ask_for_job(services: Services, session: Session, wanted: Wanted, dataset_or
             trusted=frozenset({each.did for each in service.trusted if each == algorithm}),
             environment=wanted.environment.id,
             parameters=wanted.parameters,
-            dataset_paid=_dataset(services, wanted, dataset_order),
+            dataset_paid=None if dataset is None else dataset.paid,
+            dataset_trusts=None if dataset is None else dataset.trusts,
         ),
     )
 
@@ -87,12 +88,11 @@ def _service(listing: Listing, service: ComputeService) -> Service:
     return Service(listing.did, listing.chain_id, listing.nft, service.datatoken, service.index, service.timeout_s)
 
 
-def _dataset(services: Services, wanted: Wanted, order: TransactionHash | None) -> Paid | None:
-    """The facts of a dataset's order. Whether one is needed, and whether this one is good, order_job says."""
+def _dataset(services: Services, owner: Address, wanted: Wanted, order: TransactionHash | None) -> DatasetPaid | None:
+    """A dataset's order. Whether one is needed, and whether this one is good, order_job says."""
     named = wanted.parameters.get("dataset")
     if order is None:
         return None
     if not isinstance(named, str) or named == WIKITEXT:
         raise BadInput("dataset_order", "nothing, unless parameters name a dataset by its DID", Described("a transaction"))
-    service = dataset_service(services.provider.assets, parse_did(named, "dataset"), services.network.chain_id)
-    return Paid.by_order(service, services.ledger.order_facts(order, service.datatoken))
+    return dataset_paid(services, owner, parse_did(named, "dataset"), order)

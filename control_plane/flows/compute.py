@@ -6,16 +6,18 @@ for whom a model trusts: its owner may change the list at any time, with any Oce
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, replace
 
-from control_plane.chain.compute import ComputeService, access_service, compute_service
-from control_plane.did import Did
+from control_plane.chain.compute import Algorithm, ComputeService, access_service, compute_service
+from control_plane.chain.fees import is_named
+from control_plane.did import Address, Did, TransactionHash
 from control_plane.errors import BadInput, NotFound, Refused, Unavailable
 from control_plane.fields import Kind as Described
-from control_plane.jobs.access import Service
+from control_plane.flows.consume import check_consumable, find_service
+from control_plane.flows.services import Services
+from control_plane.jobs.access import Paid
 from control_plane.provider.asset_index import AssetIndex
-from control_plane.serving.listing import Listing
+from control_plane.serving.listing import Listing, Ordered
 
 
 def compute_of(assets: AssetIndex, listing: Listing) -> ComputeService | None:
@@ -46,7 +48,16 @@ def sells_no_jobs(did: Did) -> BadInput:
     return BadInput("did", expected, Described(did), code="sells_no_jobs")
 
 
-def dataset_service(assets: AssetIndex, did: Did, chain_id: int) -> Service:
+@dataclass(frozen=True)
+class DatasetPaid:
+    """A dataset's order. trusts: the algorithms that its owner lets near it; None where its files are sold themselves, and whoever
+    has ordered them may do with them what he likes."""
+
+    paid: Paid
+    trusts: tuple[Algorithm, ...] | None
+
+
+def dataset_service(assets: AssetIndex, did: Did) -> ComputeService:
     """What an order of a dataset is for: its service for jobs, else for access.
 
     Raises NotFound with code dataset_unknown, Refused with code document_damaged.
@@ -54,8 +65,29 @@ def dataset_service(assets: AssetIndex, did: Did, chain_id: int) -> Service:
     asset = assets.find(did)
     if asset is None:
         raise NotFound.named("dataset", "the DID of an asset whose document is on this chain", did, code="dataset_unknown")
-    document: Mapping[str, Any] = asset.document
-    service = compute_service(document) or access_service(document)
+    service = compute_service(asset.document) or access_service(asset.document)
     if service is None:
         raise Refused(f"{did}: expected a service that can be ordered, its document names none", code="document_damaged")
-    return Service(did, chain_id, asset.nft, service.datatoken, service.index, service.timeout_s)
+    return service
+
+
+def dataset_paid(services: Services, owner: Address, did: Did, transaction: TransactionHash) -> DatasetPaid:
+    """What the chain says of a dataset's order. Raises as `dataset_service`; Forbidden for an asset that is not for use, or not for
+    this owner. Whether the order is good, order_job says."""
+    sold = dataset_service(services.provider.assets, did)
+    service = find_service(services, did, sold.id)
+    check_consumable(services, service, owner)
+    return DatasetPaid(paid_by(services, service, sold.id, transaction), sold.trusted if service.is_compute else None)
+
+
+def paid_by(services: Services, service: Ordered, service_id: str, transaction: TransactionHash) -> Paid:
+    """What the chain says of an order, with the fee of ours that names the service. One that was ordered again (`reuseOrder`)
+    has the order's facts, and the fee and the confirmations of the transaction that did so."""
+    reuse = services.ledger.reuse_of(transaction, service.datatoken)
+    facts = services.ledger.order_facts(transaction if reuse is None else reuse.original, service.datatoken)
+    signed = facts.signed_fees if reuse is None else reuse.signed_fees
+    ours = [fee for fee in signed if fee.provider == services.operator.address and is_named(fee, service.datatoken, service_id)]
+    facts = replace(facts, provider_fee=ours[0] if ours else None)
+    if reuse is None:
+        return Paid.by_order(service, facts)
+    return Paid(service, replace(facts, confirmations=min(facts.confirmations, reuse.confirmations)), transaction)

@@ -162,7 +162,8 @@ def _addresses(document: Mapping[str, Any], name: str) -> frozenset[str]:
     """Of `credentials.allow` or `.deny`. Raises Forbidden for lists of another kind: nobody can say whom they let in."""
     found: set[str] = set()
     credentials = document.get("credentials") or {}
-    for entry in credentials.get(name) or [] if isinstance(credentials, Mapping) else [None]:
+    entries = credentials.get(name) or [] if isinstance(credentials, Mapping) else [None]
+    for entry in entries if isinstance(entries, list) else [None]:
         if not isinstance(entry, Mapping) or entry.get("type") != "address" or not isinstance(entry.get("values"), list):
             raise Forbidden("documentId: the asset's credentials are of a kind that is not known here", code="credentials_unknown")
         found |= {json.dumps(each).strip('"').lower() for each in entry["values"]}

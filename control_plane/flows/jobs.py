@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from control_plane.chain.compute import Algorithm
 from control_plane.did import Address, Did, UnixSeconds
 from control_plane.errors import BadInput, NotFound
 from control_plane.fields import Kind as Described
@@ -30,7 +31,8 @@ class JobOrder:
     """What an owner, whose signature was checked, asks for.
 
     model: its order is the payment; the service is the listing's for computing, not the one for calls. algorithm, trusted,
-    algorithm_paid, dataset_paid: see `JobQuestion`. environment: an id. parameters: as they came.
+    algorithm_paid, dataset_paid, dataset_trusts: see `JobQuestion`; an algorithm counts with its
+    checksums. environment: an id. parameters: as they came.
     """
 
     kind: Kind
@@ -43,6 +45,7 @@ class JobOrder:
     parameters: object
     algorithm_paid: Paid | None = None
     dataset_paid: Paid | None = None
+    dataset_trusts: tuple[Algorithm, ...] | None = None
 
 
 def limits_of(services: Services, kind: Kind, listing: Listing) -> Limits:
@@ -75,7 +78,8 @@ def order_job(services: Services, asked: JobOrder) -> Job:
     on_sale_only(asked.listing).enforce()
     environment = find(services.environments, asked.environment)
     parameters = parameters_of(services, asked.kind, asked.listing, asked.parameters)
-    dataset = dataset_needed(parameters)
+    dataset, ours = dataset_needed(parameters), services.algorithms.values()
+    trusts = None if asked.dataset_trusts is None else frozenset(each.did for each in asked.dataset_trusts if each in ours)
     question = JobQuestion(
         owner=asked.owner,
         model=asked.model,
@@ -88,6 +92,7 @@ def order_job(services: Services, asked: JobOrder) -> Job:
         algorithm_paid=asked.algorithm_paid,
         dataset=dataset,
         dataset_paid=asked.dataset_paid,
+        dataset_trusts=trusts,
     )
     time, fee = paid_time(asked.model), asked.model.facts.provider_fee
     new = NewJob(

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from control_plane.chain.compute import ComputeService
-from control_plane.chain.fees import compute_time, is_named, sign_fee
+from control_plane.chain.fees import compute_time, sign_fee
 from control_plane.chain.ledger import ProviderFee
-from control_plane.did import Address, Did, TransactionHash, UnixSeconds, parse_transaction_hash
+from control_plane.did import Address, Did, TransactionHash, UnixSeconds, parse_did, parse_transaction_hash
 from control_plane.errors import BadInput, Forbidden, NotFound
-from control_plane.flows.compute import compute_needed, dataset_service
+from control_plane.flows.compute import DatasetPaid, compute_needed, dataset_paid, paid_by
 from control_plane.flows.consume import check_consumable, fee_for, find_service
 from control_plane.flows.jobs import JobOrder, order_job
 from control_plane.flows.services import Services
@@ -24,7 +24,7 @@ from control_plane.jobs.algorithms import kind_of_did
 from control_plane.jobs.environments import Environment, find
 from control_plane.jobs.job import Job
 from control_plane.serving.access import OrderQuestion, may_order_be_used, on_sale_only
-from control_plane.serving.listing import Listing, Ordered
+from control_plane.serving.listing import Listing
 
 DATASET_ORDER = "dataset_order"
 """Beside the parameters: the order of the dataset that they name. `ocean.py` 3.1.2 drops further datasets, so it has no other
@@ -110,7 +110,7 @@ def start_job(
     if kind is None:
         raise BadInput("algorithm.documentId", "one of this market's algorithms", "another", code="not_trusted_algo")
     parameters = {name: value for name, value in told.items() if name != DATASET_ORDER}
-    dataset_paid = _dataset_paid(services, owner, datasets, parameters, told.get(DATASET_ORDER))
+    dataset = _dataset_paid(services, owner, datasets, parameters, told.get(DATASET_ORDER))
     algorithm_paid = None
     if algorithm.order is not None:
         ordered = find_service(services, algorithm.did, algorithm.service_id)
@@ -127,22 +127,10 @@ def start_job(
             environment=environment,
             parameters=parameters,
             algorithm_paid=algorithm_paid,
-            dataset_paid=dataset_paid,
+            dataset_paid=None if dataset is None else dataset.paid,
+            dataset_trusts=None if dataset is None else dataset.trusts,
         ),
     )
-
-
-def paid_by(services: Services, service: Ordered, service_id: str, transaction: TransactionHash) -> Paid:
-    """What the chain says of an order, with the fee of ours that names the service. One that was ordered again (`reuseOrder`)
-    has the order's facts, and the fee and the confirmations of the transaction that did so."""
-    reuse = services.ledger.reuse_of(transaction, service.datatoken)
-    facts = services.ledger.order_facts(transaction if reuse is None else reuse.original, service.datatoken)
-    signed = facts.signed_fees if reuse is None else reuse.signed_fees
-    ours = [fee for fee in signed if fee.provider == services.operator.address and is_named(fee, service.datatoken, service_id)]
-    facts = replace(facts, provider_fee=ours[0] if ours else None)
-    if reuse is None:
-        return Paid.by_order(service, facts)
-    return Paid(service, replace(facts, confirmations=min(facts.confirmations, reuse.confirmations)), transaction)
 
 
 def _model(services: Services, part: Part, owner: Address) -> tuple[Listing, ComputeService]:
@@ -165,7 +153,7 @@ def _ordered(services: Services, listing: Listing, service: ComputeService) -> S
 
 def _dataset_paid(
     services: Services, owner: Address, datasets: Sequence[Part], parameters: Mapping[str, Any], order: object
-) -> Paid | None:
+) -> DatasetPaid | None:
     """The order of the dataset that the parameters name, from wherever the client has put it."""
     if len(datasets) > 1:
         raise BadInput("additionalDatasets", "at most one dataset", f"{len(datasets)}", code="too_many_datasets")
@@ -174,12 +162,7 @@ def _dataset_paid(
         did, transaction = datasets[0].did, datasets[0].order or transaction
     if transaction is None or not isinstance(did, str):
         return None
-    chain_id = services.network.chain_id
-    service = dataset_service(services.provider.assets, Did(did), chain_id)
-    named = services.provider.assets.find(service.did)
-    service_id = str(named.document["services"][service.service_index]["id"]) if named is not None else ""
-    check_consumable(services, find_service(services, service.did, service_id), owner)
-    return paid_by(services, service, service_id, transaction)
+    return dataset_paid(services, owner, parse_did(did, "dataset"), transaction)
 
 
 def _is_still_worth_a_job(services: Services, paid: Paid, owner: Address, place: Environment) -> bool:

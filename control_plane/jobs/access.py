@@ -61,7 +61,8 @@ class JobQuestion:
 
     model: its order is the job's payment. algorithm: the asset that stands for the kind of job; trusted: those that the model's
     owner lets near it. algorithm_paid: None where it is not ordered: the market's own need not be.
-    dataset: the text asset that the parameters name. operator: who signs fees. confirmations: blocks an order needs. now: seconds
+    dataset: the text asset that the parameters name. dataset_trusts: algorithms that its owner lets near it, None where its
+    files are sold themselves. operator: who signs fees. confirmations: blocks an order needs. now: seconds
     since 1970.
     """
 
@@ -76,6 +77,7 @@ class JobQuestion:
     algorithm_paid: Paid | None = None
     dataset: Did | None = None
     dataset_paid: Paid | None = None
+    dataset_trusts: frozenset[Did] | None = None
 
 
 def paid_time(paid: Paid) -> ComputeTime | None:
@@ -142,6 +144,8 @@ def _dataset_is_ordered(q: JobQuestion, _s: Standing) -> Refusal | None:
     found = None if q.dataset_paid is None else q.dataset_paid.service.did
     if found != q.dataset:
         return _no("dataset_not_ordered", f"dataset: expected an order of {q.dataset or 'no dataset'}, found {found or 'none'}")
+    if q.dataset_trusts is not None and q.algorithm not in q.dataset_trusts:
+        return _no("algorithm_not_trusted", f"algorithm: the owner of {q.dataset} does not let {q.algorithm} near it")
     return None if q.dataset_paid is None else _named("dataset", _order_refused(q, q.dataset_paid, q.now))
 
 

@@ -98,9 +98,11 @@ class AssetIndex:
     def refresh(self, did: Did, facts: Mapping[str, Any], now: float) -> None:
         """Replace what the chain says of an asset that is there."""
         with writing(self._engine) as connection:
-            changed = {"facts": json.dumps(dict(facts)), "refreshed_at": now}
-            connection.execute(update(table).where(table.c.did == did).values(changed))
-            _changed(connection)
+            told = json.dumps(dict(facts))
+            other = connection.execute(update(table).where(table.c.did == did, table.c.facts != told).values(facts=told)).rowcount
+            connection.execute(update(table).where(table.c.did == did).values(refreshed_at=now))
+            if other:  # each change lets every worker read all assets again
+                _changed(connection)
 
     def count_orders(self, ordered: Mapping[Did, int], cursor: Cursor) -> None:
         """Add to the numbers of orders, and remember how far orders were read: both or neither."""

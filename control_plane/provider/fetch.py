@@ -22,9 +22,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urljoin, urlsplit
 
-from control_plane.errors import BadInput, Unavailable
+from control_plane.errors import BadInput, TooMany, Unavailable
 
 REDIRECTS = 3
+AT_ONCE = 16
+OWN_FILES = "/v1/algorithms/"
 CHUNK = 1 << 16
 CONNECT_S = 5.0
 READ_S = 10.0
@@ -68,16 +70,30 @@ class Fetcher:
     """Fetches within limits.
 
     internal: `host:port` of servers inside the network that files may lie on all the same, by the operator's word.
-    most_bytes: of one file.
+    most_bytes: of one file. own: this market's `host:port`, where the files of its own algorithms lie, and nothing else may be
+    fetched: a file that is a call of ours would call itself. at_once: fetches under way; each holds a thread.
     """
 
-    def __init__(self, internal: frozenset[str], most_bytes: int, resolve: Resolve = resolve) -> None:
-        self._internal, self.most_bytes, self._resolve = internal, most_bytes, resolve
+    def __init__(
+        self, internal: frozenset[str], most_bytes: int, resolve: Resolve = resolve, own: str | None = None, at_once: int = AT_ONCE
+    ) -> None:
+        self._internal, self.most_bytes, self._resolve, self._own = internal, most_bytes, resolve, own
+        self._places = threading.BoundedSemaphore(at_once)
 
     def open(self, file: RemoteFile, byte_range: str | None = None) -> Fetched:
         """Begin to fetch. Raises BadInput with code file_unavailable when there is no such file, it is too large, or it lies where
-        nothing may be fetched; which of these, is not told. byte_range: a `Range` header that is passed on.
+        nothing may be fetched; which of these, is not told. byte_range: a `Range` header that is passed on. Raises TooMany when as
+        many are under way as may be.
         """
+        if not self._places.acquire(blocking=False):
+            raise TooMany("files: as many are being fetched as may be at once", code="too_many_fetches", retry_after_s=5)
+        try:
+            return self._open(file, byte_range)
+        except BaseException:
+            self._places.release()
+            raise
+
+    def _open(self, file: RemoteFile, byte_range: str | None) -> Fetched:
         url, method = file.url, file.method
         headers = {**_allowed(file.headers), "Accept-Encoding": "identity", "User-Agent": "posthuman"}
         if byte_range is not None:
@@ -89,23 +105,28 @@ class Fetcher:
                 return self._begun(connection, answer)
             answer.close()
             connection.close()
-            if urlsplit(urljoin(url, target)).netloc != urlsplit(url).netloc:  # what is meant for one server is not told another
+            try:
+                following = urljoin(url, target)
+                is_same = urlsplit(following)[:2] == urlsplit(url)[:2]
+            except ValueError as error:
+                raise unavailable() from error
+            if not is_same:  # what is meant for one server, and for its ears alone, is not told another
                 headers = {name: value for name, value in headers.items() if name not in file.headers}
-            url, method = urljoin(url, target), method if answer.status in (307, 308) else "GET"
+            url, method = following, method if answer.status in (307, 308) else "GET"
         raise unavailable()
 
     def _ask(
         self, url: str, method: str, headers: Mapping[str, str]
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        parts = urlsplit(url)
         try:
+            parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
             host.encode("idna")
         except (ValueError, UnicodeError) as error:
             raise unavailable() from error
         if not host or not port or parts.username is not None or parts.scheme not in ("http", "https"):
             raise unavailable()
-        address = self._checked(host, port)
+        address = self._checked(host, port, parts.path)
         connection = _Pinned(host, port, address, is_secure=parts.scheme == "https")
         try:
             with _within(HEAD_S, connection):
@@ -116,13 +137,18 @@ class Fetcher:
             connection.close()
             raise unavailable() from error
 
-    def _checked(self, host: str, port: int) -> str:
+    def _checked(self, host: str, port: int, path: str) -> str:
         """The address to connect to. All of a name's addresses must be public: one that is not is no accident."""
         try:
             found = self._resolve(host, port)
         except (OSError, UnicodeError) as error:
             raise unavailable() from error
-        if not found or not (f"{host}:{port}" in self._internal or all(is_public(each) for each in found)):
+        place = f"{host}:{port}"
+        if place == self._own:
+            is_allowed = path.startswith(OWN_FILES) and ".." not in path
+        else:
+            is_allowed = place in self._internal or all(is_public(each) for each in found)
+        if not found or not is_allowed:
             raise unavailable()
         return found[0]
 
@@ -130,18 +156,28 @@ class Fetcher:
         told = answer.getheader("Content-Length")
         length = int(told) if told is not None and told.isascii() and told.isdigit() and len(told) < 16 else None
 
+        is_open = threading.Lock()  # taken by the first to close: a place is given back once
+
         def close() -> None:
             answer.close()  # it holds the socket where the server says that it will close
             connection.close()
+            if is_open.acquire(blocking=False):
+                self._places.release()
+
+        def told_of(name: str) -> str | None:
+            """A header that is passed on: a folded one would be two."""
+            value = answer.getheader(name)
+            return value[:128] if value is not None and value.isprintable() else None
 
         if answer.status not in (200, 206) or (length is not None and length > self.most_bytes):
-            close()
+            answer.close()
+            connection.close()
             raise unavailable()
         return Fetched(
             status=answer.status,
             length=length,
-            content_type=(answer.getheader("Content-Type") or "application/octet-stream")[:128],
-            content_range=answer.getheader("Content-Range"),
+            content_type=told_of("Content-Type") or "application/octet-stream",
+            content_range=told_of("Content-Range"),
             chunks=_chunks(answer, self.most_bytes, length, close),
             close=close,
         )

@@ -22,6 +22,7 @@ Test = Callable[[Document], bool]
 MOST_HITS = 1000
 MOST_SKIPPED = 10_000
 MOST_CLAUSES = 256
+MOST_FIELDS = 16
 _DEFAULT_HITS = 10
 _WORD = re.compile(r"\w+", re.UNICODE)
 
@@ -218,7 +219,7 @@ def _any(tests: Sequence[Test]) -> Test:
 def _sorting(asked: object) -> list[tuple[str, bool]]:
     found: list[tuple[str, bool]] = []
     given = asked if isinstance(asked, list) else [] if asked is None else [asked]
-    for each in given[:8]:
+    for each in given:
         if isinstance(each, str):
             found.append((each, False))
         elif isinstance(each, Mapping):
@@ -227,6 +228,8 @@ def _sorting(asked: object) -> list[tuple[str, bool]]:
                 found.append((str(field), str(order).lower() == "desc"))
         else:
             raise _unknown("fields in sort")
+    if len(found) > MOST_FIELDS:
+        raise BadInput("sort", f"at most {MOST_FIELDS} fields", "more")
     return [each for each in found if each[0] != "_score"]
 
 
@@ -263,6 +266,8 @@ def _list_of(inside: object, name: str) -> list[Any]:
 def _fields_of(inside: object) -> list[str]:
     found = inside.get("fields", inside.get("default_field", [])) if isinstance(inside, Mapping) else []
     given = found if isinstance(found, list) else [found]
+    if len(given) > MOST_FIELDS:
+        raise BadInput("query", f"at most {MOST_FIELDS} fields in one clause", "more")
     return [str(each).partition("^")[0] for each in given]
 
 

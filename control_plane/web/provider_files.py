@@ -7,12 +7,13 @@ never tell where a file lies.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from control_plane.errors import BadInput, PosthumanError
+from control_plane.errors import BadInput, PosthumanError, Unavailable
 from control_plane.flows.consume import (
     check_consumable,
     check_order,
@@ -30,6 +31,8 @@ from control_plane.web.provider import SERVICES
 from control_plane.web.provider_input import Invalid, address_in, body, did_in, proven, query, text_in, transaction_in, whole_in
 
 _MOST_RANGE = 128
+_ALL_FILES_S = 60.0
+"""The longest that all files of one question may take to be looked at; it holds a thread that calls need."""
 
 
 def blueprint(services: Services) -> Blueprint:
@@ -46,7 +49,7 @@ def blueprint(services: Services) -> Blueprint:
             file = read_file(values)
             if file.method != "GET" or file.headers or has_checksum:  # whoever asks has published nothing and paid for nothing
                 raise BadInput("url", "one to be asked by GET, without headers and checksum, where no asset is named", "more")
-            return jsonify([_looked_at(services, 0, file, has_checksum=False)])
+            return jsonify([_looked_at(services, 0, file, has_checksum=False, until=time.monotonic() + _ALL_FILES_S)])
         missing = {name: f"The {name} field is required." for name in ("did", "serviceId") if not values.get(name)}
         if missing:
             raise Invalid(missing)
@@ -55,7 +58,8 @@ def blueprint(services: Services) -> Blueprint:
         if listing is not None:  # calls, not a file; clients ask before they order
             return jsonify([{"index": 0, "valid": listing.state == "on_sale", "type": "url", "contentType": "application/json"}])
         files = files_to_download(services, service)
-        return jsonify([_looked_at(services, index, file, has_checksum) for index, file in enumerate(files)])
+        until = time.monotonic() + _ALL_FILES_S
+        return jsonify([_looked_at(services, index, file, has_checksum, until) for index, file in enumerate(files)])
 
     @pages.get(f"{SERVICES}/initialize")
     def initialize() -> Response:
@@ -117,8 +121,10 @@ def _index_in(values: Mapping[str, Any], files: tuple[RemoteFile, ...]) -> int:
     return index
 
 
-def _looked_at(services: Services, index: int, file: RemoteFile, has_checksum: bool) -> dict[str, Any]:
+def _looked_at(services: Services, index: int, file: RemoteFile, has_checksum: bool, until: float) -> dict[str, Any]:
     """What can be told of a file before it is paid for; of one that cannot be fetched nothing but that."""
+    if time.monotonic() > until:
+        raise _too_slow()
     try:
         fetched = services.provider.files.open(file)
         told: dict[str, Any] = {"index": index, "valid": True, "type": "url", "contentType": fetched.content_type}
@@ -130,11 +136,18 @@ def _looked_at(services: Services, index: int, file: RemoteFile, has_checksum: b
         digest = hashlib.sha256()
         for chunk in fetched.chunks:
             digest.update(chunk)
+            if time.monotonic() > until:
+                fetched.close()
+                raise _too_slow()
         return {**told, "checksum": digest.hexdigest(), "checksumType": "sha256"}
     except PosthumanError as error:
         if error.code not in (unavailable().code, "file_broke_off"):
             raise
         return {"index": index, "valid": False, "type": "url"}
+
+
+def _too_slow() -> Unavailable:
+    return Unavailable(f"files: expected all of them to be looked at within {_ALL_FILES_S:g} s", code="files_too_slow")
 
 
 def _unstored(response: Response) -> Response:

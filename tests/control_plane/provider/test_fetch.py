@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from control_plane.errors import BadInput, Unavailable
+from control_plane.errors import BadInput, TooMany, Unavailable
 from control_plane.provider import fetch
 from control_plane.provider.fetch import Fetcher, RemoteFile, is_public
 
@@ -58,6 +58,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"x" * 10)
         self.close_connection = True
+
+    def answer_v1(self, rest: str) -> None:
+        self.give(b"", {}, status=404)
+
+    def answer_folded(self, rest: str) -> None:
+        self.give(b"x", {"Content-Type": "text/plain;\r\n\tname=x"})
 
     def answer_drip(self, rest: str) -> None:
         """A byte now and then, for as long as somebody reads: of the body, or of the head."""
@@ -245,3 +251,37 @@ def test_a_range_is_passed_on(server: Any, place: str) -> None:
     fetched = Fetcher(frozenset({place}), MOST).open(RemoteFile(f"http://{place}/part"), "bytes=6-8")
     assert (fetched.status, fetched.content_range, b"".join(fetched.chunks)) == (206, "bytes 6-8/10", b"sea")
     assert server.seen[-1][2]["Range"] == "bytes=6-8"
+
+
+def test_of_this_market_itself_only_its_algorithms_files_are_fetched(place: str, server: Any) -> None:
+    fetcher = Fetcher(frozenset(), MOST, own=place)
+    for path in ("/words", "/v1/algorithms/../words", "/api/services/initialize"):
+        refused(fetcher, f"http://{place}{path}")
+    assert server.seen == []
+    refused(fetcher, f"http://{place}/v1/algorithms/train")
+    assert len(server.seen) == 1  # it was asked, and has none
+
+
+def test_no_more_are_fetched_at_once_than_may_be(place: str) -> None:
+    fetcher = Fetcher(frozenset({place}), MOST, at_once=2)
+    first, second = (fetcher.open(RemoteFile(f"http://{place}/words")) for _ in range(2))
+    with pytest.raises(TooMany):
+        fetcher.open(RemoteFile(f"http://{place}/words"))
+    first.close()
+    first.close()
+    assert b"".join(fetcher.open(RemoteFile(f"http://{place}/words")).chunks) == b"whale\nsea\n"
+    assert b"".join(second.chunks) == b"whale\nsea\n"
+    for _ in range(5):  # what is refused holds no place
+        refused(fetcher, f"http://{place}/gone")
+    list(fetcher.open(RemoteFile(f"http://{place}/words")).chunks)
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://{}/to/http:~~["])
+def test_an_address_that_is_none_is_refused_as_any_other(place: str, url: str) -> None:
+    refused(Fetcher(frozenset({place}), MOST), url.format(place))
+
+
+def test_a_folded_header_is_not_passed_on(place: str) -> None:
+    fetched = Fetcher(frozenset({place}), MOST).open(RemoteFile(f"http://{place}/folded"))
+    assert fetched.content_type == "application/octet-stream"
+    fetched.close()

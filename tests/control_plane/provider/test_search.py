@@ -130,10 +130,35 @@ def test_what_is_not_known_here_is_refused(body: Any) -> None:
 def test_a_long_hostile_text_is_answered_at_once() -> None:
     import time
 
+    long = [{"id": "1", "metadata": {"description": "e" * 10_000}}]
     began = time.perf_counter()
+    search(long, {"query": {"query_string": {"query": "*e*e*e*e*e*e*e*e*e*e~"}}})
+    search(long, {"query": {"query_string": {"query": "*e?e" * 500 + "~"}}})
     for text in ("\\" * 4000, "(a OR " * 30 + "a" + ")" * 30, "*a" * 1000, '"' * 3000, "a:" * 2000, "-" * 4000):
         try:
             search(ASSETS, {"query": {"query_string": {"query": text}}})
         except BadInput:
             continue
     assert time.perf_counter() - began < 2
+
+
+def test_a_wildcard_is_any_letters_and_a_bracket_is_a_bracket() -> None:
+    found = [{"id": "1", "name": "sea[1]"}, {"id": "2", "name": "seal"}]
+
+    def hits(text: str) -> list[str]:
+        return [hit["_id"] for hit in search(found, {"query": {"query_string": {"query": text}}})["hits"]["hits"]]
+
+    assert (hits("sea?1?"), hits("sea[1*"), hits("s*l"), hits("[a-z]*")) == (["1"], ["1"], ["2"], [])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"sort": ["name"] * 17},
+        {"sort": {f"f{number}": "asc" for number in range(17)}},
+        {"query": {"query_string": {"query": "a", "fields": ["f"] * 17}}},
+    ],
+)
+def test_more_fields_than_are_looked_at_are_refused(body: dict[str, Any]) -> None:
+    with pytest.raises(BadInput):
+        search(ASSETS, body)

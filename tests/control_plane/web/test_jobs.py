@@ -245,6 +245,19 @@ def test_an_order_of_the_dataset_goes_with_the_job(jobs_market: Market) -> None:
     assert (job["dataset_did"], job["dataset_order"]) == (dataset.did, order)
 
 
+def test_a_dataset_s_owner_says_which_algorithms_come_near_it_and_who(jobs_market: Market) -> None:
+    """What was trained on a text can tell it again."""
+    token, dataset = sign_in(jobs_market, "bob", pay(jobs_market, "bob")), jobs_market.other_gpt
+    asked = {"parameters": {"steps": 20, "dataset": dataset.did}, "dataset_order": pay(jobs_market, "bob", dataset)}
+    index(jobs_market, dataset, compute={"publisherTrustedAlgorithms": []})
+    assert code_of(ask(jobs_market, token, **asked)) == (403, "algorithm_not_trusted")
+    index(jobs_market, dataset)
+    jobs_market.ledger.set_state(dataset.nft, 3)
+    assert code_of(ask(jobs_market, token, **asked)) == (403, "asset_not_consumable")
+    jobs_market.ledger.set_state(dataset.nft, 0)
+    assert ask(jobs_market, token, **asked).status_code == 200
+
+
 def test_another_order_than_the_tokens_is_refused(jobs_market: Market) -> None:
     first, second = pay(jobs_market, "bob"), pay(jobs_market, "bob")
     token = sign_in(jobs_market, "bob", first)

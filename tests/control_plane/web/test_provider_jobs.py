@@ -11,6 +11,7 @@ import pytest
 
 from control_plane.chain.ddo import Description, build_algorithm_ddo, build_ddo, seal
 from control_plane.chain.ddo import clear_hash as hash_of
+from control_plane.chain.fees import sign_fee
 from control_plane.chain.ledger import Terms
 from control_plane.did import Address, Bytes32, TokenWei, TransactionHash, UnixSeconds, did_of
 from control_plane.jobs.algorithms import algorithm_of, section
@@ -19,7 +20,7 @@ from control_plane.jobs.states import Kind, State
 from control_plane.web import create_app
 from tests.control_plane.web.asking import UNKNOWN_DID
 from tests.control_plane.web.ocean_client import signed
-from tests.control_plane.web.test_provider_files import fee_of
+from tests.control_plane.web.test_provider_files import fee_of, ordered
 from tests.fixtures_market import ONE, Market, open_market
 from tests.ocean_assets import index, publish
 
@@ -249,3 +250,15 @@ def test_a_model_that_is_revoked_or_sells_no_jobs_is_not_priced(shop: Shop) -> N
     shop.market.ledger.set_state(shop.market.gpt.nft, 3)
     refused(shop.price(), "asset_not_consumable")
     refused(shop.start(order), "asset_not_consumable")
+
+
+def test_a_dataset_s_order_goes_with_the_parameters(shop: Shop) -> None:
+    words, market = publish(shop.market, name="Words"), shop.market
+    index(market)
+    told = {"steps": 20, "dataset": words.did}
+    refused(shop.start(shop.order(), kind=Kind.TRAIN, told=told), "dataset_not_ordered")
+    operator, ends_at = market.wallet("operator"), UnixSeconds(int(market.clock.now) + 600)
+    fee = sign_fee(operator, words.datatoken, "0", market.ledger.network.ocean, TokenWei(0), ends_at, market.clock)
+    paid = ordered(market, words, fee=fee)
+    job = shop.start(shop.order(), kind=Kind.TRAIN, told={**told, "dataset_order": paid})
+    assert job.status_code == 200, job.text
