@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from control_plane.settings import Settings, read_settings
+from deploy.demo.models import OWN_NAME
 from deploy.local.environment import WANTED, triton_ports
 from deploy.local.ports import free_port
 from deploy.local.processes import supervised
@@ -128,6 +129,7 @@ def told(stack: LiveStack) -> Any:
 
 @pytest.fixture(scope="session")
 def on_sale(stack: LiveStack, told: Any) -> str:
-    """The DID of the demo's model."""
+    """The DID of the demo's model, whatever other tests have published before it."""
     assert told["verified"], told
-    return str(stack.run("models", "--json").json["models"][0]["id"])
+    models = stack.run("models", "--json").json["models"]
+    return str(next(model["id"] for model in models if model["name"] == OWN_NAME))

@@ -18,6 +18,8 @@ from control_plane.errors import PosthumanError
 from deploy.local.environment import component_environment
 from deploy.progress import Steps
 
+OWN_NAME = "Tiny storyteller"
+"""Of the model that is trained here."""
 _HERE = Path(__file__).resolve().parent
 _SOURCES = (_HERE / "tiny_model.py", _HERE / "corpus.txt")
 
@@ -55,7 +57,7 @@ def choose_model(named: str | None, home: Path, steps: Steps, licence: str | Non
         with steps.step("training a tiny GPT-2 on our own text (2 layers, 128 wide)"):
             _child(["-m", "deploy.demo.tiny_model", str(part)], home, report=steps.say)
         part.rename(folder)
-    return DemoModel("Tiny storyteller", str(folder), True, "apache-2.0")
+    return DemoModel(OWN_NAME, str(folder), True, "apache-2.0")
 
 
 def greedy_tokens(folder: str, prompts: Sequence[str], count: int, home: Path) -> list[list[int]]:
