@@ -40,7 +40,7 @@ def scraped(stack: LiveStack) -> tuple[str, str]:
 
 def settled(stack: LiveStack) -> tuple[str, str]:
     """As `scraped`, when the calls of earlier tests are over: whoever left a stream may be counted for a moment."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 15
     while value((found := scraped(stack))[0], "posthuman_calls_in_flight") > 0:
         assert time.monotonic() < until, "somebody who has left is still counted"
         time.sleep(0.2)
