@@ -27,6 +27,8 @@ from control_plane.serving.triton_messages import (
 
 KEY_HEADER = "triton-key"
 HEADER_LENGTH = "Inference-Header-Content-Length"
+WAIT_HEADER = "X-Posthuman-Wait-Ms"
+"""Beside the untouched body of an `infer`, what `wait_ms` is inside that of a generation."""
 _LOAD_TIMEOUT_S = 900.0
 """Opening a model of many GB from a cold disk takes minutes."""
 
@@ -38,7 +40,7 @@ class Triton:
     """
 
     def __init__(self, url: str, management_key: str, *, timeout_s: float = 120.0, queue_s: float | None = None) -> None:
-        """url: `http://host:port`. timeout_s: longest wait for the next bytes of an answer. queue_s: how long a generation may wait
+        """url: `http://host:port`. timeout_s: longest wait for the next bytes of an answer. queue_s: how long a call may wait
         until it is computed; None: any time.
 
         Raises BadInput for a URL of another form.
@@ -47,6 +49,7 @@ class Triton:
         self._timeout_s, self._wait_ms = timeout_s, None if queue_s is None else int(queue_s * 1000)
         self._headers = {KEY_HEADER: management_key}
         self._json_headers = {**self._headers, "Content-Type": "application/json"}
+        self._waiting = {} if self._wait_ms is None else {WAIT_HEADER: str(self._wait_ms)}
 
     def is_ready(self) -> bool:
         """Whether the server answers and says that it is ready; never raises."""
@@ -78,9 +81,10 @@ class Triton:
     def infer(self, name: str, body: bytes, header_length: int | None) -> TensorAnswer:
         """Raises BadInput, NotFound and Unavailable. Again: computes again."""
         if header_length is None:
-            headers = self._json_headers
+            headers = {**self._json_headers, **self._waiting}
         else:
-            headers = {**self._headers, "Content-Type": "application/octet-stream", HEADER_LENGTH: str(header_length)}
+            form = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(header_length)}
+            headers = {**self._headers, **form, **self._waiting}
         if identity := asked().id:
             headers = {**headers, REQUEST_ID_HEADER: identity}
         read, answer = self._call(name, "infer", body, headers)

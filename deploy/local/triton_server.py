@@ -23,8 +23,9 @@ OUR_BACKENDS = REPOSITORY / "model_repository" / "backends"
 KEY_HEADER = "triton-key"
 """HTTP header that carries the management key; over gRPC it is `triton-grpc-protocol-triton-key`."""
 
-REQUEST_ID_PATTERN = "(?i)^x-request-id$"
-"""The one header that Triton hands on to a backend, as a parameter of the request: whoever reads its log finds the gate's line."""
+FORWARDED = "(?i)^x-(request-id|posthuman-wait-ms)$"
+"""The two headers that Triton hands on to a backend, as parameters of the request: under which name its log tells of a call, so
+that whoever reads it finds the gate's line, and how long the call may wait for its turn."""
 
 RESTRICTED = ("inference", "model-repository", "model-config", "shared-memory", "statistics", "trace", "logging")
 """Every API but `health` and `metadata` needs the key. Inference too: who calls Triton past the gate calls without paying."""
@@ -141,7 +142,7 @@ def triton_command(
         f"--grpc-restricted-protocol={','.join(RESTRICTED)}:{KEY_HEADER}={management_key}",
         *(f"--backend-config={name},shm-region-prefix-name={shared_memory_prefix(ports)}" for name in backend_names),
         f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
-        f"--http-header-forward-pattern={REQUEST_ID_PATTERN}",
+        f"--http-header-forward-pattern={FORWARDED}",
         "--log-verbose=0",
     ]
     # The stub takes its site-packages from the first python3 on PATH and ignores PYTHONPATH.

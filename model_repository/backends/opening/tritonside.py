@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import math
 import os
 import re
 import threading
@@ -26,7 +27,10 @@ from opening.refusal import Cancelled, Refused, TooBusy
 
 REQUEST_ID = "X-Request-Id"
 """As Triton 2.51 writes a forwarded header's name, however it came; the last of that name in the parameters is the header's."""
+WAIT_MS = "X-Posthuman-Wait-Ms"
+"""As above; of `infer`, whose body is the caller's. `generate` has it as a parameter of its body."""
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
+_WHOLE = re.compile(r"[0-9]{1,12}", re.ASCII)
 _STUCK_S = 30.0
 """No call holds Python's lock this long: tokenising a MiB takes a second, and the model runs without the lock."""
 
@@ -108,6 +112,12 @@ def name_of(request: pb_utils.InferenceRequest) -> str:
     given = json.loads(request.parameters() or "{}")
     name = str(given.get(REQUEST_ID, request.request_id()))
     return name if _NAME.fullmatch(name) else ""
+
+
+def most_wait_of(request: pb_utils.InferenceRequest) -> float:
+    """Seconds that an `infer` may wait before it is computed; any time where the gate did not say."""
+    told = str(json.loads(request.parameters() or "{}").get(WAIT_MS, ""))
+    return int(told) / 1000 if _WHOLE.fullmatch(told) else math.inf
 
 
 def error_response(error: BaseException, name: str) -> pb_utils.InferenceResponse:

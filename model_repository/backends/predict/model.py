@@ -15,7 +15,15 @@ import triton_python_backend_utils as pb_utils
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the stub ignores PYTHONPATH
 
 from opening.refusal import Cancelled
-from opening.tritonside import end_with_the_server, error_response, name_of, open_from, parameter_of, tensors_of
+from opening.tritonside import (
+    end_with_the_server,
+    error_response,
+    most_wait_of,
+    name_of,
+    open_from,
+    parameter_of,
+    tensors_of,
+)
 from predict.crew import Crew
 from predict.tasks import at_once, task_of
 
@@ -39,9 +47,10 @@ class TritonPythonModel:
         for request in requests:
             sender = request.get_response_sender()
             try:
-                self._crew.add(partial(self._respond, request, sender))
+                refuse = partial(_send_error, sender, request)
+                self._crew.add(partial(self._respond, request, sender), refuse, most_wait_of(request))
             except BaseException as error:  # one call's failure is that call's alone
-                _send(sender, error_response(error, name_of(request)))
+                _send_error(sender, request, error)
 
     def finalize(self) -> None:
         self._crew.close()
@@ -56,8 +65,13 @@ class TritonPythonModel:
                 [pb_utils.Tensor(name, array) for name, array in arrays.items() if name in wanted]
             )
         except BaseException as error:  # as above; a panic in a library's Rust is no Exception
-            response = error_response(error, name_of(request))
+            _send_error(sender, request, error)
+            return
         _send(sender, response)
+
+
+def _send_error(sender: pb_utils.InferenceResponseSender, request: pb_utils.InferenceRequest, error: BaseException) -> None:
+    _send(sender, error_response(error, name_of(request)))
 
 
 def _send(sender: pb_utils.InferenceResponseSender, response: pb_utils.InferenceResponse) -> None:
