@@ -1,4 +1,4 @@
-"""What a buyer keeps: sessions, purchases under way, and every call with the exact bytes its receipt speaks of.
+"""What a buyer keeps: sessions, purchases under way, every call with the exact bytes its receipt speaks of, and statements.
 
 In: a wallet's address and a state folder. Out: files under `<home>/buyer/<address>/`, readable by their owner alone. This module
 must never speak to a server.
@@ -18,6 +18,7 @@ from typing import Any
 
 from control_plane.did import Address, Did, TransactionHash
 from control_plane.errors import BadInput
+from control_plane.receipts.evaluation import SignedEvaluation, statement_hash
 from control_plane.receipts.receipt import Issued
 
 CALL_FORMAT = "posthuman/call/v1"
@@ -141,6 +142,10 @@ class BuyerFiles:
         issued = Issued.from_json(call.receipt)
         name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(self._clock()))}-{issued.id[2:14]}.json"
         return self._write(f"calls/{name}", call.to_json())
+
+    def keep_evaluation(self, signed: SignedEvaluation) -> Path:
+        """The statement as JSON, as `posthuman verify` reads it. Again: the same file."""
+        return self._write(f"evaluations/{statement_hash(signed)[2:14]}.json", signed.to_json())
 
     def calls(self) -> list[Path]:
         """Kept calls, oldest first."""

@@ -28,6 +28,7 @@ _COMMANDS = {
     "buy": "trade",
     "call": "trade",
     "evaluate": "evaluate",
+    "infer": "infer",
     "receipts": "trade",
     "verify": "verify",
     "lineage": "lineage",

@@ -1,6 +1,7 @@
 """`evaluate`: the loss of a model on texts of one's own, with a receipt for each call.
 
-In: a DID, texts and a wallet with an order. Out: loss and perplexity. This module must never need more of the market than its URL.
+In: a DID, texts and a wallet with an order, or one that pays for a job. Out: loss and perplexity, with their receipts or as the
+operator's signed statement. This module must never need more of the market than its URL, and a chain node where a job is paid for.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import click
 
 from c2d_adapter.algorithms.evaluate import Found
 from control_plane.did import parse_did, parse_transaction_hash
+from control_plane.jobs.parameters import WIKITEXT
 from control_plane.receipts.evaluation import texts_digest
 from control_plane.settings import read_settings
 from deploy import exits
 from deploy.buyer import BuyerFiles
+from deploy.commands.evaluate_job import evaluate_by_job, parameters_of
+from deploy.commands.job_buyer import USUAL_ASKING_S, Buyer, duration, payment_options
 from deploy.commands.trade import url_option
 from deploy.evaluating import Evaluated, draw, read_text
 from deploy.evaluating import evaluate as evaluate_model
+from deploy.job_trading import Wanted
 from deploy.market import Market
 from deploy.progress import Steps
 from deploy.wallets import chosen_wallet, wallet_options
@@ -34,7 +39,10 @@ SAMPLES, SEED, TOKENS = 10, 0, 256
 @url_option
 @click.option("--text", "texts", multiple=True, help="A text to score; can be given several times.")
 @click.option("--file", "files", multiple=True, type=_FILE, help="A file with one text; can be given several times.")
-@click.option("--dataset", type=_FILE, help="A file from which passages are drawn: its lines of 200 characters or more.")
+@click.option(
+    "--dataset",
+    help=f"A file from which passages are drawn: its lines of 200 characters or more; {WIKITEXT}, the market's own, with --as-job.",
+)
 @click.option("--samples", type=click.IntRange(1, 1000), help=f"Passages of the dataset.  [default: {SAMPLES}]")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help=f"Which passages.  [default: {SEED}]")
 @click.option(
@@ -42,7 +50,11 @@ SAMPLES, SEED, TOKENS = 10, 0, 256
     type=click.IntRange(2),
     help=f"Of each text its first tokens.  [default: {TOKENS} of a passage; texts whole, and refused when too long]",
 )
-@click.option("--order", help="The order to use; default: the newest one of this wallet.")
+@click.option("--order", help="The order to use; default: the newest one of this wallet. With --as-job: see `train`.")
+@click.option(
+    "--as-job", is_flag=True, help="Pay for a job: the operator evaluates, signs what was found, and the statement is checked."
+)
+@payment_options(usual_minutes=USUAL_ASKING_S // 60)
 def evaluate(
     did: str,
     account: str | None,
@@ -50,11 +62,15 @@ def evaluate(
     url: str | None,
     texts: tuple[str, ...],
     files: tuple[Path, ...],
-    dataset: Path | None,
+    dataset: str | None,
     samples: int | None,
     seed: int | None,
     max_tokens: int | None,
     order: str | None,
+    as_job: bool,
+    environment: str,
+    minutes: int | None,
+    max_price: str | None,
     is_json: bool,
 ) -> None:
     """Find the mean loss and perplexity of DID on texts: how well it foretells them. Each text is one call of the order.
@@ -65,6 +81,7 @@ def evaluate(
     Example:
       posthuman evaluate did:op:... --text "The market stands by the harbour." --as elena
       posthuman evaluate did:op:... --dataset wikitext-2-test.txt --samples 10 --seed 0 --as elena
+      posthuman evaluate did:op:... --dataset wikitext-2 --as-job --as elena
     """
     if bool(texts or files) == (dataset is not None):
         raise click.UsageError("give --text or --file, or else --dataset")
@@ -72,6 +89,16 @@ def evaluate(
         raise click.UsageError("--samples and --seed: expected together with --dataset")
     if not all(text.strip() for text in texts):
         raise click.UsageError("--text: expected a text that is not empty")
+    chosen_order = None if order is None else parse_transaction_hash(order, "--order")
+    if as_job:
+        parameters = parameters_of(texts, files, dataset, samples, seed, max_tokens)
+        buyer = Buyer(account, keystore, url)
+        paid_s = duration(buyer.market.environments(), environment, minutes, USUAL_ASKING_S)
+        wanted = Wanted("evaluate", parse_did(did), parameters, environment, paid_s, chosen_order)
+        evaluate_by_job(buyer, wanted, max_price, is_json)
+        return
+    if minutes is not None or max_price is not None:
+        raise click.UsageError("--minutes and --max-price: expected together with --as-job")
     settings = read_settings()
     wallet = chosen_wallet(settings, account, keystore)
     kept = BuyerFiles(settings.home, wallet.address)
@@ -80,8 +107,9 @@ def evaluate(
         digest = texts_digest([*(text.encode() for text in texts), *(path.read_bytes() for path in files)])
         taken = max_tokens or 0
     else:
-        chosen = draw([read_text(dataset)], samples or SAMPLES, SEED if seed is None else seed)
-        digest = texts_digest([dataset.read_bytes()])
+        path = dataset_file(dataset)
+        chosen = draw([read_text(path)], samples or SAMPLES, SEED if seed is None else seed)
+        digest = texts_digest([path.read_bytes()])
         taken = max_tokens or TOKENS
     with Steps(is_quiet=is_json).step(f"scoring {len(chosen)} texts") as under_way:
 
@@ -96,10 +124,18 @@ def evaluate(
             settings.chain_id,
             chosen,
             taken,
-            None if order is None else parse_transaction_hash(order),
+            chosen_order,
             told,
         )
     exits.show(evaluated_record(did, digest, done), evaluated_lines(digest, done), is_json)
+
+
+def dataset_file(name: str) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    of_the_market = f"; the market's own {WIKITEXT} is read by a job alone: --as-job" if name == WIKITEXT else ""
+    raise click.UsageError(f"--dataset: there is no file {name!r}{of_the_market}")
 
 
 def evaluated_record(did: str, digest: str, done: Evaluated) -> dict[str, Any]:

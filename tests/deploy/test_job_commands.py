@@ -10,8 +10,8 @@ import pytest
 
 from control_plane.chain.revenue import Earned
 from control_plane.did import Address, TokenWei, TransactionHash
-from deploy.commands.jobs import job_lines, print_changes, show_bar
 from deploy.commands.money import revenue_lines, sums_of
+from deploy.job_showing import job_lines, print_changes, show_bar
 
 QUEUED: dict[str, Any] = {
     "job_id": "1" * 32,
@@ -64,7 +64,7 @@ def test_a_finished_training_names_what_is_owned_and_a_failed_one_its_payment() 
     assert "step 20 of 20, loss 3.2500, 4.00 steps/s" in lines
     assert "yours: did:op:" + "b" * 64 in lines and "loss: 3.0" in lines
     failed = job_lines({**QUEUED, "state": "failed", "status_text": "Algorithm failed", "is_payment_given_back": True})
-    assert failed[-1].endswith(f"--order {QUEUED['payment']}")
+    assert failed[-1].endswith(f"posthuman train {QUEUED['did']} --order {QUEUED['payment']}")
 
 
 def test_revenue_is_added_up_by_receiver_kind_and_token() -> None:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from werkzeug.serving import make_server
 
 from control_plane.did import Did, TokenWei
 from control_plane.errors import BadInput, Forbidden, OutcomeUnknown, PosthumanError, Refused, Unavailable
@@ -18,59 +13,15 @@ from control_plane.jobs.environments import FREE, PAID
 from control_plane.jobs.job import Reason
 from control_plane.jobs.states import State
 from deploy import job_trading
-from deploy.buyer import BuyerFiles
-from deploy.commands.jobs import duration, price_lines
-from deploy.job_trading import Wanted, follow, order_job, with_any_session
-from deploy.local.ports import free_port
-from deploy.market import Market as Buyers
+from deploy.commands.job_buyer import duration, price_lines
+from deploy.job_trading import follow, order_job
 from deploy.market import MarketRefused
-from tests.fixtures_jobs import ALGORITHMS, index
-from tests.fixtures_market import ONE, Market, open_market
+from tests.fixtures_market import ONE
+from tests.fixtures_stand import Stand, stand
+
+__all__ = ["stand"]
 
 WORKER = "e" * 32
-
-
-class Stand:
-    """A market over HTTP, and bob before it with a purse."""
-
-    def __init__(self, home: Path) -> None:
-        port = free_port()
-        url = f"http://127.0.0.1:{port}"
-        self.market: Market = open_market(home / "home", POSTHUMAN_PUBLIC_URL=url, **ALGORITHMS)
-        index(self.market, self.market.gpt)
-        self.server = make_server("127.0.0.1", port, self.market.client.application, threaded=True)
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        self.bob = self.market.wallet("bob")
-        self.market.ledger.mint(self.market.gpt.base_token, self.bob.address, 100 * ONE)
-        self.files = BuyerFiles(home / "buyer", self.bob.address, self.market.clock)
-        self.buyers = Buyers(url, clock=self.market.clock)
-        self.told: list[Offer] = []
-        self.wanted = Wanted("train", self.market.gpt.did, {"steps": 20}, PAID, 600)
-
-    def order(self, most: TokenWei | None = None, **changes: Any) -> dict[str, Any]:
-        wanted = replace(self.wanted, **changes)
-        return order_job(self.buyers, self.market.ledger, self.bob, self.files, wanted, self.told.append, most)
-
-    def paid(self) -> int:
-        return 100 * ONE - self.market.ledger.balance(self.market.gpt.base_token, self.bob.address)
-
-    def orders(self) -> int:
-        return [method for method, _ in self.market.ledger.writes].count("start_order")
-
-    def jobs(self) -> list[dict[str, Any]]:
-        def ask(token: str) -> list[dict[str, Any]]:
-            return self.buyers.jobs(token)
-
-        return with_any_session(self.buyers, self.bob, self.files, self.market.ledger.network.chain_id, ask)
-
-
-@pytest.fixture
-def stand(tmp_path: Path) -> Iterator[Stand]:
-    made = Stand(tmp_path)
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-    made.market.engine.dispose()
 
 
 def test_the_price_that_is_shown_is_what_is_paid_and_it_is_shown_first(stand: Stand) -> None:

@@ -1,0 +1,173 @@
+"""`infer` and `evaluate --as-job`: paid for once, answered by the served model, and a statement is checked before it is shown."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from c2d_adapter.algorithms.evaluate import evaluate as evaluate_texts
+from c2d_adapter.asking import Asking
+from control_plane.errors import BadInput, IntegrityBroken
+from control_plane.receipts.signing import ReceiptSigner
+from deploy import exits
+from deploy.cli import main
+from deploy.commands import evaluate as evaluate_module
+from deploy.commands import infer as infer_module
+from deploy.commands.infer import read_prompts
+from deploy.commands.job_buyer import Buyer
+from deploy.job_results import answers_of, statement_of
+from deploy.job_trading import follow
+from tests.fixtures_stand import Stand, stand
+
+__all__ = ["stand"]
+
+TEXTS = ["the market stands by the harbour", "a buyer pays and calls"]
+
+
+class Standing(Buyer):
+    """Bob at the stand."""
+
+    at: Stand
+
+    def __init__(self, *_options: object) -> None:
+        self.settings, self.wallet = self.at.market.services.settings, self.at.bob
+        self.files, self.market = self.at.files, self.at.buyers
+
+    @property
+    def ledger(self) -> Any:
+        return self.at.market.ledger
+
+    def _look(self, job_id: str) -> Iterator[dict[str, Any]]:
+        return follow(lambda: self.ask(lambda token: self.market.job(token, job_id)), every_s=0.05)
+
+
+@pytest.fixture
+def bob(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
+    stand.sign_statements()
+    monkeypatch.setattr(Standing, "at", stand, raising=False)
+    for module in (infer_module, evaluate_module):
+        monkeypatch.setattr(module, "Buyer", Standing)
+    with stand.working():
+        yield stand
+
+
+def run(stand: Stand, command: str, *arguments: str) -> Result:
+    return CliRunner().invoke(main, [command, stand.market.gpt.did, *arguments])
+
+
+def test_a_batch_is_paid_for_once_and_answered_as_calls_would_be(bob: Stand, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(TEXTS) + "\n\n")
+    drawing = ("--max-tokens", "5", "--temperature", "0.5", "--top-p", "0.9", "--top-k", "7", "--seed", "3")
+    ran = run(bob, "infer", "--prompts", str(tmp_path / "prompts.txt"), *drawing, "--json")
+    assert ran.exit_code == exits.DONE, ran.output
+    record = json.loads(ran.stdout)
+    fields = {"max_tokens": 5, "temperature": 0.5, "top_p": 0.9, "top_k": 7}
+    asked = Asking(bob.market.server, bob.market.gpt.entry_name)
+    direct = [asked.answer({"text_input": text, "seed": 3 + number, **fields}) for number, text in enumerate(TEXTS)]
+    assert [each["text"] for each in record["answers"]] == [each.text for each in direct]
+    assert (record["job"]["state"], bob.orders()) == ("finished", 1)
+
+
+def test_people_read_the_answers_in_their_order(bob: Stand) -> None:
+    ran = run(bob, "infer", "--prompt", TEXTS[0], "--prompt", TEXTS[1], "--temperature", "0")
+    assert ran.exit_code == exits.DONE, ran.output
+    assert ran.stdout.index("[1] ") < ran.stdout.index("[2] ") and "s of computing in posthuman" in ran.stderr
+
+
+def test_nothing_is_paid_for_prompts_that_the_model_does_not_take(bob: Stand) -> None:
+    ran = run(bob, "infer", "--prompt", TEXTS[0], "--max-tokens", "0", "--json")
+    assert (ran.exit_code, json.loads(ran.stdout)["error"]["field"]) == (exits.REFUSED, "max_tokens")
+    assert run(bob, "infer").exit_code == exits.USAGE
+    assert bob.paid() == 0
+
+
+def test_an_evaluation_as_a_job_is_signed_checked_and_kept(bob: Stand) -> None:
+    texts = [part for text in TEXTS for part in ("--text", text)]
+    ran = run(bob, "evaluate", *texts, "--max-tokens", "32", "--as-job", "--json")
+    assert ran.exit_code == exits.DONE, ran.output
+    record = json.loads(ran.stdout)
+    theirs = evaluate_texts(TEXTS, Asking(bob.market.server, bob.market.gpt.entry_name).score, 32)
+    assert record["loss"] == pytest.approx(theirs.loss, abs=1e-6) and record["tokens"] == theirs.tokens
+    assert {check["verdict"] for check in record["verification"]["checks"]} == {"ok"}
+    assert json.loads(Path(record["file"]).read_text()) == record["statement"]
+    assert bob.orders() == 1
+
+
+def test_the_market_s_own_passages_are_drawn_by_a_job(bob: Stand) -> None:
+    ran = run(bob, "evaluate", "--dataset", "wikitext-2", "--samples", "2", "--seed", "4", "--as-job")
+    assert ran.exit_code == exits.DONE, ran.output
+    assert "verified:" in ran.stdout and "nats a token, perplexity" in ran.stdout
+    direct = run(bob, "evaluate", "--dataset", "wikitext-2", "--as", "bob")
+    assert direct.exit_code == exits.USAGE and "--as-job" in direct.output
+    other = run(bob, "evaluate", "--dataset", "words.txt", "--as-job")
+    assert other.exit_code == exits.USAGE and "wikitext-2" in other.output
+
+
+def test_a_statement_by_another_key_is_shown_and_ends_with_one(bob: Stand) -> None:
+    stranger = ReceiptSigner(b"\x08" * 32, bob.signer.chain_id, bob.signer.log)
+    bob.signer._key, bob.signer.address = stranger._key, stranger.address
+    ran = run(bob, "evaluate", "--text", TEXTS[0], "--as-job")
+    assert ran.exit_code == exits.FAILED
+    assert "signature  FAILED" in ran.stdout and "NOT verified" in ran.stdout
+
+
+def test_a_job_that_fails_ends_with_one_and_names_the_command_for_its_payment(bob: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate = bob.market.server.generate
+
+    def broken(name: str, fields: Any, *others: Any) -> Any:
+        if "score" in fields:
+            raise BadInput("text_input", "another", "this")
+        return generate(name, fields, *others)
+
+    monkeypatch.setattr(bob.market.server, "generate", broken)
+    ran = run(bob, "evaluate", "--text", TEXTS[0], "--as-job")
+    assert ran.exit_code == exits.FAILED, ran.output
+    assert f"posthuman evaluate {bob.market.gpt.did} --as-job --order 0x" in ran.stdout
+
+
+def test_a_statement_about_something_else_is_refused(bob: Stand) -> None:
+    ran = run(bob, "evaluate", "--text", TEXTS[0], "--as-job", "--json")
+    job, texts = json.loads(ran.stdout)["job"], [TEXTS[0].encode()]
+    assert statement_of(job, texts).evaluation.did == bob.market.gpt.did
+    for others in ([b"other"], [*texts, b"one more"], None):
+        with pytest.raises(IntegrityBroken):
+            statement_of(job, others)
+    for field in ("did", "model_digest", "tokens", "samples", "loss", "max_tokens", "statement"):
+        changed = copy.deepcopy(job)
+        place = next(each for each in (changed["result"], changed["parameters"], changed) if field in each)
+        place[field] = place[field] + 1 if isinstance(place[field], int | float) else "0x" + "1" * 64
+        with pytest.raises(IntegrityBroken):
+            statement_of(changed, texts)
+
+
+@pytest.mark.parametrize("answers", ["[]", "no JSON", '[{"text": 1, "finish_reason": "stop", "tokens": 1}]', '{"text": "a"}', None])
+def test_answers_that_are_none_are_refused(answers: object) -> None:
+    with pytest.raises(IntegrityBroken):
+        answers_of({"result": {"answers": answers}}, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("p.txt", "one\n\n two \n", ["one", " two "]),
+        ("p.json", '["a\\nb", "c"]', ["a\nb", "c"]),
+        ("p.json", '["a", ""]', None),
+        ("p.json", "[]", None),
+        ("p.json", '{"a": 1}', None),
+        ("p.json", "one", None),
+        ("p.txt", "  ", None),
+    ],
+)
+def test_prompts_are_lines_or_a_list_of_texts(tmp_path: Path, name: str, content: str, found: list[str] | None) -> None:
+    (tmp_path / name).write_text(content)
+    if found is None:
+        with pytest.raises(BadInput):
+            read_prompts(tmp_path / name)
+    else:
+        assert read_prompts(tmp_path / name) == found
