@@ -212,8 +212,31 @@ assets = Table(
     Column("refreshed_at", Float, nullable=False),
 )
 """Ocean assets whose documents were found on chain and could be read. document: the DDO, JSON. event: who wrote it, where, when.
-facts: what the chain said of NFT, datatokens and price at `refreshed_at`; both JSON. block: of the newest event that changed it."""
+facts: what the chain said of NFT, datatokens and price at `refreshed_at`; both JSON. block: of the document. orders: the sum of the
+asset's `counted_orders`."""
 Index("assets_by_age", assets.c.refreshed_at)
+
+replaced_documents = Table(
+    "replaced_documents",
+    metadata,
+    Column("did", String(71), primary_key=True),
+    Column("block", BigInteger, primary_key=True),
+    Column("replaced_in", BigInteger, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("event", Text, nullable=False),
+)
+"""What stood in `assets` before a later document, as long as the chain may undo that one. replaced_in: the later one's block."""
+Index("replaced_documents_by_block", replaced_documents.c.replaced_in)
+
+counted_orders = Table(
+    "counted_orders",
+    metadata,
+    Column("did", String(71), primary_key=True),
+    Column("block", BigInteger, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)
+"""Orders of an asset by block, so that those of undone blocks can be taken back. Block 0 has those from before revision 0007."""
+Index("counted_orders_by_block", counted_orders.c.block)
 
 chain_cursor = Table(
     "chain_cursor",

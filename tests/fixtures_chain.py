@@ -69,12 +69,14 @@ def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Chain:
-    """advance_blocks: mine empty blocks. now: the chain's clock in seconds since 1970."""
+    """advance_blocks: mine empty blocks. now: the chain's clock in seconds since 1970. remember: returns what undoes all
+    blocks that come after."""
 
     ledger: Ledger
     wallets: dict[str, LocalWallet]
     advance_blocks: Callable[[int], None]
     now: Callable[[], float]
+    remember: Callable[[], Callable[[], None]]
 
     @property
     def ocean(self) -> Address:
@@ -88,7 +90,7 @@ def simulated_chain() -> tuple[SimulatedLedger, Chain]:
     ledger, wallets = SimulatedLedger(), local_accounts()
     for wallet in wallets.values():
         ledger.mint(ledger.network.ocean, wallet.address, 100_000 * ONE)
-    return ledger, Chain(ledger, wallets, ledger.advance_blocks, ledger.now)
+    return ledger, Chain(ledger, wallets, ledger.advance_blocks, ledger.now, ledger.remember)
 
 
 def real_chain(url: str, outbox: Path, wait_s: float = 20.0) -> Chain:
@@ -98,7 +100,11 @@ def real_chain(url: str, outbox: Path, wait_s: float = 20.0) -> Chain:
     def advance_blocks(count: int) -> None:
         rpc.ask("anvil_mine", [hex(count)])
 
-    return Chain(ledger, local_accounts(), advance_blocks, lambda: float(rpc.head().timestamp))
+    def remember() -> Callable[[], None]:
+        snapshot = rpc.ask("evm_snapshot", [])
+        return lambda: (rpc.ask("evm_revert", [snapshot]), None)[1]
+
+    return Chain(ledger, local_accounts(), advance_blocks, lambda: float(rpc.head().timestamp), remember)
 
 
 BOTH = [pytest.param("simulated"), pytest.param("anvil", marks=pytest.mark.live)]

@@ -72,7 +72,7 @@ def simulated() -> Chain:
     wallets = {name: LocalWallet(bytes([number]) * 32) for number, name in enumerate(("operator", "alice", "bob"), 1)}
     for wallet in wallets.values():
         ledger.mint(ledger.network.ocean, wallet.address, 1000 * ONE)
-    return Chain(ledger, wallets, ledger.advance_blocks, ledger.now)
+    return Chain(ledger, wallets, ledger.advance_blocks, ledger.now, ledger.remember)
 
 
 class LogMarket:

@@ -28,18 +28,24 @@ class Published:
     transaction: TransactionHash
 
 
-def files_of(market: Market, nft: str, datatoken: str, *urls: str, **changes: Any) -> str:
-    """The `files` of a service, encrypted to the operator."""
+def files_of(key: bytes, nft: str, datatoken: str, *urls: str, **changes: Any) -> str:
+    """The `files` of a service. key: the operator's public one."""
     told = {
         "datatokenAddress": datatoken,
         "nftAddress": nft,
         "files": [{"type": "url", "url": url, "method": "GET"} for url in urls],
     }
     clear = json.dumps({**told, **changes}).encode()
-    return "0x" + encrypt(market.wallet("operator").public_key, clear).hex()
+    return "0x" + encrypt(key, clear).hex()
 
 
 def document_of(market: Market, nft: Address, datatoken: Address, *urls: str, name: str = "Words") -> dict[str, Any]:
+    operator = market.wallet("operator").public_key
+    return document_for(operator, market.services.settings.public_url, nft, datatoken, *urls, name=name)
+
+
+def document_for(key: bytes, endpoint: str, nft: Address, datatoken: Address, *urls: str, name: str = "Words") -> dict[str, Any]:
+    """key: the operator's public one. endpoint: the market's URL."""
     return {
         "@context": ["https://w3id.org/did/v1"],
         "id": did_of(nft, 8996),
@@ -60,9 +66,9 @@ def document_of(market: Market, nft: Address, datatoken: Address, *urls: str, na
             {
                 "id": "0",
                 "type": "access",
-                "files": files_of(market, nft, datatoken, *urls),
+                "files": files_of(key, nft, datatoken, *urls),
                 "datatokenAddress": datatoken,
-                "serviceEndpoint": market.services.settings.public_url,
+                "serviceEndpoint": endpoint,
                 "timeout": 3600,
             }
         ],

@@ -12,7 +12,7 @@ from control_plane.chain.assets import NFT_ID, is_from_factory, read
 from control_plane.chain.contracts import events, topic
 from control_plane.chain.ledger import Network
 from control_plane.chain.orders import signed_fees
-from control_plane.chain.published import DatatokenFacts, DocumentWritten, Happened, NftFacts, Reuse
+from control_plane.chain.published import DatatokenFacts, DocumentWritten, Happened, NftFacts, Ordered, Reuse
 from control_plane.chain.rpc import Log, Rpc
 from control_plane.did import Address, TransactionHash, UnixSeconds
 from control_plane.errors import NotFound
@@ -29,7 +29,7 @@ def happened(rpc: Rpc, first: int, last: int) -> Happened:
     return Happened(
         documents=_written(logs),
         touched=tuple(log.address for log, _ in events(_NFT, "MetadataState", logs)),
-        ordered=tuple(log.address for log, _ in events(_DATATOKEN, "OrderStarted", logs)),
+        ordered=tuple(Ordered(log.address, log.block) for log, _ in events(_DATATOKEN, "OrderStarted", logs)),
     )
 
 

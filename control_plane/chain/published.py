@@ -33,13 +33,21 @@ class DocumentWritten:
 
 
 @dataclass(frozen=True)
+class Ordered:
+    """An `OrderStarted` event of the contract `emitter`."""
+
+    emitter: Address
+    block: int
+
+
+@dataclass(frozen=True)
 class Happened:
-    """Events of some blocks, oldest first. touched: contracts that told of a new state. ordered: emitters of `OrderStarted`, one an
-    order. Whether an emitter is what it looks like, nobody has asked yet."""
+    """Events of some blocks, oldest first. touched: contracts that told of a new state. Whether an emitter is what it looks like,
+    nobody has asked yet."""
 
     documents: tuple[DocumentWritten, ...]
     touched: tuple[Address, ...]
-    ordered: tuple[Address, ...]
+    ordered: tuple[Ordered, ...]
 
 
 @dataclass(frozen=True)

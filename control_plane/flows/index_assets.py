@@ -4,7 +4,7 @@ In: a ledger, the index, the operator's key. Out: what was indexed. This module 
 and never believe an event before Ocean's factory has confirmed who emitted it.
 
 A step of the log keeper. Documents are taken from the head, so that a client that waits for its own sees it at once; when the chain
-undoes blocks, the index goes back and reads them again. Orders are counted only when they are final: no count is undone.
+undoes blocks, the index goes back and reads them again. Orders are counted only when they are final.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from control_plane.chain.ledger import Block, LedgerReader
 from control_plane.chain.published import DocumentWritten, NftFacts
 from control_plane.did import Address, Did, did_of
 from control_plane.errors import BadInput, NotFound
-from control_plane.provider.asset_index import DOCUMENTS, ORDERS, AssetIndex, Cursor, IndexedAsset
+from control_plane.provider.asset_index import DOCUMENTS, ORDERS, REWOUND_BLOCKS, AssetIndex, Cursor, IndexedAsset
 from control_plane.provider.ddo_schema import faults_of
 from control_plane.provider.documents import ENCRYPTED, Decryptor, open_document
 
 MOST_BLOCKS = 10_000
 """Read in one step."""
-REWOUND_BLOCKS = 256
-"""How far to go back when the chain undid a block: deeper than any reorganisation of the chains we know."""
 STALE_AFTER_S = 60.0
 REFRESHED_MOST = 3
 """Facts that no event tells of (owner, price) are read again one by one."""
@@ -50,7 +48,9 @@ def index_assets(
     index: AssetIndex, ledger: LedgerReader, key: Decryptor, public_url: str, clock: Callable[[], float]
 ) -> Mapping[str, object] | None:
     """One step. Raises Unavailable when no node answers; nothing is lost then. Again: goes on where it was."""
-    done, head = _Round(), ledger.head()
+    done, head, cursor = _Round(), ledger.head(), index.cursor(DOCUMENTS)
+    if cursor is not None and cursor.block > head.number:
+        return None  # this node is behind, or the chain undid blocks and is not as long again yet
     _documents(index, ledger, key, public_url, clock, head, done)
     _orders(index, ledger, head)
     for asset in index.stalest(clock() - STALE_AFTER_S, REFRESHED_MOST):
@@ -68,8 +68,6 @@ def _documents(
     done: _Round,
 ) -> None:
     cursor = index.cursor(DOCUMENTS)
-    if cursor is not None and cursor.block > head.number:
-        return  # this node is behind
     if cursor is not None and ledger.block(cursor.block).hash != cursor.block_hash:
         back = max(cursor.block - REWOUND_BLOCKS, ledger.network.start_block)
         done.forgotten = index.rewind(Cursor(back, ledger.block(back).hash))
@@ -80,38 +78,44 @@ def _documents(
         return
     reached = Cursor(last, ledger.block(last).hash)  # before its events: if they change, the next step sees another hash
     happened = ledger.happened(first, last)
-    found: dict[Did, IndexedAsset] = {}
+    found: list[IndexedAsset] = []
+    newest: dict[Did, IndexedAsset] = {}
     for written in happened.documents:
         did = did_of(written.nft, ledger.network.chain_id)
+        known = newest.get(did) or index.find(did)
         try:
-            found[did] = _indexed(index, ledger, key, public_url, written, did, clock())
+            newest[did] = _indexed(ledger, key, public_url, written, did, known, clock())
         except (BadInput, NotFound) as error:
             done.passed_over[error.code] += 1
-    index.put(list(found.values()), reached)
-    done.indexed += sorted(found)
+        else:
+            found.append(newest[did])
+    index.put(found, reached)
+    done.indexed += sorted(newest)
     for nft in set(happened.touched):
         asset = index.find_nft(nft)
-        if asset is not None and asset.did not in found:
+        if asset is not None and asset.did not in newest:
             _refresh(index, ledger, asset, clock())
 
 
 def _indexed(
-    index: AssetIndex,
     ledger: LedgerReader,
     key: Decryptor,
     public_url: str,
     written: DocumentWritten,
     did: Did,
+    known: IndexedAsset | None,
     now: float,
 ) -> IndexedAsset:
-    """Raises NotFound when the NFT is not Ocean's, BadInput when the document is not for us, or not as it should be."""
+    """known: the asset as an earlier document has it.
+
+    Raises NotFound when the NFT is not Ocean's, BadInput when the document is not for us, or not as it should be."""
     if not written.flags & ENCRYPTED and written.decryptor_url.rstrip("/") != public_url:
         raise BadInput("document", "one that names this market", "another provider's", code="document_elsewhere")
     document = open_document(written.flags, written.data, written.clear_hash, did, key).document
     facts = ledger.nft_facts(written.nft)
     if faults_of(document, ledger.network.chain_id):
         raise BadInput("document", "a valid DDO", "one with faults", code="document_invalid")
-    known, moment = index.find(did), _moment(written.written_at)
+    moment = _moment(written.written_at)
     return IndexedAsset(
         did=did,
         nft=written.nft,
@@ -157,7 +161,7 @@ def _orders(index: AssetIndex, ledger: LedgerReader, head: Block) -> None:
     reached = Cursor(last, ledger.block(last).hash)
     ordered = ledger.happened(first, last).ordered
     sold_by = _sold_by(index) if ordered else {}
-    index.count_orders(Counter(sold_by[each] for each in ordered if each in sold_by), reached)
+    index.count_orders(Counter((sold_by[each.emitter], each.block) for each in ordered if each.emitter in sold_by), reached)
 
 
 def _sold_by(index: AssetIndex) -> dict[Address, Did]:

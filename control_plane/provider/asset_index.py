@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from control_plane.database import assets as table
-from control_plane.database import chain_cursor, reading, writing
+from control_plane.database import chain_cursor, counted_orders, reading, replaced_documents, writing
 from control_plane.did import Address, Bytes32, Did
 
+REWOUND_BLOCKS = 256
+"""How far to go back when the chain undid a block: deeper than any reorganisation of the chains we know."""
 DOCUMENTS, ORDERS = "documents", "orders"
 """The two things that the chain is read for, each with a cursor of its own: see `flows/index_assets.py`."""
 
@@ -87,12 +89,23 @@ class AssetIndex:
             return tuple(_asset(row) for row in connection.execute(asked))
 
     def put(self, found: Sequence[IndexedAsset], cursor: Cursor) -> None:
-        """Replace these assets, and remember how far documents were read: both or neither. Again: the same."""
+        """Replace these assets, in this order, and remember how far documents were read: all or nothing. Again: the same.
+
+        What was replaced is kept for `rewind`, `REWOUND_BLOCKS` long.
+        """
         with writing(self._engine) as connection:
             for asset in found:
                 row = _row(asset)
-                if not connection.execute(update(table).where(table.c.did == asset.did).values(row)).rowcount:
+                before = connection.execute(select(table).where(table.c.did == asset.did)).first()
+                if before is None:
                     connection.execute(insert(table).values({**row, "orders": 0}))
+                    _recount(connection, [asset.did])
+                    continue
+                if before.block < asset.block:
+                    _keep(connection, before, asset.block)
+                connection.execute(update(table).where(table.c.did == asset.did).values(row))
+            old = replaced_documents.c.replaced_in <= cursor.block - REWOUND_BLOCKS
+            connection.execute(delete(replaced_documents).where(old))
             _move(connection, DOCUMENTS, cursor, is_change=bool(found))
 
     def refresh(self, did: Did, facts: Mapping[str, Any], now: float) -> None:
@@ -104,26 +117,58 @@ class AssetIndex:
             if other:  # each change lets every worker read all assets again
                 _changed(connection)
 
-    def count_orders(self, ordered: Mapping[Did, int], cursor: Cursor) -> None:
-        """Add to the numbers of orders, and remember how far orders were read: both or neither."""
+    def count_orders(self, ordered: Mapping[tuple[Did, int], int], cursor: Cursor) -> None:
+        """Add to the numbers of orders, and remember how far orders were read: both or neither. ordered: by asset and block."""
         with writing(self._engine) as connection:
-            for did, count in ordered.items():
-                connection.execute(update(table).where(table.c.did == did).values(orders=table.c.orders + count))
+            for (did, block), count in ordered.items():
+                connection.execute(insert(counted_orders).values(did=did, block=block, count=count))
+            _recount(connection, {did for did, _ in ordered})
             _move(connection, ORDERS, cursor, is_change=False)
             if ordered:
                 _changed(connection)
 
     def rewind(self, cursor: Cursor) -> int:
-        """Forget the documents of later blocks: the chain undid them. How many were forgotten."""
+        """Take back what later blocks said, since the chain undid some of them. How many assets are no longer there, or are again
+        as an earlier document has them.
+
+        All that was undone is undone here, or nothing; facts are read again as soon as may be. Again: does nothing more.
+        """
         with writing(self._engine) as connection:
-            forgotten = connection.execute(delete(table).where(table.c.block > cursor.block)).rowcount
+            undone = replaced_documents.c.replaced_in > cursor.block
+            again = connection.execute(select(replaced_documents).where(undone, replaced_documents.c.block <= cursor.block)).all()
+            for row in again:
+                earlier = {"block": row.block, "document": row.document, "event": row.event}
+                connection.execute(update(table).where(table.c.did == row.did).values(earlier))
+            connection.execute(delete(replaced_documents).where(undone))
+            gone = connection.execute(delete(table).where(table.c.block > cursor.block)).rowcount
+            later = counted_orders.c.block > cursor.block
+            ordered = connection.execute(select(counted_orders.c.did).where(later).distinct()).scalars().all()
+            connection.execute(delete(counted_orders).where(later))
+            _recount(connection, ordered)
+            connection.execute(update(table).values(refreshed_at=0.0))
             _move(connection, DOCUMENTS, cursor, is_change=True)
-        return int(forgotten)
+            orders = update(chain_cursor).where(chain_cursor.c.name == ORDERS, chain_cursor.c.block > cursor.block)
+            connection.execute(orders.values(block=cursor.block, block_hash=cursor.block_hash))
+        return len(again) + int(gone)
 
     def _first(self, which: Any) -> IndexedAsset | None:
         with self._reading.connect() as connection:
             row = connection.execute(select(table).where(which)).first()
         return None if row is None else _asset(row)
+
+
+def _keep(connection: Connection, row: Any, replaced_in: int) -> None:
+    """A row of `assets` before another document takes its place."""
+    same = (replaced_documents.c.did == row.did) & (replaced_documents.c.block == row.block)
+    connection.execute(delete(replaced_documents).where(same))
+    kept = {"did": row.did, "block": row.block, "document": row.document, "event": row.event}
+    connection.execute(insert(replaced_documents).values({**kept, "replaced_in": replaced_in}))
+
+
+def _recount(connection: Connection, dids: Iterable[str]) -> None:
+    for did in dids:
+        total = select(func.coalesce(func.sum(counted_orders.c.count), 0)).where(counted_orders.c.did == did)
+        connection.execute(update(table).where(table.c.did == did).values(orders=total.scalar_subquery()))
 
 
 def _move(connection: Connection, name: str, cursor: Cursor, is_change: bool) -> None:

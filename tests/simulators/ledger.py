@@ -370,7 +370,7 @@ class SimulatedLedger(SimulatedCustody, Published):
     def _mine(self) -> Block:
         last = self._blocks[-1]
         number = last.number + 1
-        block = Block(number, self._hash(f"block {number} {last.hash}"), UnixSeconds(last.timestamp + 1))
+        block = Block(number, self._hash(f"block {number} {last.hash}{self.branch}"), UnixSeconds(last.timestamp + 1))
         self._blocks.append(block)
         return block
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from control_plane.chain.ledger import Sent, Terms, Wallet
-from control_plane.chain.published import DatatokenFacts, DocumentWritten, Happened, NftFacts, Reuse
+from control_plane.chain.published import DatatokenFacts, DocumentWritten, Happened, NftFacts, Ordered, Reuse
 from control_plane.did import Address, TransactionHash
 from tests.simulators.assets import Datatoken, Nft
 from tests.simulators.network import address_of
+from tests.simulators.rewinding import Rewindable
 
 
 @dataclass
@@ -26,11 +27,11 @@ class Events:
         return Happened(
             documents=tuple(each for each in self.documents if first <= each.block <= last),
             touched=tuple(nft for block, nft in self.touched if first <= block <= last),
-            ordered=tuple(emitter for block, emitter in self.ordered if first <= block <= last),
+            ordered=tuple(Ordered(emitter, block) for block, emitter in self.ordered if first <= block <= last),
         )
 
 
-class Published:
+class Published(Rewindable):
     """The part of `SimulatedLedger` that others' clients write and Ocean's servers read."""
 
     events: Events

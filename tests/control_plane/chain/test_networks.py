@@ -86,7 +86,7 @@ def test_a_restarted_chain_remembers_assets_receipts_and_events(tmp_path: Path) 
         deploy_ocean(url)
         ledger = open_ledger(url, LOCAL_CHAIN_ID, tmp_path / "outbox")
         alice = local_accounts()["alice"]
-        terms = Chain(ledger, local_accounts(), lambda _count: None, lambda: 0.0).terms()
+        terms = Chain(ledger, local_accounts(), lambda _count: None, lambda: 0.0, lambda: lambda: None).terms()
         made = ledger.create_asset(alice, "asset", "A model", "MODEL", terms)
         ledger.record_data(alice, "digest", made.nft, data_key(MODEL_LABEL), bytes(32))
         head = ledger.head()

@@ -8,6 +8,7 @@ import uuid
 import pytest
 
 from control_plane.chain.ledger import Created
+from control_plane.chain.published import Ordered
 from control_plane.did import Bytes32, TransactionHash
 from control_plane.errors import NotFound
 from tests.control_plane.chain.test_ledger_contract import bought, key, ordered, publish
@@ -42,8 +43,9 @@ def test_an_order_is_told_by_its_emitter(chain: Chain) -> None:
     made = publish(chain)
     bought(chain, made)
     before = chain.ledger.head().number
-    ordered(chain, made)
-    assert chain.ledger.happened(before + 1, chain.ledger.head().number).ordered.count(made.datatoken) == 1
+    order = ordered(chain, made)
+    told = chain.ledger.happened(before + 1, chain.ledger.head().number).ordered
+    assert [each for each in told if each.emitter == made.datatoken] == [Ordered(made.datatoken, order.block)]
 
 
 @pytest.mark.parametrize("rate", [2 * ONE, 0])

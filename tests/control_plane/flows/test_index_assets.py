@@ -117,20 +117,6 @@ def test_orders_are_counted_once_and_only_of_indexed_datatokens(market: Market) 
     assert found.orders == 3
 
 
-def test_blocks_that_the_chain_undid_are_read_again(market: Market) -> None:
-    market.ledger.advance_blocks(300)
-    asset = publish(market)
-    index(market)
-    market.ledger.events.documents.clear()
-    last = market.ledger.head()
-    blocks = market.ledger._blocks
-    blocks[last.number] = type(last)(last.number, type(last.hash)("0x" + "9" * 64), last.timestamp)
-    assert index(market)["forgotten"] == 1
-    assert market.services.provider.assets.find(asset.did) is None
-    write(market, "alice", asset.nft, asset.document)
-    assert index(market)["indexed"] == [asset.did]
-
-
 def test_a_node_that_is_down_or_behind_loses_nothing(market: Market) -> None:
     index(market)
     asset = publish(market)

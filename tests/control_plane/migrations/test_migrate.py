@@ -82,3 +82,18 @@ def test_processes_that_migrate_at_once_do_not_meet(tmp_path: Path) -> None:
     assert [process.wait(60) for process in processes] == [0] * 4
     with open_database(url).connect() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").all() == [(newest,)]
+
+
+def test_orders_that_were_counted_before_0007_stay_counted(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0006")
+        for did, orders in (("did:op:1", 3), ("did:op:2", 0)):
+            row = (did, f"nft of {did}", 7, "{}", "{}", "{}", orders, 0.0)
+            connection.exec_driver_sql("INSERT INTO assets VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+    migrate(engine)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT did, block, count FROM counted_orders").all() == [("did:op:1", 0, 3)]

@@ -306,7 +306,7 @@ def test_files_copied_from_another_document_are_not_opened(shop: Market, dataset
 )
 def test_files_that_are_not_as_they_should_be_are_refused(shop: Market, changes: dict[str, Any]) -> None:
     asset = publish(shop, name="Odd")
-    files = files_of(shop, asset.nft, asset.datatoken, "http://words.example", **changes)
+    files = files_of(shop.wallet("operator").public_key, asset.nft, asset.datatoken, "http://words.example", **changes)
     service = {**asset.document["services"][0], "files": files}
     write(shop, "alice", asset.nft, {**asset.document, "services": [service]})
     index(shop)
