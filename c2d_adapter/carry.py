@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from c2d_adapter import steps
-from c2d_adapter.faults import Again, JobOver, failure_in, told, verdict
+from c2d_adapter.faults import Again, JobOver, told, verdict
 from c2d_adapter.steps import Parts
 from control_plane.errors import BadInput, Conflict, NotFound, Unavailable
 from control_plane.jobs.job import Job, Progress, Reason
@@ -124,7 +124,7 @@ class Carrier:
                     tries, failing_since, pause_s = 0, now, self._patience.first_pause_s
                 tries += not found.is_passing
                 if tries >= self._patience.tries or now - failing_since >= self._patience.for_s[job.state]:
-                    return self._advance(job, failure_in(job.state), reason=found.reason)
+                    return self._advance(job, found.state, reason=found.reason)
             self._pause(job, pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

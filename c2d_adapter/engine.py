@@ -55,9 +55,10 @@ class Resources:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended. state: finished, failed, stopped, timed_out. code, sentence: why it failed, for its owner.
+    """How a job ended. state: finished, failed, stopped, timed_out, or not_begun: its processes could not be started anywhere.
 
-    attempts: how often its processes were started; more than one when some of them died.
+    code, sentence: why it failed or was not begun, for its owner. attempts: how often its processes were to be started; more than
+    one when some of them died.
     """
 
     state: str
@@ -67,6 +68,8 @@ class Outcome:
 
 
 Progress = Mapping[str, int | float]
+NO_ENGINE = "no_engine"
+"""Code of the Unavailable that says that Ray is not there: nothing can be started."""
 
 
 class Engine:
@@ -118,18 +121,21 @@ class Engine:
         timeout_s: float,
         on_progress: Callable[[Progress], None],
         is_stopped: Callable[[], bool],
+        on_run: Callable[[bool], None] = lambda _is_running: None,
         *,
         is_together: bool = True,
     ) -> Outcome:
         """Do a job, and return when it ended; on_progress gets each new state of its progress.
 
+        timeout_s: how long its processes may run, over all attempts; waiting until a machine has room and a process is ready does
+        not count, and has no end but `is_stopped`. on_run: told each time that they begin and end.
         Again: a job that has its result is finished at once, and one that was interrupted goes on. is_together: all workers on one
         machine if one is large enough, where they can speak to nobody else; otherwise wherever there is room.
-        Raises BadInput for a kind without a program, Unavailable when Ray cannot be started or reached.
+        Raises BadInput for a kind without a program, Unavailable (`NO_ENGINE`) when Ray cannot be started or reached.
         """
         if kind not in PROGRAMS:
             raise BadInput("kind", f"one of {sorted(PROGRAMS)}", kind)
-        until = time.monotonic() + timeout_s
+        allowed = _Allowed(timeout_s, on_run)
         shape = {**_shape(workers, resources), "is_together": is_together}
         order = Order(
             kind=kind,
@@ -145,24 +151,28 @@ class Engine:
         while True:
             if (folder / "result.json").exists():
                 return Outcome("finished", attempts)
+            if left == 0 and not allowed.has_begun:
+                sentence = f"The job's processes could not be started, {self._tries} times."
+                return Outcome("not_begun", attempts, "internal", sentence)
             if left == 0:
                 sentence = f"The job's processes died {self._tries} times without a step further."
                 return Outcome("failed", attempts, "internal", sentence)
             (folder / "failure.json").unlink(missing_ok=True)
             attempts, left = attempts + 1, left - 1
-            ended = self._attempt(shape, given, until, progress, is_stopped)
+            ended = self._attempt(shape, given, allowed, progress, is_stopped)
             progress.look()
             if ended in ("stopped", "timed_out"):
                 return Outcome(ended, attempts)
             if ended.startswith("impossible"):
-                return Outcome("failed", attempts, "internal", f"The machines here cannot run this job: {ended.partition(' ')[2]}.")
+                lacking = ended.partition(" ")[2]
+                return Outcome("not_begun", attempts, "internal", f"The machines here cannot run this job: {lacking}.")
             if ended == "failed":
                 return _failed(folder, attempts)
             if (now := newest_step(folder / "checkpoints")) > reached:
                 left, reached = self._tries, now
 
     def _attempt(
-        self, shape: dict[str, Any], order: dict[str, Any], until: float, progress: _Followed, is_stopped: Callable[[], bool]
+        self, shape: dict[str, Any], order: dict[str, Any], allowed: _Allowed, progress: _Followed, is_stopped: Callable[[], bool]
     ) -> str:
         """done, failed, lost, stopped, timed_out, or `impossible` and what is lacking."""
         driver = self._started()
@@ -173,12 +183,15 @@ class Engine:
             while True:
                 with contextlib.suppress(queue.Empty):
                     told = answers.get(timeout=_LOOK_S)
+                    if "begun" in told:
+                        allowed.begin()
                     if has_ended := "ended" in told:
                         return asked or (f"impossible {told['said']}" if told["ended"] == "impossible" else str(told["ended"]))
                 progress.look()
-                if not asked and (asked := "stopped" if is_stopped() else "timed_out" if time.monotonic() > until else ""):
+                if not asked and (asked := "stopped" if is_stopped() else "timed_out" if allowed.is_used_up else ""):
                     driver.send({"do": "end", "job": name})
         finally:
+            allowed.end()
             if not has_ended:  # a callback raised: nobody waits for this job any more
                 driver.send({"do": "end", "job": name})
 
@@ -271,7 +284,7 @@ class _Driver:
     def wait_until_up(self) -> None:
         self._is_up.wait(_START_S)
         if self.is_gone or not self._is_up.is_set():
-            raise Unavailable(f"Ray: expected it to start within {_START_S:g} s, found {self._said or 'nothing'}")
+            raise Unavailable(f"Ray: expected it to start within {_START_S:g} s, found {self._said or 'nothing'}", code=NO_ENGINE)
 
     def begin(self, name: str, shape: dict[str, Any], order: dict[str, Any]) -> queue.SimpleQueue[dict[str, Any]]:
         answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -315,6 +328,30 @@ class _Driver:
         self._reader.join(_LEAVE_S)
         self._said_lines.close()
         self._log.close()
+
+
+class _Allowed:
+    """How long a job's processes may run, over all attempts; `tell` is told when they begin and when they end."""
+
+    def __init__(self, seconds: float, tell: Callable[[bool], None]) -> None:
+        self._left_s, self._tell = seconds, tell
+        self._since: float | None = None
+        self.has_begun = False
+
+    def begin(self) -> None:
+        self._since, self.has_begun = time.monotonic(), True
+        self._tell(True)
+
+    def end(self) -> None:
+        """Again: nothing more happens."""
+        if self._since is not None:
+            self._left_s -= time.monotonic() - self._since
+            self._since = None
+            self._tell(False)
+
+    @property
+    def is_used_up(self) -> bool:
+        return self._since is not None and time.monotonic() - self._since > self._left_s
 
 
 class _Followed:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from c2d_adapter.engine import NO_ENGINE
 from control_plane.errors import IntegrityBroken, PosthumanError
 from control_plane.jobs.job import Reason
 from control_plane.jobs.states import GONE_ON_WITH, State
@@ -44,11 +45,12 @@ class Over:
 
 @dataclass(frozen=True)
 class Again:
-    """The step is tried again after a pause. reason: how the job ends when that does not help.
+    """The step is tried again after a pause. state, reason: how the job ends when that does not help.
 
     is_passing: it may well pass by itself or when the operator acts, so it is waited for; otherwise only a few tries are worth it.
     """
 
+    state: State
     reason: Reason
     is_passing: bool
 
@@ -57,27 +59,26 @@ def verdict(state: State, error: Exception) -> Again | Over:
     """state: one in which a worker has the job."""
     doing = f"the market could not {_DOING[state]}"
     if isinstance(error, JobOver):
-        return Over(error.state if state is State.PROVISIONING else State.FAILED, error.reason)
+        is_so = state is State.PROVISIONING or error.state is State.FAILED_ALGORITHM_PROVISIONING
+        return Over(error.state if is_so else State.FAILED, error.reason)
+    fails = State.FAILED_DATA if state is State.PROVISIONING else State.FAILED  # what is prepared is its data
     if isinstance(error, OSError):
         if error.errno in _NO_ROOM:
-            return Again(Reason("no_room", f"{doing}: its machine has no room left; {GOOD_FOR_ANOTHER}"), is_passing=True)
-        return Again(Reason("internal", f"{doing}: a fault of its machine; {GOOD_FOR_ANOTHER}"), is_passing=True)
+            return Again(fails, Reason("no_room", f"{doing}: its machine has no room left; {GOOD_FOR_ANOTHER}"), is_passing=True)
+        return Again(fails, Reason("internal", f"{doing}: a fault of its machine; {GOOD_FOR_ANOTHER}"), is_passing=True)
     if not isinstance(error, PosthumanError):
-        return Again(Reason("internal", f"{doing}: a fault of the market; {GOOD_FOR_ANOTHER}"), is_passing=False)
+        return Again(fails, Reason("internal", f"{doing}: a fault of the market; {GOOD_FOR_ANOTHER}"), is_passing=False)
     if isinstance(error, IntegrityBroken):
         why = f"{doing}: what it keeps is not what it should be; {GOOD_FOR_ANOTHER}"
-        return Again(Reason(error.code, why), is_passing=True)
+        return Again(fails, Reason(error.code, why), is_passing=True)
     if error.retry_after_s is not None:
-        return Again(Reason(error.code, f"{doing}: a part of it did not answer; {GOOD_FOR_ANOTHER}"), is_passing=True)
+        if error.code == NO_ENGINE:
+            fails = State.FAILED_ALGORITHM_PROVISIONING
+        return Again(fails, Reason(error.code, f"{doing}: a part of it did not answer; {GOOD_FOR_ANOTHER}"), is_passing=True)
     refused = Reason(error.code, f"{doing}: it was refused ({error.code}); {GOOD_FOR_ANOTHER}")
     if state in GONE_ON_WITH:  # the training is done, and something may be written outside: not given up at the first no
-        return Again(refused, is_passing=False)
-    return Over(failure_in(state), refused)
-
-
-def failure_in(state: State) -> State:
-    """How a job fails that cannot go on from `state`: what is prepared is its data."""
-    return State.FAILED_DATA if state is State.PROVISIONING else State.FAILED
+        return Again(fails, refused, is_passing=False)
+    return Over(fails, refused)
 
 
 def told(error: Exception) -> dict[str, str]:

@@ -44,7 +44,7 @@ _NOTE_SPENT_S = 2.0
 
 
 class PaidTime:
-    """Counts the seconds of computing against those that were paid for, over all processes that had the job."""
+    """Counts the seconds that a job's program ran against those that were paid for, over all processes that had the job."""
 
     def __init__(self, file: Path, paid_s: int, is_stopped: Callable[[], bool]) -> None:
         self._file, self._paid_s, self._is_stopped = file, paid_s, is_stopped
@@ -52,15 +52,26 @@ class PaidTime:
             self._before_s = float(file.read_text(encoding="ascii"))
         except (FileNotFoundError, ValueError):
             self._before_s = 0.0
-        self._began = self._noted_at = time.monotonic()
+        self._began: float | None = None
+        self._noted_at = 0.0
 
     @property
     def left_s(self) -> float:
-        return self._paid_s - self._before_s - (time.monotonic() - self._began)
+        return self._paid_s - self._spent_s
+
+    @property
+    def _spent_s(self) -> float:
+        return self._before_s + (0.0 if self._began is None else time.monotonic() - self._began)
+
+    def runs(self, is_running: bool) -> None:
+        """To be told when the program begins and ends: waiting for a machine with room is not the owner's. Again: no difference."""
+        self._before_s = self._spent_s
+        self._began = time.monotonic() if is_running else None
+        self.note()
 
     def is_stopped(self) -> bool:
         """Asked a few times a second by whoever runs the program: also when to note how much of it is gone."""
-        if time.monotonic() - self._noted_at > _NOTE_SPENT_S:
+        if self._began is not None and time.monotonic() - self._noted_at > _NOTE_SPENT_S:
             self.note()
         return self._is_stopped()
 
@@ -68,7 +79,7 @@ class PaidTime:
         self._noted_at = time.monotonic()
         scratch = self._file.with_name(self._file.name + ".new")
         with suppress(OSError):  # a full disk: a crash now gives the owner some seconds for nothing
-            scratch.write_text(f"{self._before_s + self._noted_at - self._began:.3f}", encoding="ascii")
+            scratch.write_text(f"{self._spent_s:.3f}", encoding="ascii")
             scratch.replace(self._file)
 
 
@@ -91,8 +102,8 @@ class Objects(Protocol):
 class Train(Protocol):
     """Runs the training program in a job's folder: `engine.Engine.run`, with this market's machines in it.
 
-    most_workers: that can share the job. timeout_s: seconds of computing. Raises Unavailable when no engine can be started. Again:
-    a job that has its result is finished at once, one that was interrupted goes on.
+    most_workers: that can share the job. timeout_s: seconds that it may run. on_run: told when it begins and ends. Raises
+    Unavailable when no engine can be started. Again: a job that has its result is finished at once, an interrupted one goes on.
     """
 
     def __call__(
@@ -102,6 +113,7 @@ class Train(Protocol):
         timeout_s: float,
         on_progress: Callable[[Progress], None],
         is_stopped: Callable[[], bool],
+        on_run: Callable[[bool], None],
     ) -> Outcome: ...
 
 
@@ -175,6 +187,9 @@ def compute(parts: Parts, job: Job, tell: Callable[[Progress], None], is_stopped
         if ended.state == "timed_out":
             why = f"the job used up the {job.paid_s} s of computing that were paid for"
             raise JobOver(State.FAILED, Reason(TIMED_OUT, why))
+        if ended.state == "not_begun":
+            why = f"{ended.sentence} {GOOD_FOR_ANOTHER.capitalize()}."
+            raise JobOver(State.FAILED_ALGORITHM_PROVISIONING, Reason(ended.code, why))
         if ended.state == "failed":
             raise JobOver(State.FAILED, Reason(ended.code, ended.sentence))
         if ended.state == "stopped":
@@ -187,7 +202,8 @@ def _run(parts: Parts, job: Job, folder: Path, tell: Callable[[Progress], None],
         return Outcome("timed_out", 0)
     if job.kind is JobKind.TRAIN:
         most_workers = int(json.loads(job.parameters)["batch_size"])
-        return parts.train(folder, most_workers, paid.left_s, tell, paid.is_stopped)
+        return parts.train(folder, most_workers, paid.left_s, tell, paid.is_stopped, paid.runs)
+    paid.runs(True)
     return _ask(parts, job, folder, paid.left_s, tell, paid.is_stopped)
 
 

@@ -7,7 +7,6 @@ Files below the state folder, beside those of `control_plane/wiring.py`:
 
     jobs/<job id>/      a job's folder while it is under way
     ray/                what Ray writes, of a Ray that is started here
-    run/worker.alive    touched while a worker looks for jobs
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,6 @@ from control_plane.settings import Settings
 from control_plane.web.shared_metrics import share
 
 
-def worker_alive_file(home: Path) -> Path:
-    return home / "run" / "worker.alive"
-
-
 def jobs_folder(settings: Settings) -> Path:
     return settings.home / "jobs"
 
@@ -53,8 +49,8 @@ class Opened:
     close: Callable[[], None]
 
 
-def open_hands(settings: Settings, report: Report) -> Opened:
-    """A worker of this market. Raises Unavailable when the database cannot be opened."""
+def open_hands(settings: Settings, report: Report, alive: Path | None) -> Opened:
+    """A worker of this market. alive: see `Hands`. Raises Unavailable when the database cannot be opened."""
     database = open_database(settings.database_url)
     migrate(database)
     share(settings.metrics_folder)
@@ -64,8 +60,10 @@ def open_hands(settings: Settings, report: Report) -> Opened:
         _Once(lambda: build_parts(settings, engine, report)),
         workers=settings.workers_folder,
         jobs=jobs_folder(settings),
-        alive=worker_alive_file(settings.home),
+        alive=alive,
         at_once=settings.jobs.at_once,
+        warm=partial(_warm, settings, engine) if settings.jobs.warm_after_s else None,
+        warm_after_s=settings.jobs.warm_after_s,
         report=report,
         observe=JobMeters().observe,
     )
@@ -73,7 +71,7 @@ def open_hands(settings: Settings, report: Report) -> Opened:
 
 
 def open_engine(settings: Settings) -> Engine:
-    """Nothing is started before its first job."""
+    """Nothing is started before it is asked."""
     jobs = settings.jobs
     return Engine(
         settings.home,
@@ -110,20 +108,30 @@ def build_parts(settings: Settings, engine: Engine, report: Report) -> Parts:
     )
 
 
-def _training(settings: Settings, engine: Engine) -> Any:
+def _share(settings: Settings, most_workers: int) -> tuple[int, Resources]:
+    """How many workers a training has here, and what each gets."""
     jobs = settings.jobs
+    workers = min(jobs.workers, most_workers)
+    limit = None if jobs.ram_limit_gb is None else (jobs.ram_limit_gb << 30) // workers
+    return workers, Resources(jobs.cpus / workers, jobs.gpus / workers, limit)
 
+
+def _warm(settings: Settings, engine: Engine) -> None:
+    """Have ready what a usual training needs."""
+    engine.warm(*_share(settings, settings.jobs.workers))
+
+
+def _training(settings: Settings, engine: Engine) -> Any:
     def train(
         folder: Path,
         most_workers: int,
         timeout_s: float,
         on_progress: Callable[[Progress], None],
         is_stopped: Callable[[], bool],
+        on_run: Callable[[bool], None],
     ) -> Outcome:
-        workers = min(jobs.workers, most_workers)
-        limit = None if jobs.ram_limit_gb is None else (jobs.ram_limit_gb << 30) // workers
-        each = Resources(jobs.cpus / workers, jobs.gpus / workers, limit)
-        return engine.run(folder, Kind.TRAIN.value, workers, each, timeout_s, on_progress, is_stopped)
+        workers, each = _share(settings, most_workers)
+        return engine.run(folder, Kind.TRAIN.value, workers, each, timeout_s, on_progress, is_stopped, on_run)
 
     return train
 

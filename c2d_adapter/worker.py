@@ -1,4 +1,4 @@
-"""The process that runs jobs: `python -m c2d_adapter.worker`.
+"""The process that runs jobs: `python -m c2d_adapter.worker [--alive FILE]`.
 
 In: `POSTHUMAN_*` settings. Out: jobs that are over; one JSON line on standard output for each of their moves. This module must
 never print a key, a text or a result, and must load neither PyTorch nor Ray: its start is a part of the stack's.
@@ -9,6 +9,7 @@ its jobs are taken over a few seconds later: by then its programs have ended, wh
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import sys
@@ -51,8 +52,9 @@ class Flag:
 class Hands:
     """One worker: claims jobs, and carries each in a thread of its own.
 
-    workers: the folder of the workers' signs. jobs: the jobs' folders. alive: a file that is touched while this works. at_once:
-    most jobs at a time.
+    workers: the folder of the workers' signs. jobs: the jobs' folders. alive: a file that is touched while this works, and by no
+    other worker. at_once: most jobs at a time. warm: makes ready what the first training waits for, in a thread; called once, when
+    `warm_after_s` have passed and nothing is done, and never once a training has begun, which leaves it ready.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class Hands:
         *,
         workers: Path,
         jobs: Path,
-        alive: Path,
+        alive: Path | None,
         at_once: int,
         report: Report,
         observe: Callable[[Kind, State, float, str], None] = lambda _kind, _state, _seconds, _outcome: None,
         patience: Patience | None = None,
         grace_s: float = _GRACE_S,
+        warm: Callable[[], None] | None = None,
+        warm_after_s: float = 0.0,
     ) -> None:
         self._store, self._parts, self._report, self._observe = store, parts, report, observe
         self._folder, self._jobs, self._alive, self._at_once = workers, jobs, alive, at_once
@@ -76,6 +80,7 @@ class Hands:
         self._doing: dict[str, threading.Thread] = {}
         self._dead_since: dict[str, float] = {}
         self._due: dict[str, float] = {}
+        self._warm, self._warm_at = warm, time.monotonic() + warm_after_s
         self.leaving = Flag()
 
     @property
@@ -84,7 +89,8 @@ class Hands:
 
     def work(self) -> None:
         """Until `leaving` is set. Every job that is not being derived then is given up for others."""
-        self._alive.parent.mkdir(parents=True, exist_ok=True)
+        if self._alive is not None:
+            self._alive.parent.mkdir(parents=True, exist_ok=True)
         while not self.leaving.is_set:
             self.tick()
             time.sleep(_LOOK_S / 5 if self._doing else _LOOK_S)
@@ -96,18 +102,24 @@ class Hands:
 
     def tick(self) -> None:
         """Look once: what is done, whose worker died, what there is to do."""
-        with suppress(OSError):  # a full disk: the file grows old, which is what is looked at
-            self._alive.touch()
+        if self._alive is not None:
+            with suppress(OSError):  # a full disk: the file grows old, which is what is looked at
+                self._alive.touch()
         self._doing = {job_id: thread for job_id, thread in self._doing.items() if thread.is_alive()}
         self._when_due("reclaim", _RECLAIM_EVERY_S, self._reclaim)
         self._when_due("sweep", _SWEEP_EVERY_S, self._sweep)
         if len(self._doing) < self._at_once:
             self._guarded("claim", self._claim)
+        if self._warm is not None and not self._doing and time.monotonic() >= self._warm_at:
+            warm, self._warm = self._warm, None
+            threading.Thread(target=self._guarded, args=("warm", warm), name="warm", daemon=True).start()
 
     def _claim(self) -> None:
         job = self._store.claim(self.name, list(self._doing))
         if job is None:
             return
+        if job.kind is Kind.TRAIN:
+            self._warm = None
         thread = threading.Thread(target=self._carry, args=(job,), name=f"job {job.job_id}", daemon=True)
         self._doing[job.job_id] = thread
         thread.start()
@@ -162,13 +174,16 @@ def report(record: Mapping[str, object]) -> None:
     print(json.dumps({"at": round(time.time(), 3), **record}), flush=True)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="python -m c2d_adapter.worker", description="Run the market's jobs.")
+    parser.add_argument("--alive", type=Path, metavar="FILE", help="touched while this worker looks for jobs; of it alone")
+    given = parser.parse_args(arguments)
     from c2d_adapter.wiring import open_hands  # not for who only imports `Hands`
     from control_plane.settings import read_settings
 
     try:
-        opened = open_hands(read_settings(), report)
+        opened = open_hands(read_settings(), report, given.alive)
     except PosthumanError as error:
         report({"step": "start", "error": error.code, "message": error.message})
         return EXIT_UNAVAILABLE if isinstance(error, Unavailable) else EXIT_FAILED

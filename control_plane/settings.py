@@ -31,7 +31,8 @@ class JobSettings:
     price: wei of OCEAN a minute; 0: both environments are free. max_s: seconds that one order may pay for. queue: jobs under way at
     once, waiting ones among them. free_s, free_queue: the same of the free environment; free_s 0: there is none. kept_s: how long a
     result is kept at least. What it runs on is asked of Ray for each job, and told to buyers.
-    at_once: jobs that a worker does at a time. workers: processes that share a training. sharding: how, `ddp` or `fsdp`.
+    warm_after_s: seconds without a training after which a worker starts Ray and a program's process for the first one; 0: that one
+    does. at_once: jobs that a worker does at a time. workers: processes that share a training. sharding: how, `ddp` or `fsdp`.
     ram_limit_gb: of a training, where the operator named a size; None: no limit, and Ray is not asked for memory.
     wikitext: the folder with WikiText-2, see `c2d_adapter/texts.py`. ray_address: of a cluster; blank: a Ray is started here.
     """
@@ -48,6 +49,7 @@ class JobSettings:
     gpu_type: str
     ram_gb: int
     disk_gb: int
+    warm_after_s: int
     at_once: int
     workers: int
     sharding: str
@@ -225,6 +227,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
             gpu_type=text("JOB_GPU_TYPE", ""),
             ram_gb=whole("JOB_RAM_GB", max(_MEMORY_BYTES >> 30, 1), 1, 2**20),
             disk_gb=whole("JOB_DISK_GB", 10, 1, 2**20),
+            warm_after_s=whole("JOB_WARM_AFTER_S", 300, 0, 2**31 - 1),
             at_once=whole("JOB_AT_ONCE", 1, 1, 1024),
             workers=whole("JOB_WORKERS", 1, 1, 1024),
             sharding=_sharding(text("JOB_SHARDING", "ddp")),

@@ -4,7 +4,8 @@ In: a kind and two states. Out: whether that move is legal. This module must nev
 
     queued -> provisioning -> running -> storing -> deriving -> finished
 
-Only training stores weights and derives an asset; `evaluate` and `infer` may pass `storing`, and end there or after `running`.
+Only training stores weights and derives an asset; `evaluate` and `infer` may pass `storing`, and end there or after `running`. A
+program gets its place and its processes when `running` begins: a job that gets none ends as `failed_algorithm_provisioning`.
 """
 
 from __future__ import annotations
@@ -58,10 +59,8 @@ _AFTER_STORING: Mapping[Kind, frozenset[State]] = {
 def _moves(kind: Kind) -> Mapping[State, frozenset[State]]:
     some = {
         State.QUEUED: frozenset({State.PROVISIONING, State.STOPPED}),
-        State.PROVISIONING: frozenset(
-            {State.RUNNING, State.QUEUED, State.STOPPED, State.FAILED_DATA, State.FAILED_ALGORITHM_PROVISIONING, State.FAILED}
-        ),
-        State.RUNNING: _AFTER_RUNNING[kind] | {State.QUEUED, State.STOPPED, State.FAILED},
+        State.PROVISIONING: frozenset({State.RUNNING, State.QUEUED, State.STOPPED, State.FAILED_DATA, State.FAILED}),
+        State.RUNNING: _AFTER_RUNNING[kind] | {State.QUEUED, State.STOPPED, State.FAILED_ALGORITHM_PROVISIONING, State.FAILED},
         State.STORING: _AFTER_STORING[kind] | {State.FAILED},
     }
     if kind is Kind.TRAIN:

@@ -17,6 +17,11 @@ WITHIN_S = 30.0
 not looked for jobs waits for its database."""
 
 
+def worker_alive_file(home: Path) -> Path:
+    """Touched by the worker that the stack starts, by no other one of the same market."""
+    return home / "run" / "worker.alive"
+
+
 def alive_file(home: Path) -> Path:
     """Touched by the keeper before and after each step."""
     return home / "run" / "keeper.alive"

@@ -20,7 +20,6 @@ from pathlib import Path
 import requests
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from c2d_adapter.wiring import worker_alive_file
 from control_plane.chain.networks import LOCAL_CHAIN_ID
 from control_plane.chain.rpc import Rpc
 from control_plane.chain.wallet import LocalWallet, save_keystore
@@ -48,7 +47,7 @@ from deploy.local.environment import (
     places,
     triton_ports,
 )
-from deploy.local.life import alive_file, shows_life
+from deploy.local.life import alive_file, shows_life, worker_alive_file
 from deploy.local.supervisor import Component, Launch, Stage, Supervisor, Task
 from deploy.local.triton_server import remove_leftovers, stage_backends, triton_command
 
@@ -177,9 +176,9 @@ def keeper(stack: Embedded) -> Component:
 
 def worker(stack: Embedded) -> Component:
     """Runs jobs. It loads what they need at the first one."""
-    command = (str(stack.places.python), "-m", "c2d_adapter.worker")
-    environment = {**stack.environment(), "PYTHONPATH": str(stack.places.repository)}
     alive = worker_alive_file(stack.home)
+    command = (str(stack.places.python), "-m", "c2d_adapter.worker", f"--alive={alive}")
+    environment = {**stack.environment(), "PYTHONPATH": str(stack.places.repository)}
 
     def launch() -> Launch:
         alive.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from c2d_adapter import carry
-from c2d_adapter.engine import Outcome
+from c2d_adapter.engine import NO_ENGINE, Outcome
 from c2d_adapter.steps import clear
 from c2d_adapter.worker import Hands
 from control_plane.did import Bytes32, Did
@@ -173,6 +173,19 @@ def test_an_engine_that_does_not_start_takes_nothing_of_the_paid_time(market: Jo
     assert len(tries) == 2 and tries[1] > 0.9
 
 
+def test_waiting_for_a_machine_takes_nothing_of_the_paid_time(market: JobMarket) -> None:
+    market.program.wait_s = 1.2
+    assert done(market, ordered(market, paid_s=1)).state is State.FINISHED
+
+
+def test_time_that_a_program_waits_is_not_written_down_as_spent(market: JobMarket) -> None:
+    market.program.wait_s, market.program.pause_s = 0.4, 0.02
+    job = ordered(market)
+    with working(market) as (_, lines):
+        wait(lambda: market.store.get(job.job_id).progress is not None, lambda: lines)
+    assert float((market.parts.folder(job.job_id).path / "spent").read_text()) < 0.4
+
+
 @pytest.mark.parametrize("method", ["derive", "put"])
 def test_a_step_that_is_slow_to_fail_is_not_tried_for_ever(method: str, market: JobMarket, monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversion takes minutes until it says no."""
@@ -217,6 +230,10 @@ def _ends(code: str) -> Spoil:
     return lambda market: setattr(market.program, "ended", Outcome("failed", 1, code, "A sentence of the program."))
 
 
+def _not_begun(market: JobMarket) -> None:
+    market.program.ended = Outcome("not_begun", 1, "internal", "The machines here cannot run this job: 4 GPU asked, 0 there.")
+
+
 def _result(**more: Any) -> Spoil:
     return lambda market: market.program.result.update(more)
 
@@ -250,6 +267,7 @@ DATASET = {**TRAINING, "dataset": "did:op:" + "9" * 64}
         (_parts(wikitext=None), State.FAILED_DATA, "dataset_missing"),
         (_no_part, State.FAILED_DATA, "dataset_missing"),
         *((_ends(code), State.FAILED, code) for code in ("out_of_memory", "loss_not_finite", "dataset_not_text", "internal")),
+        (_not_begun, State.FAILED_ALGORITHM_PROVISIONING, "internal"),
         (_result(note="x" * (65 << 10)), State.FAILED, "result_too_long"),
         (_result(path="/home"), State.FAILED, "internal"),
         (_result(seconds=float("nan")), State.FAILED, "internal"),
@@ -362,6 +380,17 @@ def test_a_part_that_stays_broken_fails_the_job_in_the_end(
     assert not any(word in found.reason.message for word in ("bucket", "/home", "secret")), found.reason.message
 
 
+def test_a_job_for_which_no_engine_starts_fails_before_its_algorithm(market: JobMarket) -> None:
+    def broken(*_arguments: Any) -> Outcome:
+        raise Unavailable("Ray: expected it to start within 120 s, found nothing", code=NO_ENGINE)
+
+    market.parts = replace(market.parts, train=broken)
+    found = done(market, ordered(market))
+    assert found.reason is not None
+    assert (found.state, found.reason.code) == (State.FAILED_ALGORITHM_PROVISIONING, NO_ENGINE)
+    assert not found.holds_payment and "Ray" not in found.reason.message
+
+
 def test_what_is_done_but_never_answered_is_an_asset_though_its_job_failed(market: JobMarket) -> None:
     """The one case in which a payment comes back for what was made: nobody could say that it was."""
 
@@ -408,6 +437,49 @@ def test_a_job_that_kills_its_worker_each_time_fails_in_the_end(market: JobMarke
         assert market.store.claim("d" * 32) is not None
     found = done(market, job)
     assert found.state is State.FAILED and found.reason is not None and found.reason.code == "worker_lost"
+
+
+def test_a_second_worker_s_sign_of_life_is_not_the_first_one_s(market: JobMarket) -> None:
+    signs = [market.home / "run" / name for name in ("one", "other")]
+    with working(market, alive=signs[0]):
+        wait(signs[0].exists)
+    left_at = signs[0].stat().st_mtime_ns
+    with working(market, alive=signs[1]), working(market, alive=None):
+        wait(signs[1].exists)
+        touched_at = signs[1].stat().st_mtime_ns
+        wait(lambda: signs[1].stat().st_mtime_ns > touched_at)
+    assert signs[0].stat().st_mtime_ns == left_at
+    assert {file.name for file in (market.home / "run").iterdir()} == {"one", "other", "workers"}
+
+
+def test_a_worker_that_has_nothing_to_do_makes_ready_what_the_first_training_needs(market: JobMarket) -> None:
+    warmed: list[float] = []
+    began = time.monotonic()
+    with working(market, warm=lambda: warmed.append(time.monotonic() - began), warm_after_s=0.3) as (hands, _):
+        wait(lambda: bool(warmed))
+        for _ in range(3):
+            hands.tick()
+    assert len(warmed) == 1 and warmed[0] >= 0.3
+
+
+def test_what_cannot_be_made_ready_is_said_and_stops_nothing(market: JobMarket) -> None:
+    def fail() -> None:
+        raise Unavailable("Ray: expected processes for 1 workers within 120 s, found none")
+
+    job = ordered(market, EVALUATION, Kind.EVALUATE)
+    with working(market, warm=fail) as (_, lines):
+        wait(lambda: any(line.get("step") == "warm" for line in lines) and market.store.get(job.job_id).is_over, lambda: lines)
+    assert market.store.get(job.job_id).state is State.FINISHED
+
+
+def test_after_a_training_nothing_is_made_ready_once_more(market: JobMarket) -> None:
+    warmed: list[None] = []
+    job = ordered(market)
+    with working(market, warm=lambda: warmed.append(None)) as (hands, lines):
+        wait(lambda: market.store.get(job.job_id).is_over, lambda: lines)
+        wait(lambda: not hands._doing)
+        hands.tick()
+    assert warmed == []
 
 
 def test_folders_of_jobs_that_are_over_are_removed_when_a_worker_begins(market: JobMarket) -> None:

@@ -116,6 +116,8 @@ class Counting:
 
     def __init__(self, at: Point = anywhere) -> None:
         self._at = at
+        self.wait_s = 0.0
+        """Until there is a machine with room."""
         self.pause_s = 0.0
         self.result: dict[str, Any] = {}
         """What the result has beside or instead of the usual."""
@@ -130,11 +132,19 @@ class Counting:
         timeout_s: float,
         on_progress: Callable[[Progress], None],
         is_stopped: Callable[[], bool],
+        on_run: Callable[[bool], None],
     ) -> Outcome:
         self.most_workers = most_workers
         if self.ended is not None:
             return self.ended
-        job, until = Folder(folder), time.monotonic() + timeout_s
+        time.sleep(self.wait_s)
+        on_run(True)
+        try:
+            return self._count(Folder(folder), time.monotonic() + timeout_s, on_progress, is_stopped)
+        finally:
+            on_run(False)
+
+    def _count(self, job: Folder, until: float, on_progress: Callable[[Progress], None], is_stopped: Callable[[], bool]) -> Outcome:
         steps = int(job.parameters("train")["steps"])
         job.checkpoints.mkdir(exist_ok=True)
         kept = job.checkpoints / "count"
@@ -148,7 +158,7 @@ class Counting:
                 return Outcome("timed_out", 1)
             kept.write_text(str(step + 1))
             job.write_progress(step + 1, steps, 4.0 - step / steps, 10.0)
-            on_progress(json.loads((folder / "progress.json").read_text()))
+            on_progress(json.loads((job.path / "progress.json").read_text()))
             if step == steps // 2:
                 self._at("train")
         shutil.rmtree(job.out, ignore_errors=True)
@@ -157,7 +167,7 @@ class Counting:
         model.write_bytes(hashlib.shake_256(model.read_bytes() + f"{steps} {letters}".encode()).digest(4000))
         result = {"steps": steps, "first_loss": 4.0, "last_loss": 3.1, "tokens": 640, "rounds_over_texts": 1.0, "seconds": 0.5}
         result |= {"steps_per_second": 10.0, "parameters": 1000, "trained_parameters": 1000, "workers": 1}
-        (folder / "result.json").write_text(json.dumps(result | self.result))
+        (job.path / "result.json").write_text(json.dumps(result | self.result))
         self._at("trained")
         return Outcome("finished", 1)
 
@@ -231,17 +241,15 @@ class JobMarket:
         return self.home / "weights" / weights_name(digest)  # type: ignore[arg-type]  # as it came from its file
 
     def hands(self, *, at_once: int = 1, say: Callable[..., None] = report, **more: Any) -> Hands:
+        usual: dict[str, Any] = {"alive": self.home / "run" / "worker.alive", "patience": QUICK, "grace_s": 0.2}
         return Hands(
             self.store,
             lambda: self.parts,
             workers=self.home / "run" / "workers",
             jobs=self.home / "jobs",
-            alive=self.home / "run" / "worker.alive",
             at_once=at_once,
             report=say,
-            patience=QUICK,
-            grace_s=0.2,
-            **more,
+            **{**usual, **more},
         )
 
 

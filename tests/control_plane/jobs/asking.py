@@ -68,9 +68,9 @@ def bring(store: JobStore, kind: Kind, state: State, worker: str = ONE_WORKER, *
     claimed = store.claim(worker, doing=[held.job_id for held in held_by(store, worker)])
     assert claimed is not None and claimed.job_id == job.job_id
     way = [State.RUNNING, State.STORING, *([State.DERIVING] if kind is Kind.TRAIN else []), State.FINISHED]
-    if state is State.FAILED:
-        way = [State.RUNNING, State.FAILED]
-    if state in (State.FAILED_DATA, State.FAILED_ALGORITHM_PROVISIONING):
+    if state in (State.FAILED, State.FAILED_ALGORITHM_PROVISIONING):
+        way = [State.RUNNING, state]
+    if state is State.FAILED_DATA:
         way = [state]
     if state is State.PROVISIONING:
         return claimed

@@ -17,11 +17,11 @@ provisioning running
 provisioning queued
 provisioning stopped
 provisioning failed_data
-provisioning failed_algorithm_provisioning
 provisioning failed
 running storing
 running queued
 running stopped
+running failed_algorithm_provisioning
 running failed
 storing failed
 """
