@@ -133,6 +133,29 @@ class BuyerFiles:
             del pending[name]
             self._write("jobs.json", record)
 
+    def dataset_payment(self, did: Did) -> tuple[str, TransactionHash | None]:
+        """The key under which the payment for a dataset goes on, and its order once it is paid. Again: the same, until
+        `dataset_ended`."""
+        record = self._read("jobs.json")
+        datasets = record.setdefault("datasets", {})
+        if did not in datasets:
+            datasets[did] = {"key": secrets.token_hex(8), "order": None}
+            self._write("jobs.json", record)
+        order = datasets[did]["order"]
+        return str(datasets[did]["key"]), None if order is None else TransactionHash(order)
+
+    def dataset_paid(self, did: Did, order: TransactionHash) -> None:
+        record = self._read("jobs.json")
+        record["datasets"][did]["order"] = order
+        self._write("jobs.json", record)
+
+    def dataset_ended(self, did: Did, order: TransactionHash) -> None:
+        """Let the next payment for the dataset be another one, unless another than `order` is under way."""
+        record = self._read("jobs.json")
+        if record.get("datasets", {}).get(did, {}).get("order") == order:
+            del record["datasets"][did]
+            self._write("jobs.json", record)
+
     def latest_job_order(self) -> tuple[Did, TransactionHash] | None:
         orders = self._read("jobs.json").get("orders", [])
         return (Did(orders[-1]["did"]), TransactionHash(orders[-1]["order"])) if orders else None

@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 from control_plane.chain.fees import compute_time
 from control_plane.chain.ledger import Ledger, Wallet
-from control_plane.did import Did, TokenWei, TransactionHash
+from control_plane.did import Did, TokenWei, TransactionHash, parse_did
 from control_plane.errors import Forbidden, Refused, Unavailable
 from control_plane.flows import order as order_flow
 from control_plane.flows.offer import Offer
+from control_plane.jobs.parameters import WIKITEXT
 from control_plane.jobs.states import OVER
 from deploy.buyer import BuyerFiles
-from deploy.market import Market, MarketRefused
+from deploy.market import JobOffers, Market, MarketRefused
 from deploy.trading import most_unasked, with_session
 
 _PAYMENT_IS_SPENT = frozenset({"order_expired", "payment_used", "payment_used_up"})
@@ -32,7 +33,7 @@ Result = TypeVar("Result")
 @dataclass(frozen=True)
 class Wanted:
     """duration_s: seconds of computing to pay for. order: paid already, None: to be paid. dataset_order: of the dataset that the
-    parameters name by its DID."""
+    parameters name by its DID, None: the newest one that is good, else to be paid."""
 
     kind: str
     did: Did
@@ -42,6 +43,25 @@ class Wanted:
     order: TransactionHash | None = None
     dataset_order: TransactionHash | None = None
 
+    @property
+    def dataset(self) -> Did | None:
+        """The dataset asset that the job reads; None where it reads none."""
+        named = self.parameters.get("dataset")
+        return None if named in (None, WIKITEXT) else parse_did(named, "dataset")
+
+
+@dataclass(frozen=True)
+class Due:
+    """What is to be paid for a job before it can be asked for. None: nothing, or paid already."""
+
+    model: Offer | None
+    dataset: Offer | None
+
+    @property
+    def cost(self) -> TokenWei:
+        """The most that it may cost, in base-token wei."""
+        return TokenWei(sum(order_flow.cost_of(each) for each in (self.model, self.dataset) if each is not None))
+
 
 def order_job(
     market: Market,
@@ -49,20 +69,21 @@ def order_job(
     wallet: Wallet,
     files: BuyerFiles,
     wanted: Wanted,
-    tell: Callable[[Offer], None] = lambda _offer: None,
+    tell: Callable[[Due], None] = lambda _due: None,
     most: TokenWei | None = None,
 ) -> dict[str, Any]:
-    """Pay for a job and put it into the queue; the job as the market shows it.
+    """Pay for a job, and for the dataset that it reads, and put it into the queue; the job as the market shows it.
 
-    tell: hears the whole price before anything is paid. most: base-token wei that all of it may cost; None: as `most_unasked`.
-    Raises Refused, with nothing paid, above that; MarketRefused, with nothing paid, for parameters that the market does not take.
-    Again: after an interruption, or an outcome that is not known, goes on with the same payment, also with other parameters for the
-    same time of the same environment; otherwise pays for another job.
+    tell: hears the whole price before anything is paid. most: base-token wei that all of it may cost; None: of each part as
+    `most_unasked`. Raises Refused, with nothing paid, above that; MarketRefused, with nothing paid, for parameters that the market
+    does not take, and for a dataset that is not for this job.
+    Again: after an interruption, or an outcome that is not known, goes on with the same payments, also with other parameters for
+    the same time of the same environment; otherwise pays for another job. A dataset's order that is still good is used again.
     """
-    order = wanted.order or _paid(market, ledger, wallet, files, wanted, tell, most)
+    order, dataset_order = _paid(market, ledger, wallet, files, wanted, tell, most)
     body = {"kind": wanted.kind, "parameters": wanted.parameters, "environment": wanted.environment, "order": order}
-    if wanted.dataset_order is not None:
-        body["dataset_order"] = wanted.dataset_order
+    if dataset_order is not None:
+        body["dataset_order"] = dataset_order
 
     def put(token: str) -> dict[str, Any]:
         return market.order_job(token, body)
@@ -83,29 +104,58 @@ def _paid(
     wallet: Wallet,
     files: BuyerFiles,
     wanted: Wanted,
-    tell: Callable[[Offer], None],
+    tell: Callable[[Due], None],
     most: TokenWei | None,
-) -> TransactionHash:
+) -> tuple[TransactionHash, TransactionHash | None]:
+    """The orders of the model and of the dataset."""
     key, order = files.job_payment(wanted.did, wanted.environment, wanted.duration_s)
-    if order is not None:
-        return order
-    offer = _offered(market, wallet, wanted)
-    _check(offer, wanted)
-    tell(offer)
-    limit = most_unasked(offer) if most is None else most
-    purchase = order_flow.buy(ledger, wallet, offer, key, limit)
-    sent = order_flow.order(ledger, wallet, offer, key, most=limit, paid=purchase.paid)
-    files.job_paid(wanted.did, wanted.environment, wanted.duration_s, sent.transaction)
-    return sent.transaction
+    order = wanted.order or order
+    dataset = wanted.dataset if wanted.dataset_order is None else None
+    _, dataset_order = (None, wanted.dataset_order) if dataset is None else files.dataset_payment(dataset)
+    if order is not None and dataset is None:
+        return order, dataset_order
+    offers = _offered(market, wallet, wanted, dataset_order if dataset is not None else None)
+    due = Due(offers.model if order is None else None, offers.dataset)
+    _check(due, wanted, is_dataset_paid=dataset is None or dataset_order is not None)
+    tell(due)
+    if most is not None and due.cost > most:
+        found = f"all in all it may cost {due.cost} wei, at most {most} are to be paid"
+        raise Refused(f"job of {wanted.did}: {found}", code="too_expensive")
+    if dataset is not None and due.dataset is not None:
+        if dataset_order is not None:
+            files.dataset_ended(dataset, dataset_order)
+        dataset_key, _ = files.dataset_payment(dataset)
+        dataset_order = _pay(ledger, wallet, due.dataset, dataset_key, _limit(due, due.dataset, most), is_dataset=True)
+        files.dataset_paid(dataset, dataset_order)
+    if order is None and due.model is not None:
+        order = _pay(ledger, wallet, due.model, key, _limit(due, due.model, most))
+        files.job_paid(wanted.did, wanted.environment, wanted.duration_s, order)
+    assert order is not None  # noqa: S101  # paid before, or just now
+    return order, dataset_order
 
 
-def _offered(market: Market, wallet: Wallet, wanted: Wanted, sleep: Callable[[float], None] = time.sleep) -> Offer:
-    """The market's offer. An asset that was published a moment ago is waited for: its document must be read from the chain."""
+def _limit(due: Due, offer: Offer, most: TokenWei | None) -> TokenWei:
+    """What one part may cost: what the other leaves of it."""
+    return most_unasked(offer) if most is None else TokenWei(most - due.cost + order_flow.cost_of(offer))
+
+
+def _pay(ledger: Ledger, wallet: Wallet, offer: Offer, key: str, limit: TokenWei, is_dataset: bool = False) -> TransactionHash:
+    purchase = order_flow.buy(ledger, wallet, offer, key, limit, is_dataset)
+    return order_flow.order(ledger, wallet, offer, key, most=limit, paid=purchase.paid, is_dataset=is_dataset).transaction
+
+
+def _offered(
+    market: Market,
+    wallet: Wallet,
+    wanted: Wanted,
+    dataset_order: TransactionHash | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> JobOffers:
+    """The market's offers. An asset that was published a moment ago is waited for: its document must be read from the chain."""
+    asked = (wanted.did, wallet.address, wanted.kind, wanted.parameters, wanted.environment, wanted.duration_s)
     for left in reversed(range(_TRIES)):
         try:
-            return market.job_offer(
-                wanted.did, wallet.address, wanted.kind, wanted.parameters, wanted.environment, wanted.duration_s
-            )
+            return market.job_offer(*asked, dataset_order)
         except MarketRefused as refused:
             if refused.code != "not_indexed" or not left:
                 raise
@@ -113,15 +163,19 @@ def _offered(market: Market, wallet: Wallet, wanted: Wanted, sleep: Callable[[fl
     raise AssertionError("the last try returns or raises")
 
 
-def _check(offer: Offer, wanted: Wanted) -> None:
+def _check(due: Due, wanted: Wanted, is_dataset_paid: bool) -> None:
     """The chain does not know what a fee is for; its data say it, under the operator's signature."""
-    time_paid = compute_time(offer.provider_fee)
-    if time_paid is None or (time_paid.environment, time_paid.seconds) != (wanted.environment, wanted.duration_s):
-        expected = f"{wanted.duration_s} s in {wanted.environment}"
-        found = "no computing" if time_paid is None else f"{time_paid.seconds} s in {time_paid.environment!r:.80}"
-        raise Refused(f"offer for {offer.did}: expected a fee for {expected}, found one for {found}", code="offer_differs")
-    if offer.did != wanted.did:
-        raise Refused(f"offer: expected one of {wanted.did}, found one of {offer.did}", code="offer_differs")
+    if due.model is not None:
+        time_paid = compute_time(due.model.provider_fee)
+        if time_paid is None or (time_paid.environment, time_paid.seconds) != (wanted.environment, wanted.duration_s):
+            expected = f"{wanted.duration_s} s in {wanted.environment}"
+            found = "no computing" if time_paid is None else f"{time_paid.seconds} s in {time_paid.environment!r:.80}"
+            raise Refused(f"offer for {due.model.did}: expected a fee for {expected}, found one for {found}", code="offer_differs")
+    for offer, did in ((due.model, wanted.did), (due.dataset, wanted.dataset)):
+        if offer is not None and offer.did != did:
+            raise Refused(f"offer: expected one of {did or 'no dataset'}, found one of {offer.did}", code="offer_differs")
+    if due.dataset is None and not is_dataset_paid:
+        raise Refused(f"offer: expected one of the dataset {wanted.dataset}, found none", code="offer_differs")
 
 
 def with_any_session(market: Market, wallet: Wallet, files: BuyerFiles, chain_id: int, ask: Callable[[str], Result]) -> Result:

@@ -51,6 +51,14 @@ class Answered:
     seconds: float
 
 
+@dataclass(frozen=True)
+class JobOffers:
+    """What a job costs. dataset: None where none is to be ordered."""
+
+    model: Offer
+    dataset: Offer | None
+
+
 class Market:
     """Raises MarketRefused for what the market refuses, Unavailable when it does not answer."""
 
@@ -76,16 +84,27 @@ class Market:
         return list(self._json("GET", "/v1/environments")["environments"])
 
     def job_offer(
-        self, did: Did, consumer: Address, kind: str, parameters: Mapping[str, Any], environment: str, duration_s: int
-    ) -> Offer:
+        self,
+        did: Did,
+        consumer: Address,
+        kind: str,
+        parameters: Mapping[str, Any],
+        environment: str,
+        duration_s: int,
+        dataset_order: TransactionHash | None = None,
+    ) -> JobOffers:
+        """dataset_order: asked whether it is still good."""
         asked = {
             "consumer": consumer,
             "kind": kind,
             "parameters": dict(parameters),
             "environment": environment,
             "duration_s": duration_s,
+            **({} if dataset_order is None else {"dataset_order": dataset_order}),
         }
-        return Offer.from_json(self._json("POST", f"/v1/offers/{did}/jobs", json=asked)["offer"])
+        record = self._json("POST", f"/v1/offers/{did}/jobs", json=asked)
+        dataset = record.get("dataset_offer")
+        return JobOffers(Offer.from_json(record["offer"]), None if dataset is None else Offer.from_json(dataset))
 
     def order_job(self, token: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Again: the same job, while it is not over."""

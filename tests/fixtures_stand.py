@@ -16,12 +16,11 @@ from c2d_adapter.steps import Parts
 from c2d_adapter.worker import Hands
 from control_plane.chain.ledger import OPERATOR_LABEL, data_key
 from control_plane.did import TokenWei
-from control_plane.flows.offer import Offer
 from control_plane.flows.open_log import open_log
 from control_plane.jobs.environments import PAID
 from control_plane.receipts.signing import ReceiptSigner
 from deploy.buyer import BuyerFiles
-from deploy.job_trading import Wanted, order_job, with_any_session
+from deploy.job_trading import Due, Wanted, order_job, with_any_session
 from deploy.local.ports import free_port
 from deploy.market import Market as Buyers
 from tests.fixtures_jobs import ALGORITHMS, index
@@ -46,7 +45,7 @@ class Stand:
         self.market.ledger.mint(self.market.gpt.base_token, self.bob.address, 100 * ONE)
         self.files = BuyerFiles(home / "buyer", self.bob.address, self.market.clock)
         self.buyers = Buyers(url, clock=self.market.clock)
-        self.told: list[Offer] = []
+        self.told: list[Due] = []
         self.signer = ReceiptSigner(SIGNING_KEY, CHAIN, LOG_NFT)
         self.wanted = Wanted("train", self.market.gpt.did, {"steps": 20}, PAID, 600)
 

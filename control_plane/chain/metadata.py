@@ -14,7 +14,7 @@ from control_plane.chain.ledger import Network
 from control_plane.chain.orders import signed_fees
 from control_plane.chain.published import DatatokenFacts, DocumentWritten, Happened, NftFacts, Ordered, Reuse
 from control_plane.chain.rpc import Log, Rpc
-from control_plane.did import Address, TransactionHash, UnixSeconds
+from control_plane.did import Address, Bytes32, TransactionHash, UnixSeconds
 from control_plane.errors import NotFound
 
 _NFT, _DATATOKEN = "ERC721Template", "ERC20Template"
@@ -74,7 +74,7 @@ def nft_facts(rpc: Rpc, network: Network, nft: Address) -> NftFacts:
 
 
 def _datatoken(rpc: Rpc, network: Network, datatoken: Address) -> DatatokenFacts:
-    price, base_token = _price(rpc, network, datatoken)
+    price, base_token, exchange = _price(rpc, network, datatoken)
     return DatatokenFacts(
         address=datatoken,
         name=_text(rpc, _DATATOKEN, datatoken, "name"),
@@ -82,20 +82,21 @@ def _datatoken(rpc: Rpc, network: Network, datatoken: Address) -> DatatokenFacts
         price=price,
         base_token=base_token,
         base_symbol=_text(rpc, _DATATOKEN, base_token, "symbol") if base_token else "",
+        exchange=exchange,
     )
 
 
-def _price(rpc: Rpc, network: Network, datatoken: Address) -> tuple[int | None, Address | None]:
-    """The rate of its first exchange, else 0 where it has a dispenser; only Ocean's own exchange and dispenser count."""
+def _price(rpc: Rpc, network: Network, datatoken: Address) -> tuple[int | None, Address | None, Bytes32 | None]:
+    """The rate of its first exchange and that one's id, else 0 where it has a dispenser; only Ocean's own count."""
     for exchange, identity in read(rpc, _DATATOKEN, datatoken, "getFixedRates")[0]:
         if exchange.lower() == network.fixed_rate.lower():
             _, _, _, base_token, _, rate, is_active, *_ = read(
                 rpc, "FixedRateExchange", network.fixed_rate, "getExchange", identity
             )
             if is_active:
-                return int(rate), Address(base_token)
+                return int(rate), Address(base_token), Bytes32("0x" + bytes(identity).hex())
     dispensers = [each.lower() for each in read(rpc, _DATATOKEN, datatoken, "getDispensers")[0]]
-    return (0, None) if network.dispenser.lower() in dispensers else (None, None)
+    return (0 if network.dispenser.lower() in dispensers else None), None, None
 
 
 def _text(rpc: Rpc, contract: str, address: Address, function: str) -> str:

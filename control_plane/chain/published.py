@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from control_plane.did import Address, TransactionHash, UnixSeconds
+from control_plane.did import Address, Bytes32, TransactionHash, UnixSeconds
 
 if TYPE_CHECKING:
     from control_plane.chain.ledger import ProviderFee
@@ -52,7 +52,8 @@ class Happened:
 
 @dataclass(frozen=True)
 class DatatokenFacts:
-    """price: base-token wei of one; 0 from a dispenser, None where no exchange or dispenser of Ocean's sells it."""
+    """price: base-token wei of one; 0 from a dispenser, None where no exchange or dispenser of Ocean's sells it. exchange:
+    the id of the fixed rate that sells it, where one does."""
 
     address: Address
     name: str
@@ -60,6 +61,7 @@ class DatatokenFacts:
     price: int | None
     base_token: Address | None
     base_symbol: str
+    exchange: Bytes32 | None = None
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ from control_plane.did import Address, TransactionHash, parse_did
 from control_plane.errors import BadInput, Forbidden, Unavailable
 from control_plane.fields import Kind as Described
 from control_plane.flows.compute import DatasetPaid, compute_needed, dataset_paid
+from control_plane.flows.dataset_offer import dataset_offer
 from control_plane.flows.jobs import JobOrder, order_job, parameters_of
 from control_plane.flows.offer import Offer, make_job_offer
 from control_plane.flows.services import Services
 from control_plane.jobs.access import Paid, Service
 from control_plane.jobs.environments import Environment
 from control_plane.jobs.job import Job
-from control_plane.jobs.parameters import WIKITEXT, canonical
+from control_plane.jobs.parameters import WIKITEXT, canonical, dataset_needed
 from control_plane.jobs.states import Kind
 from control_plane.serving.listing import Listing
 from control_plane.serving.sessions import Session
@@ -36,11 +37,29 @@ class Wanted:
     environment: Environment
 
 
-def job_offer(services: Services, listing: Listing, wanted: Wanted, duration_s: int) -> tuple[Offer, str]:
-    """What the job costs, and its parameters with every default filled in, as canonical JSON.
+@dataclass(frozen=True)
+class Offered:
+    """What is to be ordered for a job. dataset: None where the job reads none, or its order is good already. parameters: with every
+    default filled in, as canonical JSON."""
 
-    duration_s: seconds of computing that are paid for; the program is ended when they are used up. All that would be refused after
-    the payment is refused here, as far as it is known: raises what `order_job` raises.
+    model: Offer
+    dataset: Offer | None
+    parameters: str
+
+
+def job_offer(
+    services: Services,
+    listing: Listing,
+    wanted: Wanted,
+    duration_s: int,
+    consumer: Address,
+    dataset_order: TransactionHash | None = None,
+) -> Offered:
+    """What the job costs.
+
+    duration_s: seconds of computing that are paid for; the program is ended when they are used up. consumer: who will own the job.
+    dataset_order: theirs, of the dataset that the parameters name. All that would be refused after the payment is refused here, as
+    far as it is known: raises what `order_job` and `dataset_offer` raise.
     """
     service = compute_needed(services.provider.assets, listing)
     algorithm = algorithm_for(services, wanted.kind)
@@ -48,7 +67,13 @@ def job_offer(services: Services, listing: Listing, wanted: Wanted, duration_s: 
         raise Forbidden(f"algorithm: the owner of {listing.did} does not let {algorithm.did} near it", code="algorithm_not_trusted")
     parameters = parameters_of(services, wanted.kind, listing, wanted.parameters)
     made = make_job_offer(listing, service, services.operator, wanted.environment, duration_s, services.clock)
-    return made, canonical(parameters)
+    did = dataset_needed(parameters)
+    if did is None:
+        if dataset_order is not None:
+            raise _no_dataset()
+        return Offered(made, None, canonical(parameters))
+    dataset = dataset_offer(services, did, algorithm, consumer, wanted.environment, dataset_order)
+    return Offered(made, dataset, canonical(parameters))
 
 
 def ask_for_job(services: Services, session: Session, wanted: Wanted, dataset_order: TransactionHash | None = None) -> Job:
@@ -84,6 +109,10 @@ def algorithm_for(services: Services, kind: Kind) -> Algorithm:
     return found
 
 
+def _no_dataset() -> BadInput:
+    return BadInput("dataset_order", "nothing, unless parameters name a dataset by its DID", Described("a transaction"))
+
+
 def _service(listing: Listing, service: ComputeService) -> Service:
     return Service(listing.did, listing.chain_id, listing.nft, service.datatoken, service.index, service.timeout_s)
 
@@ -94,5 +123,5 @@ def _dataset(services: Services, owner: Address, wanted: Wanted, order: Transact
     if order is None:
         return None
     if not isinstance(named, str) or named == WIKITEXT:
-        raise BadInput("dataset_order", "nothing, unless parameters name a dataset by its DID", Described("a transaction"))
+        raise _no_dataset()
     return dataset_paid(services, owner, parse_did(named, "dataset"), order)

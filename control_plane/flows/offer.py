@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from control_plane.chain.compute import ComputeService
-from control_plane.chain.fees import sign_provider_fee
+from control_plane.chain.fees import service_id, sign_provider_fee
 from control_plane.chain.ledger import ProviderFee, Wallet
 from control_plane.did import Address, Bytes32, Did, TokenWei, UnixSeconds, parse_address, parse_bytes32, parse_did
 from control_plane.errors import BadInput
@@ -19,11 +19,13 @@ from control_plane.jobs.environments import Environment
 from control_plane.serving.listing import Listing
 
 _MAX = 2**256
+_MOST_TEXT = 256
 
 
 @dataclass(frozen=True)
 class Offer:
-    """Amounts are base-token wei, as in `Terms`. exchange: None for a free dispenser.
+    """Amounts are base-token wei, as in `Terms`. exchange: None for a free dispenser. service_id: of the service in the asset's
+    document, which the fee names.
 
     An order made with it lasts until the earlier of `timeout_s` after the order and `provider_fee.valid_until`.
     """
@@ -38,6 +40,7 @@ class Offer:
     publish_fee: TokenWei
     swap_fee: int
     service_index: int
+    service_id: str
     timeout_s: int
     provider_fee: ProviderFee
 
@@ -55,6 +58,7 @@ class Offer:
             "publish_fee": str(self.publish_fee),
             "swap_fee": str(self.swap_fee),
             "service_index": self.service_index,
+            "service_id": self.service_id,
             "timeout_s": self.timeout_s,
             "provider_fee": {
                 "provider": fee.provider,
@@ -85,6 +89,7 @@ class Offer:
             publish_fee=TokenWei(_amount(fields, "publish_fee")),
             swap_fee=_amount(fields, "swap_fee"),
             service_index=_whole(fields, "service_index"),
+            service_id=_text(fields, "service_id"),
             timeout_s=_whole(fields, "timeout_s"),
             provider_fee=ProviderFee(
                 provider=parse_address(fee["provider"], "offer.provider_fee.provider"),
@@ -144,6 +149,7 @@ def _offer(listing: Listing, service_index: int, timeout_s: int, fee: ProviderFe
         publish_fee=listing.publish_fee,
         swap_fee=listing.swap_fee,
         service_index=service_index,
+        service_id=service_id(service_index),
         timeout_s=timeout_s,
         provider_fee=fee,
     )
@@ -159,6 +165,13 @@ def _whole(record: Mapping[str, Any], name: str) -> int:
     value = record[name]
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
         raise BadInput(f"offer.{name}", "a whole number from 0", value)
+    return value
+
+
+def _text(record: Mapping[str, Any], name: str) -> str:
+    value = record[name]
+    if not isinstance(value, str) or not 0 < len(value) <= _MOST_TEXT:
+        raise BadInput(f"offer.{name}", f"a text of 1 to {_MOST_TEXT} characters", value)
     return value
 
 

@@ -6,7 +6,7 @@ says is compared with the chain before anything is paid.
 
 from __future__ import annotations
 
-from control_plane.chain.fees import is_signed, names
+from control_plane.chain.fees import is_named, is_signed, service_id
 from control_plane.chain.ledger import CALLABLE_STATES, Ledger, LedgerReader, Purchase, Sent, Wallet
 from control_plane.did import Address, TokenWei
 from control_plane.errors import BadInput, Refused
@@ -43,8 +43,11 @@ def _check_cost(offer: Offer, most: TokenWei | None, paid: TokenWei | None = Non
         )
 
 
-def check_offer(ledger: LedgerReader, offer: Offer) -> None:
+def check_offer(ledger: LedgerReader, offer: Offer, is_dataset: bool = False) -> None:
     """Compare an offer with the chain: the asset, its datatoken, price and fees, and the provider's signature.
+
+    is_dataset: the buyer wants a dataset, which has no model digest, may have several datatokens, and services with ids of its
+    publisher's choice: which is which, the market says.
 
     Everything is paid in one token, OCEAN: an offer cannot reach for another one that the buyer holds.
 
@@ -55,11 +58,12 @@ def check_offer(ledger: LedgerReader, offer: Offer) -> None:
     facts = ledger.find_asset(offer.did, offer.nft)
     sale = ledger.sale(offer.datatoken, offer.exchange)
     fee = offer.provider_fee
+    sold = [each.address for each in ledger.nft_facts(offer.nft).datatokens] if is_dataset else [facts.datatoken]
     for is_so, what in (
         (facts.is_from_factory, f"{offer.nft} is not a data NFT of Ocean's factory"),
-        (facts.datatoken == offer.datatoken, f"the asset's datatoken is {facts.datatoken}, the offer names {offer.datatoken}"),
+        (offer.datatoken in sold, f"the asset's datatoken is {facts.datatoken}, the offer names {offer.datatoken}"),
         (facts.state in CALLABLE_STATES, f"the asset's state is {facts.state}: it is not for use"),
-        (facts.model_digest is not None, "no model digest is recorded on chain"),
+        (is_dataset or facts.model_digest is not None, "no model digest is recorded on chain"),
         (sale.is_active, "its exchange or dispenser is switched off"),
         (sale.rate == offer.rate, f"the rate on chain is {sale.rate} wei, the offer says {offer.rate}"),
         (offer.exchange is None or sale.exchange_datatoken == offer.datatoken, "the exchange sells another datatoken"),
@@ -72,22 +76,23 @@ def check_offer(ledger: LedgerReader, offer: Offer) -> None:
         (sale.publish_fee == offer.publish_fee, f"each order pays {sale.publish_fee} wei, the offer says {offer.publish_fee}"),
         (sale.publish_fee == 0 or sale.publish_fee_token == offer.base_token, f"each order pays in {sale.publish_fee_token}"),
         (is_signed(fee), f"the provider fee is not signed by {fee.provider}"),
-        (names(fee, offer.datatoken, offer.service_index), "the provider fee was signed for another datatoken or service"),
+        (is_dataset or offer.service_id == service_id(offer.service_index), f"its service {offer.service_index} has another id"),
+        (is_named(fee, offer.datatoken, offer.service_id), "the provider fee was signed for another datatoken or service"),
     ):
         if not is_so:
             raise Refused(f"offer for {offer.did}: {what}", code="offer_differs")
 
 
-def buy(ledger: Ledger, wallet: Wallet, offer: Offer, key: str, most: TokenWei | None = None) -> Purchase:
+def buy(ledger: Ledger, wallet: Wallet, offer: Offer, key: str, most: TokenWei | None = None, is_dataset: bool = False) -> Purchase:
     """Buy one datatoken at no more than the offer's rate and fees, or take a free one.
 
     most: base-token wei that the whole purchase may cost, its order's fees inside (`cost_of`); None: whatever the offer and the
-    chain agree on. Raises Refused, with nothing paid, when it may cost more.
+    chain agree on. is_dataset: see `check_offer`. Raises Refused, with nothing paid, when it may cost more.
     key: names this purchase; a fresh one buys again. Again: returns the purchase made the first time, also with a newer offer.
     """
     name = f"buy/{wallet.address}/{key}"
     if not ledger.is_begun(name):  # what was sent is only looked for; the price may have changed since
-        check_offer(ledger, offer)
+        check_offer(ledger, offer, is_dataset)
         _check_cost(offer, most)
     return ledger.buy_datatoken(wallet, name, offer.datatoken, offer.exchange, most_for_one(offer))
 
@@ -100,6 +105,7 @@ def order(
     consumer: Address | None = None,
     most: TokenWei | None = None,
     paid: TokenWei | None = None,
+    is_dataset: bool = False,
 ) -> Sent:
     """Order with one datatoken of the wallet; pays the publish-market fee and the provider fee.
 
@@ -110,7 +116,7 @@ def order(
     """
     name = f"order/{wallet.address}/{key}"
     if not ledger.is_begun(name):
-        check_offer(ledger, offer)
+        check_offer(ledger, offer, is_dataset)
         _check_cost(offer, most, paid)
     return ledger.start_order(
         wallet,

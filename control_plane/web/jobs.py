@@ -42,6 +42,7 @@ OFFER: Table = {
     "parameters": _PARAMETERS,
     "environment": _ENVIRONMENT,
     "duration_s": whole("seconds of computing, from 1", 1, 2**31 - 1),
+    "dataset_order": patterned("an order of the dataset that parameters name by its DID, to ask whether it is still good", _HEX32),
 }
 JOB: Table = {
     "kind": _KIND,
@@ -81,14 +82,16 @@ def blueprint(services: Services) -> Blueprint:
         listing = services.catalogue.find(parse_did(did, "did"))
         on_sale_only(listing).enforce()
         fields = parse_fields(read_object()[1], OFFER)
-        parse_address(fields["consumer"], "consumer")
+        consumer, given = parse_address(fields["consumer"], "consumer"), fields["dataset_order"]
         environment = find(services.environments, fields["environment"])
         if jobs.under_way(environment.id) >= environment.max_jobs:
             message = f"{environment.id}: as many jobs are under way as there may be; nothing is sold there until one ends"
             raise TooMany(message, "environment_full", _QUEUE_AGAIN_S)
         wanted = Wanted(Kind(fields["kind"]), fields["parameters"] or {}, environment)
-        made, parameters = job_offer(services, listing, wanted, fields["duration_s"] or environment.max_duration_s)
-        return _unstored(jsonify(offer=made.to_json(), parameters=json.loads(parameters)))
+        dataset_order = None if given is None else parse_transaction_hash(given, "dataset_order")
+        made = job_offer(services, listing, wanted, fields["duration_s"] or environment.max_duration_s, consumer, dataset_order)
+        dataset = None if made.dataset is None else made.dataset.to_json()
+        return _unstored(jsonify(offer=made.model.to_json(), dataset_offer=dataset, parameters=json.loads(made.parameters)))
 
     @pages.post("/v1/jobs")
     def order() -> Response:

@@ -36,8 +36,15 @@ _STATEMENT: Schema = {
 
 _OFFERED: Schema = {
     "type": "object",
-    "required": ["offer", "parameters"],
-    "properties": {"offer": shapes.OFFER, "parameters": {"type": "object"}},
+    "required": ["offer", "dataset_offer", "parameters"],
+    "properties": {
+        "offer": shapes.OFFER,
+        "dataset_offer": {
+            "anyOf": [shapes.OFFER, {"type": "null"}],
+            "description": "what is to be ordered besides; null: no dataset asset is read, or its order is good",
+        },
+        "parameters": {"type": "object"},
+    },
 }
 _ENVIRONMENTS: Schema = {
     "type": "object",

@@ -16,14 +16,14 @@ from control_plane.chain.ocean import OceanLedger, open_ledger
 from control_plane.did import TokenWei
 from control_plane.errors import BadInput
 from control_plane.flows.offer import Offer
-from control_plane.flows.order import cost_of, most_for_one
+from control_plane.flows.order import most_for_one
 from control_plane.jobs.environments import PAID
 from control_plane.settings import Settings, read_settings
 from deploy import exits
 from deploy.buyer import BuyerFiles
 from deploy.commands.trade import token_wei, tokens
 from deploy.job_showing import job_lines, print_changes, show_bar
-from deploy.job_trading import Wanted, follow, order_job, with_any_session
+from deploy.job_trading import Due, Wanted, follow, order_job, with_any_session
 from deploy.market import Market
 from deploy.progress import Steps
 from deploy.wallets import chosen_wallet
@@ -75,8 +75,8 @@ class Buyer:
         """Show the whole price, pay it, and put the job into the queue. Raises and Again: as `order_job`."""
         most: TokenWei | None = None if max_price is None else token_wei(max_price, "--max-price")
 
-        def tell(offer: Offer) -> None:
-            for line in price_lines(offer, wanted):
+        def tell(due: Due) -> None:
+            for line in price_lines(due, wanted):
                 told.say(line)
 
         with told.step("paying and putting the job into the queue"):
@@ -115,10 +115,19 @@ def duration(environments: list[dict[str, Any]], environment: str, minutes: int 
     raise BadInput("--environment", " or ".join(str(each["id"]) for each in environments) or "one that is offered", environment)
 
 
-def price_lines(offer: Offer, wanted: Wanted) -> list[str]:
+def price_lines(due: Due, wanted: Wanted) -> list[str]:
+    lines = [] if due.model is None else _model_lines(due.model, wanted)
+    if due.dataset is not None:
+        lines += [
+            f"one datatoken of the dataset: at most {tokens(most_for_one(due.dataset))} OCEAN, the exchange's fees inside",
+            f"to where the dataset was published: {tokens(due.dataset.publish_fee)} OCEAN",
+        ]
+    return [*lines, f"in all at most {tokens(due.cost)} OCEAN"]
+
+
+def _model_lines(offer: Offer, wanted: Wanted) -> list[str]:
     return [
         f"one datatoken of the model: at most {tokens(most_for_one(offer))} OCEAN, the exchange's fees inside",
         f"to the marketplace owner: {tokens(offer.publish_fee)} OCEAN",
         f"{wanted.duration_s} s of computing in {wanted.environment}: {tokens(offer.provider_fee.amount)} OCEAN",
-        f"in all at most {tokens(cost_of(offer))} OCEAN",
     ]

@@ -28,7 +28,11 @@ from deploy.wallets import wallet_options
 @url_option
 @click.option("--steps", type=int, default=500, show_default=True)
 @click.option("--dataset", default="wikitext-2", show_default=True, help="wikitext-2, or the DID of a text dataset.")
-@click.option("--dataset-order", help="The transaction that ordered the dataset, where it is a DID.")
+@click.option(
+    "--dataset-order",
+    help="The transaction that ordered the dataset, where it is a DID; default: the one that was paid for here while it is good, "
+    "otherwise the dataset is paid for too.",
+)
 @click.option("--batch-size", type=int)
 @click.option("--learning-rate", type=float)
 @click.option("--schedule", type=click.Choice(["linear", "constant", "cosine"]))

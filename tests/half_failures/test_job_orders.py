@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from control_plane.chain.compute import compute_object
 from control_plane.did import Did, TokenWei
 from control_plane.errors import BadInput, Forbidden, OutcomeUnknown, PosthumanError, Refused, Unavailable
-from control_plane.flows.offer import Offer
 from control_plane.jobs.environments import FREE, PAID
 from control_plane.jobs.job import Reason
-from control_plane.jobs.states import State
+from control_plane.jobs.states import Kind, State
 from deploy import job_trading
 from deploy.commands.job_buyer import duration, price_lines
-from deploy.job_trading import follow, order_job
-from deploy.market import MarketRefused
+from deploy.job_trading import Due, follow, order_job
+from deploy.market import JobOffers, MarketRefused
+from tests.fixtures_jobs import put
 from tests.fixtures_market import ONE
 from tests.fixtures_stand import Stand, stand
+from tests.ocean_assets import publish
 
 __all__ = ["stand"]
 
@@ -27,17 +31,17 @@ WORKER = "e" * 32
 def test_the_price_that_is_shown_is_what_is_paid_and_it_is_shown_first(stand: Stand) -> None:
     paid_when_told: list[int] = []
 
-    def tell(offer: Offer) -> None:
-        stand.told.append(offer)
+    def tell(due: Due) -> None:
+        stand.told.append(due)
         paid_when_told.append(stand.paid())
 
     job = order_job(stand.buyers, stand.market.ledger, stand.bob, stand.files, stand.wanted, tell)
-    (offer,) = stand.told
+    (due,) = stand.told
     assert paid_when_told == [0]
     assert (job["state"], job["owner"]) == ("queued", stand.bob.address)
-    assert offer.provider_fee.amount == 10**17
+    assert due.model is not None and due.model.provider_fee.amount == 10**17 and due.dataset is None
     assert stand.paid() == ONE + ONE // 1000 + 10**17
-    assert "600 s of computing in posthuman: 0.1 OCEAN" in price_lines(offer, stand.wanted)
+    assert "600 s of computing in posthuman: 0.1 OCEAN" in price_lines(due, stand.wanted)
 
 
 def test_asked_again_when_all_was_well_it_is_another_job(stand: Stand) -> None:
@@ -210,14 +214,119 @@ def test_the_usual_time_is_an_hour_or_what_the_environment_gives(stand: Stand) -
 
 
 def test_a_model_whose_document_was_not_read_yet_is_waited_for(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    offer, refusals = stand.buyers.job_offer, [MarketRefused(503, "not_indexed", "not read yet", {}, 3)] * 2
+    job_offer, refusals = stand.buyers.job_offer, [MarketRefused(503, "not_indexed", "not read yet", {}, 3)] * 2
 
-    def asked(*wanted: Any) -> Offer:
+    def asked(*wanted: Any) -> JobOffers:
         if refusals:
             raise refusals.pop()
-        return offer(*wanted)
+        return job_offer(*wanted)
 
     waits: list[float] = []
     monkeypatch.setattr(stand.buyers, "job_offer", asked)
-    found = job_trading._offered(stand.buyers, stand.bob, stand.wanted, waits.append)
-    assert (found.did, waits) == (stand.wanted.did, [3, 3])
+    found = job_trading._offered(stand.buyers, stand.bob, stand.wanted, sleep=waits.append)
+    assert (found.model.did, waits) == (stand.wanted.did, [3, 3])
+
+
+class Words:
+    """A text dataset of Alice's, sold for one OCEAN; its files are counted when they are looked at."""
+
+    def __init__(self, stand: Stand, monkeypatch: pytest.MonkeyPatch, rate: int = ONE) -> None:
+        market = stand.market
+        self.stand, self.looked = stand, 0
+        self.asset = publish(market, rate=rate)
+        put(market, self.asset.did, self.asset.nft, self.asset.document)
+        monkeypatch.setattr(market.services.provider.files, "open", self._open)
+        self.wanted = {"parameters": {"steps": 20, "dataset": self.asset.did}}
+        self.cost = ONE + ONE // 1000
+
+    def _open(self, _file: Any) -> Any:
+        self.looked += 1
+        return SimpleNamespace(close=lambda: None)
+
+    def trust(self, *kinds: Kind) -> None:
+        """Alice sells computing on it, for these algorithms alone."""
+        algorithms = [self.stand.market.services.algorithms[kind] for kind in kinds]
+        service = {**self.asset.document["services"][0], "id": "compute", "type": "compute", "compute": compute_object(algorithms)}
+        put(self.stand.market, self.asset.did, self.asset.nft, {**self.asset.document, "services": [service]})
+
+
+@pytest.fixture
+def words(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> Words:
+    return Words(stand, monkeypatch)
+
+
+def test_a_dataset_is_paid_for_with_the_job_and_used_again_while_its_order_is_good(stand: Stand, words: Words) -> None:
+    first = stand.order(**words.wanted)
+    (due,) = stand.told
+    shown = "one datatoken of the dataset: at most 1.003 OCEAN, the exchange's fees inside"
+    assert due.dataset is not None and shown in price_lines(due, stand.wanted)
+    assert (stand.orders(), stand.paid()) == (2, 2 * words.cost + 10**17) and due.cost >= stand.paid()
+    assert first["dataset_did"] == words.asset.did
+    second = stand.order(**words.wanted)
+    assert second["dataset_order"] == first["dataset_order"] and stand.orders() == 3
+    stand.market.clock.now += 3601  # the orders of a dataset last an hour
+    stand.market.ledger.advance_time(3601)
+    third = stand.order(**words.wanted)
+    assert third["dataset_order"] != first["dataset_order"] and stand.orders() == 5
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("method", ["buy_datatoken", "start_order"])
+def test_a_payment_for_a_dataset_that_broke_off_is_gone_on_with(
+    stand: Stand, words: Words, method: str, number: int, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """number: of the two payments of a job, which one breaks."""
+    ledger, calls = stand.market.ledger, []
+    act = getattr(ledger, method)
+
+    def breaking(*arguments: Any) -> Any:
+        calls.append(method)
+        if len(calls) == number:
+            ledger.fail_next(method, when)
+        return act(*arguments)
+
+    monkeypatch.setattr(ledger, method, breaking)
+    with pytest.raises((Unavailable, OutcomeUnknown)):
+        stand.order(**words.wanted)
+    job = stand.order(**words.wanted)
+    assert [each["job_id"] for each in stand.jobs()] == [job["job_id"]]
+    assert (stand.orders(), stand.paid()) == (2, 2 * words.cost + 10**17)
+
+
+def test_an_order_of_a_dataset_that_is_not_final_is_waited_for_and_not_paid_twice(stand: Stand, words: Words) -> None:
+    stand.order(**words.wanted)
+    network = replace(stand.market.services.network, confirmations=10**6)
+    object.__setattr__(stand.market.services, "network", network)  # the services' record is frozen
+    with pytest.raises(MarketRefused) as caught:
+        stand.order(**words.wanted)
+    assert (caught.value.code, caught.value.retry_after_s, stand.orders()) == ("order_not_final", 2, 2)
+
+
+def test_nothing_is_paid_for_a_dataset_that_is_not_for_this_job(stand: Stand, words: Words) -> None:
+    cases = [(Did("did:op:" + "b" * 64), "dataset_unknown"), (stand.market.gpt.did, "is_a_model")]
+    words.trust(Kind.EVALUATE)
+    cases.append((words.asset.did, "algorithm_not_trusted"))
+    for did, code in cases:
+        with pytest.raises(MarketRefused) as caught:
+            stand.order(parameters={"steps": 20, "dataset": did})
+        assert caught.value.code == code
+    words.trust(Kind.TRAIN)
+    assert stand.paid() == 0
+    assert stand.order(**words.wanted)["state"] == "queued"
+
+
+def test_nothing_is_paid_for_a_dataset_that_nobody_sells_or_that_is_too_dear(
+    stand: Stand, words: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Refused) as dear:
+        stand.order(most=TokenWei(2 * ONE), **words.wanted)
+    assert (dear.value.code, stand.paid()) == ("too_expensive", 0)
+    facts = stand.market.ledger.nft_facts(words.asset.nft)
+    unsold = replace(facts, datatokens=tuple(replace(each, price=None, exchange=None) for each in facts.datatokens))
+    with monkeypatch.context() as only:
+        only.setattr(stand.market.ledger, "nft_facts", lambda _nft: unsold)
+        with pytest.raises(MarketRefused) as nobody:
+            stand.order(**words.wanted)
+    assert (nobody.value.code, stand.paid()) == ("not_for_sale", 0)
+    assert stand.order(most=TokenWei(3 * ONE), **words.wanted)["state"] == "queued"

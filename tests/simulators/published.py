@@ -86,6 +86,7 @@ class Published(Rewindable):
             terms.rate,
             terms.base_token if found.exchange else None,
             "OCEAN" * bool(found.exchange),
+            found.exchange,
         )
 
     def reuse_of(self, transaction: TransactionHash, datatoken: Address) -> Reuse | None:

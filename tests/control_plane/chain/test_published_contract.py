@@ -58,6 +58,7 @@ def test_an_nft_is_told_with_its_datatokens_and_their_price(chain: Chain, rate: 
     assert (datatoken.address, datatoken.name, datatoken.price) == (made.datatoken, "A model access", rate)
     assert datatoken.base_token == (chain.ocean if rate else None)
     assert datatoken.base_symbol == ("OCEAN" if rate else "")
+    assert datatoken.exchange == made.exchange
 
 
 def test_an_address_that_is_no_nft_of_the_factory_is_not_found(chain: Chain) -> None:

@@ -1,0 +1,94 @@
+"""What the dataset of a job costs, for who has no order of it that is still good.
+
+In: a dataset's DID, who will own the job, an order of theirs where they have one. Out: an offer, or nothing where nothing is to be
+paid. This module must never offer a model, nor a dataset whose owner does not let the job's algorithm near it.
+"""
+
+from __future__ import annotations
+
+from control_plane.chain.compute import Algorithm
+from control_plane.chain.ledger import Sale
+from control_plane.did import Address, Did, TransactionHash
+from control_plane.errors import Forbidden, Refused
+from control_plane.flows.compute import dataset_service, paid_by
+from control_plane.flows.consume import Service, check_consumable, check_no_model, fee_for, find_service
+from control_plane.flows.offer import Offer
+from control_plane.flows.services import Services
+from control_plane.jobs.access import consumer_for
+from control_plane.jobs.environments import Environment
+from control_plane.provider.files import read_files
+from control_plane.serving.access import OrderQuestion, may_order_be_used
+
+_ONE = 10**18
+
+
+def dataset_offer(
+    services: Services,
+    did: Did,
+    algorithm: Algorithm,
+    owner: Address,
+    environment: Environment,
+    order: TransactionHash | None = None,
+) -> Offer | None:
+    """What `owner` must order before a job may read the dataset; None when `order` is good for it.
+
+    All that the job would be refused for after the payment is refused here. Raises NotFound (no such dataset), Forbidden (not for
+    use, a model, an algorithm that its owner does not trust, an order of somebody else), Refused with code not_for_sale where
+    Ocean's exchange and dispenser do not sell it, BadInput and Unavailable for files that cannot be had. An order that is not final
+    yet raises with a time to try again: it was paid, and is not to be paid twice.
+    """
+    sold = dataset_service(services.provider.assets, did)
+    service = find_service(services, did, sold.id)
+    check_consumable(services, service, owner)
+    check_no_model(services, service)
+    if service.is_compute and algorithm not in sold.trusted:
+        raise Forbidden(f"algorithm: the owner of {did} does not let {algorithm.did} near it", code="algorithm_not_trusted")
+    if order is not None and _is_good(services, service, owner, environment, order):
+        return None
+    files = read_files(service.record, service.nft, services.provider.key)
+    services.provider.files.open(files[0]).close()  # nobody is to pay for what is not there
+    return _offer(services, service)
+
+
+def _is_good(services: Services, service: Service, owner: Address, environment: Environment, order: TransactionHash) -> bool:
+    """False only for an order that has ended; any other fault is told."""
+    paid = paid_by(services, service, service.id, order)
+    consumer = consumer_for(paid.facts, owner, (environment,))
+    confirmations, now = services.network.confirmations, services.clock()
+    question = OrderQuestion(paid.facts, service, consumer, services.operator.address, confirmations, now)
+    decision = may_order_be_used(question)
+    if decision.refusal is not None and decision.refusal.code == "order_expired":
+        return False
+    decision.enforce()
+    return True
+
+
+def _offer(services: Services, service: Service) -> Offer:
+    datatokens = services.ledger.nft_facts(service.nft).datatokens
+    found = next((each for each in datatokens if each.address == service.datatoken), None)
+    if found is None or found.price is None:
+        raise Refused(
+            f"{service.did}: Ocean's exchange and dispenser do not sell its datatoken {service.datatoken}; its owner may give it",
+            code="not_for_sale",
+        )
+    sale = services.ledger.sale(service.datatoken, found.exchange)
+    return Offer(
+        chain_id=service.chain_id,
+        did=service.did,
+        nft=service.nft,
+        datatoken=service.datatoken,
+        exchange=found.exchange,
+        rate=sale.rate,
+        base_token=sale.base_token or services.network.ocean,
+        publish_fee=sale.publish_fee,
+        swap_fee=_swap_fee(sale),
+        service_index=service.service_index,
+        service_id=service.id,
+        timeout_s=service.timeout_s,
+        provider_fee=fee_for(services, service),
+    )
+
+
+def _swap_fee(sale: Sale) -> int:
+    """Of the price, in 10**-18: what the exchange takes beyond the rate, Ocean's own share inside, rounded up."""
+    return -(-(sale.price - sale.rate) * _ONE // sale.rate) if sale.rate else 0
