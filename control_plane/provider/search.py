@@ -1,10 +1,11 @@
 """Search over the index, in the part of Elasticsearch's language that Ocean's clients speak.
 
-In: assets as Aquarius shows them, a request's body. Out: hits. This module must never run what it does not know: a clause of
-another kind is refused by its name.
+In: assets as Aquarius shows them, a request's body. Out: hits. This module must never pass over what it does not know: a clause or
+an option of another kind is refused by its name.
 
 Known: `match_all`, `query_string`, `simple_query_string`, `match`, `match_phrase`, `multi_match`, `term`, `terms`, `range`,
-`exists`, `ids`, `bool`; `from`, `size`, `sort`. Texts match by whole words in any case, as its standard analyser has them.
+`exists`, `ids`, `bool`; `from`, `size`, `sort`, `track_total_hits`. Texts match by whole words in any case, as its standard
+analyser has them. All hits score alike, so a `boost` changes nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from control_plane.errors import BadInput
+from control_plane.fields import Kind, safe_name
 from control_plane.provider.query_string import parse_query_string, wildcard
 
 Document = Mapping[str, Any]
@@ -24,11 +26,28 @@ MOST_SKIPPED = 10_000
 MOST_CLAUSES = 256
 MOST_FIELDS = 16
 _DEFAULT_HITS = 10
+_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "match_all": (),
+    "query_string": ("query", "fields", "default_field", "default_operator"),
+    "simple_query_string": ("query", "fields", "default_operator"),
+    "multi_match": ("query", "fields", "operator", "type"),
+    "match": ("query", "operator"),
+    "match_phrase": ("query",),
+    "term": ("value", "case_insensitive"),
+    "range": ("gt", "gte", "lt", "lte"),
+    "exists": ("field",),
+    "ids": ("values",),
+    "bool": ("must", "filter", "should", "must_not", "minimum_should_match"),
+}
+"""Of each clause; of one that names a field first, those inside. `boost` besides, which is a number."""
 _WORD = re.compile(r"\w+", re.UNICODE)
 
 
 def search(documents: Sequence[Document], body: Mapping[str, Any]) -> dict[str, Any]:
     """The hits as Elasticsearch answers them. Raises BadInput naming what it does not know."""
+    _only(body, ("query", "from", "size", "sort", "track_total_hits"), "the request")
+    if body.get("track_total_hits", True) is not True:
+        raise BadInput("track_total_hits", "true: all hits are counted", "something else", code="query_unknown")
     skipped, size = _whole(body, "from", 0, MOST_SKIPPED), _whole(body, "size", _DEFAULT_HITS, MOST_HITS)
     is_hit = _Clauses().test_of(body.get("query") or {"match_all": {}})
     found = [document for document in documents if is_hit(document)]
@@ -55,51 +74,60 @@ class _Clauses:
         if not isinstance(clause, Mapping) or len(clause) != 1:
             raise _unknown("an object with the name of one clause")
         ((kind, inside),) = clause.items()
+        if kind not in _OPTIONS and kind != "terms":
+            raise _not_known(str(kind), "clause", sorted({*_OPTIONS, "terms"}))
+        if kind in ("match", "match_phrase", "term", "terms", "range"):
+            return self._of_field(kind, inside)
+        options = _options_of(kind, inside)
         if kind == "match_all":
             return lambda _: True
         if kind in ("query_string", "simple_query_string"):
-            return self._query_string(inside)
+            return self._query_string(options)
         if kind == "bool":
-            return self._bool(inside)
+            return self._bool(options)
         if kind == "multi_match":
-            text = _text_of(inside, "query")
-            fields: list[str | None] = [*_fields_of(inside)] or [None]
-            return _any([_match(field, text, is_phrase=False) for field in fields])
+            text, is_and = _text_of(options, "query"), _is_and(options, "operator")
+            way = _one_of(options, "type", ("best_fields", "most_fields", "phrase"))
+            fields: list[str | None] = [*_fields_of(options)] or [None]
+            return _any([_match(field, text, is_phrase=way == "phrase", is_and=is_and) for field in fields])
         if kind == "exists":
-            field = _text_of(inside, "field")
+            field = _text_of(options, "field")
             return lambda document: any(value not in (None, "") for value in values_at(document, field))
-        if kind == "ids":
-            wanted = _list_of(inside, "values")
-            return lambda document: document["id"] in wanted
-        return self._of_field(kind, inside)
+        wanted = _list_of(options, "values")
+        return lambda document: document["id"] in wanted
 
     def _of_field(self, kind: str, inside: object) -> Test:
-        if kind not in ("match", "match_phrase", "term", "terms", "range"):
-            raise _unknown("a clause that is known here")
-        if not isinstance(inside, Mapping) or len(inside) != 1:
-            raise _unknown(f"one field in {kind}")
-        ((field, wanted),) = inside.items()
-        if kind == "terms":
-            if not isinstance(wanted, list):
-                raise _unknown("a list of terms")
-            return _any([_term(field, each) for each in wanted[:MOST_CLAUSES]])
-        if kind == "range":
-            return _range(field, wanted)
-        if kind == "term":
-            return _term(field, wanted.get("value") if isinstance(wanted, Mapping) else wanted)
-        text = wanted.get("query") if isinstance(wanted, Mapping) else wanted
-        return _match(field, str(text), is_phrase=kind == "match_phrase")
-
-    def _bool(self, inside: object) -> Test:
         if not isinstance(inside, Mapping):
-            raise _unknown("an object in bool")
+            raise _unknown(f"one field in {kind}")
+        if kind == "terms":
+            named = {field: wanted for field, wanted in inside.items() if not _is_boost(field, wanted)}
+        else:
+            named = dict(inside)
+        if len(named) != 1:
+            raise _unknown(f"one field in {kind}")
+        ((field, wanted),) = named.items()
+        if kind == "terms":
+            if not isinstance(wanted, list) or len(wanted) > MOST_CLAUSES:
+                raise _unknown(f"a list of at most {MOST_CLAUSES} terms")
+            return _any([_term(field, each) for each in wanted])
+        if kind == "range":
+            return _range(field, _options_of(kind, wanted))
+        name = "value" if kind == "term" else "query"
+        options = _options_of(kind, wanted if isinstance(wanted, Mapping) else {name: wanted})
+        if not isinstance(options.get(name), str | int | float):
+            raise _unknown(f"a text or a number in {kind}")
+        if kind == "term":
+            if options.get("case_insensitive", True) is not True:
+                raise BadInput("case_insensitive", "true: case tells no terms apart here", "something else", code="query_unknown")
+            return _term(field, options[name])
+        return _match(field, str(options[name]), is_phrase=kind == "match_phrase", is_and=_is_and(options, "operator"))
+
+    def _bool(self, inside: Mapping[str, Any]) -> Test:
         parts: dict[str, list[Test]] = {}
-        for name, clauses in inside.items():
-            if name in ("minimum_should_match", "boost"):
-                continue
-            if name not in ("must", "filter", "should", "must_not"):
-                raise _unknown("must, filter, should or must_not in bool")
-            parts[name] = [self.test_of(each) for each in (clauses if isinstance(clauses, list) else [clauses])]
+        for name in ("must", "filter", "should", "must_not"):
+            if name in inside:
+                clauses = inside[name]
+                parts[name] = [self.test_of(each) for each in (clauses if isinstance(clauses, list) else [clauses])]
         needed = parts.get("must", []) + parts.get("filter", [])
         wished, unwanted = parts.get("should", []), parts.get("must_not", [])
         least = inside.get("minimum_should_match", 0 if needed or not wished else 1)
@@ -113,9 +141,8 @@ class _Clauses:
 
         return is_hit
 
-    def _query_string(self, inside: object) -> Test:
-        fields = _fields_of(inside)
-        default = inside.get("default_operator", "OR") if isinstance(inside, Mapping) else "OR"
+    def _query_string(self, inside: Mapping[str, Any]) -> Test:
+        fields, is_and = _fields_of(inside), _is_and(inside, "default_operator")
 
         def leaf(field: str | None, text: str, is_phrase: bool) -> Test:
             self._count += 1
@@ -126,7 +153,7 @@ class _Clauses:
                 return lambda document: bool(list(values_at(document, text)))
             return _any([_match(each, text, is_phrase=is_phrase) for each in chosen])
 
-        return parse_query_string(_text_of(inside, "query"), leaf, is_and=str(default).upper() == "AND")
+        return parse_query_string(_text_of(inside, "query"), leaf, is_and=is_and)
 
 
 def values_at(document: Any, field: str | None) -> Iterator[Any]:
@@ -154,7 +181,8 @@ def words_of(value: object) -> list[str]:
     return [word.lower() for word in _WORD.findall(str(value))] if value is not None else []
 
 
-def _match(field: str | None, text: str, is_phrase: bool) -> Test:
+def _match(field: str | None, text: str, is_phrase: bool, is_and: bool = False) -> Test:
+    """is_and: whether a value must have all of the words, and not one of them."""
     if field in ("*", ""):
         field = None
     if "*" in text or "?" in text:
@@ -172,7 +200,7 @@ def _match(field: str | None, text: str, is_phrase: bool) -> Test:
             if is_phrase or ":" in text:
                 if any(words[at : at + len(wanted)] == wanted for at in range(len(words) - len(wanted) + 1)):
                     return True
-            elif any(each in words for each in wanted):
+            elif (all if is_and else any)(each in words for each in wanted):
                 return True
         return False
 
@@ -193,9 +221,8 @@ def _term(field: str, wanted: object) -> Test:
     return is_hit
 
 
-def _range(field: str, bounds: object) -> Test:
-    if not isinstance(bounds, Mapping) or not set(bounds) <= {"gt", "gte", "lt", "lte"}:
-        raise _unknown("gt, gte, lt, lte in range")
+def _range(field: str, options: Mapping[str, Any]) -> Test:
+    bounds = {name: bound for name, bound in options.items() if name != "boost"}
     tests: dict[str, Callable[[Any, Any], bool]] = {
         "gt": lambda value, bound: value > bound,
         "gte": lambda value, bound: value >= bound,
@@ -224,8 +251,9 @@ def _sorting(asked: object) -> list[tuple[str, bool]]:
             found.append((each, False))
         elif isinstance(each, Mapping):
             for field, how in each.items():
-                order = how.get("order") if isinstance(how, Mapping) else how
-                found.append((str(field), str(order).lower() == "desc"))
+                options = how if isinstance(how, Mapping) else {"order": how}
+                _only(options, ("order",), "sort")
+                found.append((str(field), _one_of(options, "order", ("asc", "desc")) == "desc"))
         else:
             raise _unknown("fields in sort")
     if len(found) > MOST_FIELDS:
@@ -249,22 +277,58 @@ def _whole(body: Mapping[str, Any], name: str, default: int, high: int) -> int:
     return value
 
 
-def _text_of(inside: object, name: str) -> str:
-    found = inside.get(name) if isinstance(inside, Mapping) else None
+def _only(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    """Raises BadInput for an option that is not known, by its name."""
+    for name in given:
+        if name not in known:
+            raise _not_known(str(name), f"option of {where}", known)
+
+
+def _not_known(name: str, what: str, known: Sequence[str]) -> BadInput:
+    """The name is the field: of what was found Ocean's shape of an error tells nothing."""
+    expected = f"no such {what}; known {'are ' + ', '.join(known) if known else 'is none'}"
+    return BadInput(safe_name(name, "a name"), expected, Kind("one"), code="query_unknown")
+
+
+def _options_of(kind: str, inside: object) -> Mapping[str, Any]:
+    if not isinstance(inside, Mapping):
+        raise _unknown(f"an object in {kind}")
+    _only({name: value for name, value in inside.items() if not _is_boost(name, value)}, _OPTIONS[kind], kind)
+    return inside
+
+
+def _is_boost(name: str, value: object) -> bool:
+    return name == "boost" and isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _one_of(options: Mapping[str, Any], name: str, known: Sequence[str]) -> str:
+    """The option in lower case; the first of the known ones where it is left out."""
+    value = options.get(name, known[0])
+    if not isinstance(value, str) or value.lower() not in known:
+        raise BadInput(name, f"one of {', '.join(known)}", "something else", code="query_unknown")
+    return value.lower()
+
+
+def _is_and(options: Mapping[str, Any], name: str) -> bool:
+    return _one_of(options, name, ("or", "and")) == "and"
+
+
+def _text_of(inside: Mapping[str, Any], name: str) -> str:
+    found = inside.get(name)
     if not isinstance(found, str) or len(found) > 4096:
         raise _unknown(f"a text in {name}")
     return found
 
 
-def _list_of(inside: object, name: str) -> list[Any]:
-    found = inside.get(name) if isinstance(inside, Mapping) else None
+def _list_of(inside: Mapping[str, Any], name: str) -> list[Any]:
+    found = inside.get(name)
     if not isinstance(found, list):
         raise _unknown(f"a list in {name}")
     return found
 
 
-def _fields_of(inside: object) -> list[str]:
-    found = inside.get("fields", inside.get("default_field", [])) if isinstance(inside, Mapping) else []
+def _fields_of(inside: Mapping[str, Any]) -> list[str]:
+    found = inside.get("fields", inside.get("default_field", []))
     given = found if isinstance(found, list) else [found]
     if len(given) > MOST_FIELDS:
         raise BadInput("query", f"at most {MOST_FIELDS} fields in one clause", "more")

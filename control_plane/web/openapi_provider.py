@@ -253,7 +253,14 @@ def _aquarius() -> tuple[Operation, ...]:
             "Search in Elasticsearch's language, in part",
             schema={
                 "type": "object",
-                "properties": {"query": {"type": "object"}, "from": {"type": "integer"}, "size": {"type": "integer"}},
+                "properties": {
+                    "query": {"type": "object"},
+                    "from": {"type": "integer", "minimum": 0, "maximum": 10_000},
+                    "size": {"type": "integer", "minimum": 0, "maximum": 1000},
+                    "sort": {"type": ["array", "object", "string"]},
+                    "track_total_hits": {"const": True},
+                },
+                "additionalProperties": False,
             },
             answer=shapes.HITS,
             codes=_BODY_CODES,

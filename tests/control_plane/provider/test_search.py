@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -85,6 +86,16 @@ def test_a_query_string_finds_whole_words(text: str, numbers: list[int]) -> None
         ({"bool": {"should": [{"match": {"metadata.name": "trainer"}}, {"match": {"metadata.name": "branin"}}]}}, [1, 3]),
         ({"bool": {"filter": {"range": {"services.timeout": {"gte": 7200}}}}}, [2, 3, 4]),
         ({"query_string": {"query": "sea text", "default_operator": "AND"}}, [2]),
+        ({"simple_query_string": {"query": "sea text", "default_operator": "and", "fields": ["metadata.description"]}}, []),
+        ({"match": {"metadata.name": {"query": "sea charts", "operator": "or"}}}, [2, 4]),
+        ({"match": {"metadata.name": {"query": "sea charts", "operator": "AND", "boost": 2}}}, [4]),
+        ({"multi_match": {"query": "a sea", "fields": ["metadata.name"], "operator": "and"}}, [2]),
+        ({"multi_match": {"query": "sea a", "fields": ["metadata.name"], "type": "phrase"}}, []),
+        ({"multi_match": {"query": "a sea", "fields": ["metadata.name"], "type": "phrase"}}, [2]),
+        ({"terms": {"metadata.tags": ["maths"], "boost": 2.0}}, [1]),
+        ({"range": {"stats.orders": {"gt": 3, "boost": 1}}}, [4]),
+        ({"term": {"metadata.type": {"value": "ALGORITHM", "case_insensitive": True}}}, [3]),
+        ({"match_all": {"boost": 1.0}}, [1, 2, 3, 4]),
         ({"query_string": {"query": "text", "fields": ["metadata.tags"]}}, [2]),
     ],
 )
@@ -102,11 +113,56 @@ def test_hits_are_sorted_cut_and_counted() -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"aggs": {}}, "aggs"),
+        ({"_source": ["id"]}, "_source"),
+        ({"track_total_hits": False}, "track_total_hits"),
+        ({"sort": {"id": {"order": "desc", "missing": "_last"}}}, "missing"),
+        ({"sort": {"id": "down"}}, "order"),
+        ({"sort": {"id": 1}}, "order"),
+        ({"query": {"fuzzy": {"id": "x"}}}, "fuzzy"),
+        ({"query": {"match_all": {"_name": "x"}}}, "_name"),
+        ({"query": {"match": {"metadata.name": {"query": "sea", "fuzziness": "AUTO"}}}}, "fuzziness"),
+        ({"query": {"match": {"metadata.name": {"query": "sea", "operator": "xor"}}}}, "operator"),
+        ({"query": {"match_phrase": {"metadata.name": {"query": "sea", "slop": 3}}}}, "slop"),
+        ({"query": {"match": {"metadata.name": {"operator": "and"}}}}, "match"),
+        ({"query": {"multi_match": {"query": "sea", "type": "cross_fields"}}}, "type"),
+        ({"query": {"multi_match": {"query": "sea", "tie_breaker": 0.3}}}, "tie_breaker"),
+        ({"query": {"query_string": {"query": "sea", "fuzziness": 2}}}, "fuzziness"),
+        ({"query": {"query_string": {"query": "sea", "default_operator": "XOR"}}}, "default_operator"),
+        ({"query": {"simple_query_string": {"query": "sea", "flags": "OR"}}}, "flags"),
+        ({"query": {"term": {"metadata.type": {"value": "x", "case_insensitive": False}}}}, "case_insensitive"),
+        ({"query": {"term": {"metadata.type": {"wanted": "x"}}}}, "wanted"),
+        ({"query": {"terms": {"id": ["x"] * (MOST_CLAUSES + 1)}}}, "terms"),
+        ({"query": {"range": {"stats.orders": {"gt": 1, "format": "epoch"}}}}, "format"),
+        ({"query": {"exists": {"field": "id", "boost": "much"}}}, "boost"),
+        ({"query": {"ids": {"values": [], "type": "x"}}}, "type"),
+        ({"query": {"bool": {"must": [], "adjust_pure_negative": True}}}, "adjust_pure_negative"),
+        ({"query": {"bool": {"must": [{"match": {"id": {"query": "x", "lenient": True}}}]}}}, "lenient"),
+    ],
+)
+def test_an_option_that_is_not_known_is_refused_by_its_name_and_not_passed_over(body: Any, named: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        search(ASSETS, body)
+    assert (refused.value.status, refused.value.code) == (400, "query_unknown")
+    assert re.search(rf"\b{named}\b", str(refused.value)), str(refused.value)
+
+
+def test_an_option_whose_name_is_no_name_is_not_echoed() -> None:
+    with pytest.raises(BadInput, match="a name") as refused:
+        search(ASSETS, {"<script>": 1})
+    assert "script" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {"query": {"script": {"source": "1"}}},
         {"query": {"match_all": {}, "term": {}}},
         {"query": {"bool": {"perhaps": []}}},
+        {"query": {"bool": []}},
+        {"query": {"term": {"id": None}}},
         {"query": {"terms": {"id": "x"}}},
         {"query": {"range": {"id": {"near": 1}}}},
         {"query": {"query_string": {"query": "(sea"}}},

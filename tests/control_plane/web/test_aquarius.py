@@ -104,3 +104,8 @@ def test_nothing_here_asks_the_chain(market: Market) -> None:
     market.ledger.is_down = True
     assert market.client.get(f"{ASSETS}/ddo/{asset.did}").status_code == 200
     assert market.client.post(f"{ASSETS}/query", json={}).status_code == 200
+
+
+def test_a_search_with_an_option_that_is_not_known_is_a_400_in_aquariuss_shape(market: Market) -> None:
+    answer = market.client.post(f"{ASSETS}/query", json={"query": {"match_all": {}}, "aggs": {"types": {}}})
+    assert (answer.status_code, "aggs" in answer.get_json()["error"]) == (400, True)
