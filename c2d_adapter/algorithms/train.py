@@ -44,11 +44,14 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Parameters:
-    """As `control_plane/jobs/parameters.py` has parsed them, with the same defaults. sequence_length: None for the usual one."""
+    """As `control_plane/jobs/parameters.py` has parsed them, with the same defaults, but for the warm-up, which it always names.
+
+    sequence_length: None for the usual one.
+    """
 
     steps: int = 500
     batch_size: int = 8
-    learning_rate: float = 5e-4
+    learning_rate: float = 5e-5
     schedule: str = "linear"
     warmup_steps: int = 0
     sequence_length: int | None = None

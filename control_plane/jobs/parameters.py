@@ -35,6 +35,11 @@ _ANY_LENGTH = 1 << 40
 """The bytes of all texts together are what is bounded, and refused with their number."""
 SHORTEST_SEQUENCE = 8
 USUAL_SEQUENCE = 256
+USUAL_RATE = 5e-5
+"""Of a training. A fresh optimizer's first steps are long ones: at this rate, after a warm-up, they did a trained model no harm
+(DECISIONS, 2026-11-28)."""
+USUAL_WARMUP = (10, 100)
+"""One step of so many warms up, and at most so many steps in all."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +155,14 @@ def _train_table(limits: Limits) -> Table:
         "dataset": _DATASET,
         "steps": whole("a whole number from 1 to 100000", 1, 100_000, 500),
         "batch_size": whole("a whole number from 1 to 256", 1, 256, 8),
-        "learning_rate": number("a number above 0, at most 1", 0, 1, 5e-4, is_low_excluded=True),
+        "learning_rate": number("a number above 0, at most 1", 0, 1, USUAL_RATE, is_low_excluded=True),
         "schedule": _choice("linear", "constant", "cosine"),
-        "warmup_steps": whole("a whole number from 0 to 100000, at most as many as steps", 0, 100_000, 0),
+        "warmup_steps": whole(
+            f"a whole number from 0 to 100000, at most as many as steps; without it one in {USUAL_WARMUP[0]} of them, "
+            f"at most {USUAL_WARMUP[1]}",
+            0,
+            100_000,
+        ),
         "sequence_length": whole(
             f"a whole number of tokens from {SHORTEST_SEQUENCE} to {context}, the context of this model",
             SHORTEST_SEQUENCE,
@@ -201,6 +211,9 @@ def _train(fields: dict[str, Any], context_length: int) -> Train:
     if context_length < SHORTEST_SEQUENCE:
         expected = f"a model that reads at least {SHORTEST_SEQUENCE} tokens"
         raise BadInput("sequence_length", expected, Described(f"one that reads {context_length}"))
+    if fields["warmup_steps"] is None:
+        one_in, most = USUAL_WARMUP
+        fields["warmup_steps"] = min(fields["steps"] // one_in, most)
     if fields["warmup_steps"] > fields["steps"]:
         raise BadInput("warmup_steps", f"at most {fields['steps']}, the steps of this job", fields["warmup_steps"])
     if fields["method"] == "lora":

@@ -36,9 +36,9 @@ def test_without_a_word_training_takes_the_defaults() -> None:
         dataset="wikitext-2",
         steps=500,
         batch_size=8,
-        learning_rate=5e-4,
+        learning_rate=5e-5,
         schedule="linear",
-        warmup_steps=0,
+        warmup_steps=50,
         sequence_length=256,
         seed=0,
         precision="fp32",
@@ -49,6 +49,23 @@ def test_without_a_word_training_takes_the_defaults() -> None:
     )
     assert parse_parameters(Kind.EVALUATE, {}, LIMITS) == Evaluate("wikitext-2", 10, 0, None, 256)
     assert parse_parameters(Kind.INFER, {"prompts": ["a"]}, LIMITS) == Infer(("a",), 16, 1.0, 1.0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"steps": 9}, 0),
+        ({"steps": 20}, 2),
+        ({"steps": 100_000}, 100),
+        ({"steps": 20, "warmup_steps": None}, 2),
+        ({"steps": 20, "warmup_steps": 0}, 0),
+        ({"warmup_steps": 500}, 500),
+    ],
+)
+def test_a_warm_up_that_nobody_names_follows_from_the_steps(asked: dict[str, Any], found: int) -> None:
+    trained = parse_parameters(Kind.TRAIN, asked, LIMITS)
+    assert isinstance(trained, Train) and trained.warmup_steps == found
+    assert json.loads(canonical(trained))["warmup_steps"] == found
 
 
 def test_a_small_model_has_smaller_defaults() -> None:
