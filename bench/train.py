@@ -1,7 +1,8 @@
-"""How many steps a second a training job makes, beside transformers' own Trainer, and how soon it makes the first.
+"""How many steps a second a training job makes, beside transformers' own Trainer, how soon it makes the first, and how long
+it takes from the last until what was trained is an asset that answers.
 
-In: nothing but the checkout. Out: `docs/benchmarks/train.json` and a table in `docs/benchmarks.md`.
-Run: `python -m bench.train`.
+In: nothing but the checkout. Out: `docs/benchmarks/train.json`, `train-derived.json` and their tables in `docs/benchmarks.md`.
+Run: `python -m bench.train`, or one part of it by `--part`.
 Ours goes the whole way: an engine, Ray, a confined process, progress and checkpoints. The other is a script of a page. Same model,
 texts, batch, length, schedule, optimizer, clipping and number of threads; the first step counts for neither.
 Processor seconds a step are told as well: they change less with what else the machine does.
@@ -24,6 +25,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import derived
 from bench.decoders import decoder_folder
 from bench.encoders import CORPUS
 from bench.load import median
@@ -36,7 +38,7 @@ SHAPES = {
     "GPT-2, 81 MB": {"layers": 8, "width": 384, "heads": 6},
 }
 STEPS = {"GPT-2, 17 MB": 40, "GPT-2, 81 MB": 16}
-PARAMETERS = {"batch_size": 8, "sequence_length": 128, "learning_rate": 5e-4, "seed": 0}
+PARAMETERS = {"batch_size": 8, "sequence_length": 128, "learning_rate": 5e-5, "seed": 0}
 RATIO, FIRST_STEP_S = 0.9, 10.0
 OURS, THEIRS = "posthuman", "Trainer"
 
@@ -111,12 +113,18 @@ def ahead(report: dict[str, Any], name: str) -> float:
     return median([one / other for one, other in zip(found[OURS], found[THEIRS], strict=True)])
 
 
+def _measured(report: dict[str, Any], more: str = "") -> str:
+    note = f" {report['note']}" if report["note"] else ""
+    return (
+        f"Measured {report['when']} on {report['machine']}; {report['rounds']} rounds, medians (least to most){more}."
+        f" Load of the machine before and after: {report['load'][0]:.1f}, {report['load'][1]:.1f}.{note}"
+    )
+
+
 def table(report: dict[str, Any]) -> str:
     first = report["first_step_s"]
-    note = f" {report['note']}" if report["note"] else ""
     lines = [
-        f"Measured {report['when']} on {report['machine']}; {report['rounds']} rounds, medians (least to most), threads of each:"
-        f" {report['cpus']}. Load of the machine before and after: {report['load'][0]:.1f}, {report['load'][1]:.1f}.{note}",
+        _measured(report, f", threads of each: {report['cpus']}"),
         "",
         "| model | posthuman, steps/s | Trainer, steps/s | ours over theirs | posthuman, processor s a step | Trainer |",
         "|---|---|---|---|---|---|",
@@ -151,30 +159,56 @@ def charts(report: dict[str, Any]) -> list[Chart]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--part", choices=PARTS, help="only this one (default: all)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cpus", type=int, default=os.cpu_count() or 1, help="threads of each side (default: one a processor)")
     parser.add_argument("--note", default="", help="a sentence for the page, about what else the machine did")
     parser.add_argument("--dry", action="store_true", help="print the table, write no file")
     chosen = parser.parse_args(arguments)
+    for part, go in PARTS.items():
+        if chosen.part in (None, part):
+            go(chosen)
+    return 0
+
+
+def _speed(chosen: argparse.Namespace) -> None:
     home = Path(tempfile.mkdtemp(prefix="posthuman-bench-"))
     load = os.getloadavg()[0]
     try:
         found = measure(home, chosen.rounds, chosen.cpus)
-        report = {
-            "when": time.strftime("%Y-%m-%d", time.gmtime()),
-            "machine": machine(),
-            "rounds": chosen.rounds,
-            "note": chosen.note,
-            "load": [load, os.getloadavg()[0]],
-            "parameters": PARAMETERS,
-            **found,
-        }
-        print(table(report))
-        if not chosen.dry:
-            write_report("train", report, table(report), charts=charts(report))
     finally:
         shutil.rmtree(home)
-    return 0
+    report = {**_about(chosen, load), "parameters": PARAMETERS, **found}
+    print(table(report))
+    if not chosen.dry:
+        write_report("train", report, table(report), charts=charts(report))
+
+
+def _derived(chosen: argparse.Namespace) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="posthuman-bench-"))
+    load = os.getloadavg()[0]
+    try:
+        found = derived.measure(folder, SHAPES, chosen.rounds)
+    finally:
+        shutil.rmtree(folder)
+    report = {**_about(chosen, load), "parameters": derived.TRAINED, "models": found}
+    shown = f"{_measured(report)}\n\n{derived.table(found)}"
+    print(shown)
+    if not chosen.dry:
+        write_report("train-derived", report, shown, charts=[derived.chart(found)])
+
+
+PARTS = {"speed": _speed, "derived": _derived}
+
+
+def _about(chosen: argparse.Namespace, load: float) -> dict[str, Any]:
+    return {
+        "when": time.strftime("%Y-%m-%d", time.gmtime()),
+        "machine": machine(),
+        "rounds": chosen.rounds,
+        "note": chosen.note,
+        "load": [load, os.getloadavg()[0]],
+    }
 
 
 if __name__ == "__main__":

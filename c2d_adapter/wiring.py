@@ -141,7 +141,12 @@ def _deriving(services: Any, store: Any, report: Report) -> Derive:
     from control_plane.flows.derivation import Derivation
     from control_plane.flows.derive import Trained, derive
 
-    market = open_market(services, store, lambda _stage, _seconds: None)
+    doing = threading.local()  # several jobs may be converted at once, each in its own thread
+
+    def converted(stage: str, seconds: float) -> None:
+        report({"job": doing.job, "convert": stage, "seconds": seconds})
+
+    market = open_market(services, store, converted)
 
     def derived(job: Job, parent: Listing, parent_weights: Bytes32, weights: Path) -> Did:
         parameters = json.loads(job.parameters)
@@ -158,6 +163,8 @@ def _deriving(services: Any, store: Any, report: Report) -> Derive:
             parameters=parameters,
             weights_digest=job.weights_digest,
         )
+
+        doing.job = job.job_id
 
         def told(step: str, detail: Mapping[str, Any] | None) -> None:
             if detail is not None:
