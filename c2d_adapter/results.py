@@ -20,6 +20,7 @@ Value = str | int | float | bool
 
 FIELDS: Mapping[Kind, Mapping[str, type]] = {
     Kind.TRAIN: {
+        "objective": str,
         "steps": int,
         "first_loss": float,
         "last_loss": float,

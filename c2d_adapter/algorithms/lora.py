@@ -21,9 +21,7 @@ def attach(model: Any, rank: int, seed: int) -> Any:
 
     torch.manual_seed(seed)
     # As wide a scale as the paper's: alpha is twice the rank, so that the learning rate need not follow the rank.
-    chosen = LoraConfig(
-        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, bias="none", target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    chosen = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, bias="none", target_modules="all-linear")
     with warnings.catch_warnings():
         # GPT-2 keeps its weights transposed; peft sees that, and says that it does.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")

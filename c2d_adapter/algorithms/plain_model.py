@@ -11,13 +11,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-# First the module behind the classes: the other way round is a circular import (transformers 4.57).
-import transformers.models.auto.modeling_auto
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
+from c2d_adapter.algorithms.objectives import Objective, objective_of
 from c2d_adapter.job_io import JobFailed
 
-_CLASSES = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 _KEPT = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "LICENSE*"),
@@ -28,19 +26,14 @@ _NUMBERS = "float32"
 _SHARD = "4GB"
 
 
-def open_model(weights: Path) -> tuple[Any, Any]:
-    """The model in float32 on the processor, and its tokenizer.
+def open_model(weights: Path) -> tuple[Any, Any, Objective]:
+    """The model in float32 on the processor, its tokenizer, and what it can learn.
 
-    Raises JobFailed unless it is a causal language model of transformers whose weights are all there.
+    Raises JobFailed unless it is a language model of transformers whose weights are all there.
     """
     config = AutoConfig.from_pretrained(weights, local_files_only=True, trust_remote_code=False)
-    known = _CLASSES.get(config.model_type)
-    named = config.architectures or [known]
-    if known is None or not set(named) & ({known} if isinstance(known, str) else set(known)):
-        raise JobFailed(
-            "unsupported_model", "Only causal language models can be trained further, and this model is of another kind."
-        )
-    model, told = AutoModelForCausalLM.from_pretrained(
+    objective = objective_of(config)
+    model, told = objective.opens.from_pretrained(
         weights,
         config=config,
         dtype=_NUMBERS,
@@ -55,17 +48,24 @@ def open_model(weights: Path) -> tuple[Any, Any]:
             "unsupported_model", f"{lacking} of the model's tensors are missing from its weights or have another shape."
         )
     tokenizer = AutoTokenizer.from_pretrained(weights, local_files_only=True, trust_remote_code=False)
-    return model, tokenizer
+    return model, tokenizer, objective
 
 
-def context_of(config: Any) -> int | None:
+def context_of(model: Any) -> int | None:
     """The longest sequence the model can read; None when it has no limit."""
-    text = config.get_text_config()
+    # BERT's relatives that count positions from their padding token's number on have places that no text can fill.
+    lengths = [
+        module.weight.shape[0] - module.padding_idx - 1
+        for name, module in model.named_modules()
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
+    ]
+    text = model.config.get_text_config(decoder=not model.config.is_encoder_decoder)
     for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
         found = getattr(text, name, None)
         if isinstance(found, int) and found > 0:
-            return found
-    return None
+            lengths.append(found)
+            break
+    return min(lengths, default=None)
 
 
 def export(model: Any, weights: Path, out: Path) -> None:

@@ -1,12 +1,12 @@
-"""Train a causal language model further, on texts.
+"""Train a language model further, on texts.
 
 In: a job's folder (`c2d_adapter/job_io.py`). Out: `out/` with a plain model, and `result.json`. This module must never write a
 weight, a gradient or a path into what the job's owner sees.
 
-After a crash it goes on from its newest checkpoint, and ends as it would have ended: which blocks a step trains on, its
-learning rate and its random numbers follow from the seed and the step's number. On one processor type the result is then the
-same to the bit. Another number of workers sees the same batches; sums are rounded in another order, and dropout draws other
-numbers.
+After a crash it goes on from its newest checkpoint, and ends as it would have ended: which blocks a step trains on, what of them
+is hidden, its learning rate and its random numbers follow from the seed and the step's number. On one processor type the result
+is then the same to the bit. Another number of workers sees the same batches; sums are rounded in another order, and dropout
+draws other numbers.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import transformers
 
 from c2d_adapter.algorithms import checkpoint, lora
 from c2d_adapter.algorithms.blocks import Blocks, blocks_of, tokens_of
+from c2d_adapter.algorithms.objectives import Lesson, lesson_of
 from c2d_adapter.algorithms.parallel import Workers
 from c2d_adapter.algorithms.plain_model import context_of, export, open_model
 from c2d_adapter.algorithms.schedule import learning_rate
@@ -81,8 +82,11 @@ class _Measured:
 class Training:
     """One training in one process. `wrapped` is what computes; `model` is the same without what shares the work among processes."""
 
-    def __init__(self, parameters: Parameters, model: Any, blocks: Blocks, workers: Workers, checkpoints: Path) -> None:
-        self._parameters, self._blocks, self._workers, self._checkpoints = parameters, blocks, workers, checkpoints
+    def __init__(
+        self, parameters: Parameters, model: Any, lesson: Lesson, blocks: Blocks, workers: Workers, checkpoints: Path
+    ) -> None:
+        self._parameters, self._workers, self._checkpoints = parameters, workers, checkpoints
+        self._lesson, self._blocks = lesson, blocks
         self.model = model.to(workers.device)
         self.model.train()
         self.wrapped = workers.wrap(self.model)
@@ -138,12 +142,12 @@ class Training:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         _seed(chosen.seed, step, place.rank)
-        mine = self._blocks.batch(step, chosen.batch_size)[place.rank :: place.world]
-        tokens = torch.from_numpy(mine).to(self._workers.device)
+        inputs, labels = self._lesson.given(self._blocks.batch(step, chosen.batch_size), chosen.seed, step)
+        inputs, labels = {name: self._mine(value) for name, value in inputs.items()}, self._mine(labels)
         with self._arithmetic():
-            loss = self.wrapped(input_ids=tokens, labels=tokens, use_cache=False).loss
+            loss = self._lesson.loss(self.wrapped, inputs, labels)
         # Processes may have one sequence more or less; gradients are averaged over processes, and ours must be over sequences.
-        share = len(mine) / chosen.batch_size
+        share = len(labels) / chosen.batch_size
         self._scaler.scale(loss * (share * place.world) if place.world > 1 else loss).backward()
         self._scaler.unscale_(self._optimizer)
         length = torch.nn.utils.clip_grad_norm_(self.trained, chosen.gradient_clip or math.inf)
@@ -157,6 +161,11 @@ class Training:
         self._optimizer.zero_grad(set_to_none=True)
         total, due = self._workers.sums([float(loss.detach()) * share, float(place.is_first and self._is_checkpoint_due())])
         return total, due > 0
+
+    def _mine(self, batch: Any) -> Any:
+        """This process's sequences of a batch."""
+        place = self._workers.place
+        return torch.from_numpy(batch[place.rank :: place.world]).to(self._workers.device)
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         numbers = _AUTOCAST.get(self._parameters.precision)
@@ -215,10 +224,11 @@ def train(folder: Folder, place: Place) -> None:
         raise JobFailed("internal", f"{place.world} workers cannot share a batch of {parameters.batch_size} sequences.")
     transformers.utils.logging.set_verbosity_error()
     workers = Workers(place)
-    model, tokenizer = open_model(folder.weights)
-    blocks = _blocks(folder, parameters, model, tokenizer, workers)
+    model, tokenizer, objective = open_model(folder.weights)
+    lesson = lesson_of(objective, model, tokenizer)
+    blocks = _blocks(folder, parameters, model, tokenizer, lesson, workers)
     model = _prepared(model, parameters)
-    training = Training(parameters, model, blocks, workers, folder.checkpoints)
+    training = Training(parameters, model, lesson, blocks, workers, folder.checkpoints)
     trained, whole = (sum(value.numel() for value in some) for some in (training.trained, model.parameters()))
 
     def show(step: int, loss: float, steps_per_second: float) -> None:
@@ -239,6 +249,7 @@ def train(folder: Folder, place: Place) -> None:
         sequences = parameters.steps * parameters.batch_size
         folder.write_result(
             {
+                "objective": objective.name,
                 "steps": parameters.steps,
                 "first_loss": rounded(math.fsum(measured.first) / len(measured.first)),
                 "last_loss": rounded(math.fsum(measured.last) / len(measured.last)),
@@ -257,15 +268,15 @@ def _prepared(model: Any, parameters: Parameters) -> Any:
     return lora.attach(model, parameters.lora_rank, parameters.seed) if parameters.method == "lora" else model
 
 
-def _blocks(folder: Folder, parameters: Parameters, model: Any, tokenizer: Any, workers: Workers) -> Blocks:
+def _blocks(folder: Folder, parameters: Parameters, model: Any, tokenizer: Any, lesson: Lesson, workers: Workers) -> Blocks:
     """The texts' blocks. The first process tokenises and leaves the tokens for the others, and for a restart."""
-    context = context_of(model.config)
+    context = context_of(model)
     length = parameters.sequence_length or min(context or _USUAL_LENGTH, _USUAL_LENGTH)
     if context is not None and length > context:
         raise JobFailed("sequence_too_long", f"The model reads at most {context} tokens at once, and the sequences have {length}.")
     kept = folder.checkpoints / "tokens.npy"
     if workers.place.is_first and not kept.exists():
-        tokens = tokens_of(folder.texts(), tokenizer, model.get_input_embeddings().weight.shape[0])
+        tokens = tokens_of(folder.texts(), tokenizer, lesson.vocabulary)
         kept.parent.mkdir(parents=True, exist_ok=True)
         scratch = kept.with_suffix(".new")
         with scratch.open("wb") as stream:
@@ -273,7 +284,7 @@ def _blocks(folder: Folder, parameters: Parameters, model: Any, tokenizer: Any, 
         scratch.replace(kept)
     workers.wait_for_all()
     tokens = numpy.load(kept, mmap_mode="r", allow_pickle=False)
-    return blocks_of(tokens, length, parameters.seed, parameters.batch_size)
+    return blocks_of(tokens, lesson.block_length(length), parameters.seed, parameters.batch_size)
 
 
 def _seed(seed: int, step: int, rank: int) -> None:

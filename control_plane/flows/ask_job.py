@@ -61,11 +61,11 @@ def job_offer(
     dataset_order: theirs, of the dataset that the parameters name. All that would be refused after the payment is refused here, as
     far as it is known: raises what `order_job` and `dataset_offer` raise.
     """
+    parameters = parameters_of(services, wanted.kind, listing, wanted.parameters)
     service = compute_needed(services.provider.assets, listing)
     algorithm = algorithm_for(services, wanted.kind)
     if algorithm not in service.trusted:
         raise Forbidden(f"algorithm: the owner of {listing.did} does not let {algorithm.did} near it", code="algorithm_not_trusted")
-    parameters = parameters_of(services, wanted.kind, listing, wanted.parameters)
     made = make_job_offer(listing, service, services.operator, wanted.environment, duration_s, services.clock)
     did = dataset_needed(parameters)
     if did is None:

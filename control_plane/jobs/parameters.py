@@ -20,7 +20,7 @@ from control_plane.jobs.states import Kind
 WIKITEXT = "wikitext-2"
 """The one dataset that is known by name: the operator's configured text. Every other is a DID."""
 TASKS = {
-    Kind.TRAIN: ("text-generation",),
+    Kind.TRAIN: ("text-generation", "text2text-generation", "fill-mask"),
     Kind.EVALUATE: ("text-generation",),
     Kind.INFER: ("text-generation", "text2text-generation"),
 }

@@ -166,7 +166,13 @@ class Counting:
         model = job.out / "model.safetensors"
         model.write_bytes(hashlib.shake_256(model.read_bytes() + f"{steps} {letters}".encode()).digest(4000))
         result = {"steps": steps, "first_loss": 4.0, "last_loss": 3.1, "tokens": 640, "rounds_over_texts": 1.0, "seconds": 0.5}
-        result |= {"steps_per_second": 10.0, "parameters": 1000, "trained_parameters": 1000, "workers": 1}
+        result |= {
+            "objective": "next_token",
+            "steps_per_second": 10.0,
+            "parameters": 1000,
+            "trained_parameters": 1000,
+            "workers": 1,
+        }
         (job.path / "result.json").write_text(json.dumps(result | self.result))
         self._at("trained")
         return Outcome("finished", 1)

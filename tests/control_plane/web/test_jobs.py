@@ -171,10 +171,40 @@ def test_a_model_without_a_compute_service_sells_no_jobs(jobs_market: Market) ->
     order = pay(jobs_market, "bob")
     index(jobs_market, jobs_market.gpt, sells_jobs=False)
     assert code_of(offered(jobs_market, "bob")) == (400, "sells_no_jobs")
-    assert code_of(offered(jobs_market, "bob", jobs_market.embedder)) == (400, "sells_no_jobs")
     text = jobs_market.message("bob", jobs_market.gpt.did, order)
     assert code_of(jobs_market.hand_in(text, jobs_market.sign("bob", text))) == (403, "order_wrong_service")
     assert jobs_market.complete(jobs_market.sign_in("bob", jobs_market.gpt)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "expected"),
+    [
+        ("feature-extraction", "train", "text-generation or text2text-generation or fill-mask"),
+        ("image-classification", "train", "text-generation or text2text-generation or fill-mask"),
+        ("automatic-speech-recognition", "train", "text-generation or text2text-generation or fill-mask"),
+        ("fill-mask", "evaluate", "a model for text-generation, which"),
+        ("text2text-generation", "evaluate", "a model for text-generation, which"),
+        ("fill-mask", "infer", "text-generation or text2text-generation"),
+    ],
+)
+def test_a_job_that_a_model_is_not_for_is_refused_before_it_is_paid(
+    jobs_market: Market, task: str, kind: str, expected: str
+) -> None:
+    model = jobs_market.publish(task, f"of {task}")
+    index(jobs_market, model)
+    asked = {"prompts": ["a"]} if kind == "infer" else {}
+    answer = offered(jobs_market, "bob", model, kind=kind, parameters=asked)
+    assert code_of(answer) == (400, "wrong_task")
+    assert expected in answer.get_json()["error"]["message"] and task in answer.get_json()["error"]["message"]
+
+
+@pytest.mark.parametrize("task", ["fill-mask", "text2text-generation"])
+def test_models_that_hide_words_or_write_texts_sell_trainings(jobs_market: Market, task: str) -> None:
+    model = jobs_market.publish(task, f"of {task}")
+    index(jobs_market, model)
+    order = pay(jobs_market, "bob", model)
+    job = ask(jobs_market, jobs_market.sign_in("bob", model, order))
+    assert job.status_code == 200 and job.get_json()["did"] == model.did
 
 
 def test_an_owner_who_trusts_no_algorithm_any_more_has_no_jobs_near(jobs_market: Market) -> None:
