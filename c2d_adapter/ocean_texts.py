@@ -37,7 +37,7 @@ class OceanTexts:
         if asset is None:
             raise NotFound(f"{did}: its document was taken off the chain", code="dataset_unknown")
         record = asset.document["services"][found.index]
-        check_no_model(services, Service(asset, record, found.index, chain_id))
+        check_no_model(services, Service(asset, record, found.index, chain_id), services.ledger.asset(asset.nft))
         left, until = services.provider.files.most_bytes, time.monotonic() + WHOLE_S
 
         def is_enough() -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from control_plane.chain.fees import is_named, sign_fee
-from control_plane.chain.ledger import CALLABLE_STATES, OrderFacts, ProviderFee
+from control_plane.chain.ledger import CALLABLE_STATES, AssetFacts, OrderFacts, ProviderFee
 from control_plane.did import Address, Did, TokenWei, TransactionHash, UnixSeconds, parse_address
 from control_plane.errors import BadInput, Forbidden, NotFound
 from control_plane.flows.offer import make_offer
@@ -82,8 +82,11 @@ def listing_of(services: Services, service: Service) -> Listing | None:
         return None
 
 
-def check_consumable(services: Services, service: Service, consumer: Address) -> None:
-    """As the chain says it now, and the document's lists of who may. Raises Forbidden with its reason."""
+def check_consumable(services: Services, service: Service, consumer: Address) -> AssetFacts:
+    """The asset as the chain has it now, when `consumer` may use it by that and by the document's lists.
+
+    Raises Forbidden with its reason.
+    """
     facts = services.ledger.asset(service.nft)
     if not facts.is_from_factory:
         raise Forbidden("documentId: expected an NFT of Ocean's factory, found another contract", code="nft_foreign")
@@ -92,6 +95,7 @@ def check_consumable(services: Services, service: Service, consumer: Address) ->
     allowed, denied = (_addresses(service.asset.document, name) for name in ("allow", "deny"))
     if (allowed and consumer.lower() not in allowed) or consumer.lower() in denied:
         raise Forbidden("consumerAddress: expected one that the asset's credentials let in, found another", code="not_allowed")
+    return facts
 
 
 def fee_for(services: Services, service: Service) -> ProviderFee:
@@ -128,19 +132,20 @@ def check_order(services: Services, service: Service, consumer: Address, transac
     return facts
 
 
-def files_to_download(services: Services, service: Service) -> tuple[RemoteFile, ...]:
-    """Raises Forbidden for a model, known as one by the catalogue, its document, or the chain."""
-    check_no_model(services, service)
+def files_to_download(services: Services, service: Service, facts: AssetFacts) -> tuple[RemoteFile, ...]:
+    """facts: of the asset, see `check_no_model`, whose Forbidden this raises."""
+    check_no_model(services, service, facts)
     if service.is_compute:
         raise BadInput("serviceId", "a service of type access", "one for computing", code="service_not_access")
     return read_files(service.record, service.nft, services.provider.key)
 
 
-def check_no_model(services: Services, service: Service) -> None:
-    facts = service.asset.document["metadata"].get("additionalInformation") or {}
-    stated = facts.get(MODEL_FACTS) if isinstance(facts, Mapping) else None
+def check_no_model(services: Services, service: Service, facts: AssetFacts) -> None:
+    """Raises Forbidden for a model, known as one by the catalogue, its document, or the chain, which `facts` are of."""
+    told = service.asset.document["metadata"].get("additionalInformation") or {}
+    stated = told.get(MODEL_FACTS) if isinstance(told, Mapping) else None
     is_model = listing_of(services, service) is not None or (isinstance(stated, Mapping) and "model_digest" in stated)
-    if is_model or services.ledger.asset(service.nft).model_digest is not None:
+    if is_model or facts.model_digest is not None:
         raise Forbidden("documentId: this asset is a model; an order of it buys calls, its files are not served", code="is_a_model")
 
 

@@ -14,10 +14,10 @@ from control_plane.flows.compute import dataset_service, paid_by
 from control_plane.flows.consume import Service, check_consumable, check_no_model, fee_for, find_service
 from control_plane.flows.offer import Offer
 from control_plane.flows.services import Services
-from control_plane.jobs.access import consumer_for
+from control_plane.jobs.access import part_question
 from control_plane.jobs.environments import Environment
 from control_plane.provider.files import read_files
-from control_plane.serving.access import OrderQuestion, may_order_be_used
+from control_plane.serving.access import may_order_be_used
 
 _ONE = 10**18
 
@@ -39,8 +39,7 @@ def dataset_offer(
     """
     sold = dataset_service(services.provider.assets, did)
     service = find_service(services, did, sold.id)
-    check_consumable(services, service, owner)
-    check_no_model(services, service)
+    check_no_model(services, service, check_consumable(services, service, owner))
     if service.is_compute and algorithm not in sold.trusted:
         raise Forbidden(f"algorithm: the owner of {did} does not let {algorithm.did} near it", code="algorithm_not_trusted")
     if order is not None and _is_good(services, service, owner, environment, order):
@@ -53,10 +52,8 @@ def dataset_offer(
 def _is_good(services: Services, service: Service, owner: Address, environment: Environment, order: TransactionHash) -> bool:
     """False only for an order that has ended; any other fault is told."""
     paid = paid_by(services, service, service.id, order)
-    consumer = consumer_for(paid.facts, owner, (environment,))
-    confirmations, now = services.network.confirmations, services.clock()
-    question = OrderQuestion(paid.facts, service, consumer, services.operator.address, confirmations, now)
-    decision = may_order_be_used(question)
+    operator, confirmations = services.operator.address, services.network.confirmations
+    decision = may_order_be_used(part_question(paid, owner, environment, operator, confirmations, services.clock()))
     if decision.refusal is not None and decision.refusal.code == "order_expired":
         return False
     decision.enforce()

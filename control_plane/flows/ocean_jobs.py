@@ -7,23 +7,33 @@ whether a payment has a job (`jobs/access.py` does), nor price anything itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from control_plane.chain.compute import ComputeService
-from control_plane.chain.fees import compute_time, sign_fee
+from control_plane.chain.compute import Algorithm, ComputeService
+from control_plane.chain.fees import sign_fee
 from control_plane.chain.ledger import ProviderFee
 from control_plane.did import Address, Did, TransactionHash, UnixSeconds, parse_did, parse_transaction_hash
 from control_plane.errors import BadInput, Forbidden, NotFound
-from control_plane.flows.compute import DatasetPaid, compute_needed, dataset_paid, paid_by
+from control_plane.flows.compute import DatasetPaid, compute_needed, dataset_paid, dataset_trusts, paid_by
 from control_plane.flows.consume import check_consumable, fee_for, find_service
-from control_plane.flows.jobs import JobOrder, order_job
+from control_plane.flows.jobs import JobOrder, limits_of, order_job
 from control_plane.flows.services import Services
-from control_plane.jobs.access import Paid, Service
+from control_plane.jobs.access import (
+    PAYMENT_CHECKS,
+    JobQuestion,
+    Service,
+    has_room,
+    may_be_ordered_again,
+    may_have_job,
+    part_question,
+)
 from control_plane.jobs.algorithms import kind_of_did
 from control_plane.jobs.environments import Environment, find
 from control_plane.jobs.job import Job
-from control_plane.serving.access import OrderQuestion, may_order_be_used, on_sale_only
+from control_plane.jobs.states import Kind
+from control_plane.jobs.store import Standing
+from control_plane.serving.access import may_order_be_used, on_sale_only
 from control_plane.serving.listing import Listing
 
 DATASET_ORDER = "dataset_order"
@@ -52,18 +62,71 @@ class Priced:
     order: TransactionHash | None = None
 
 
-def price_model(services: Services, part: Part, owner: Address, environment: str, valid_until: int) -> Priced:
-    """The fee for computing until then. Raises BadInput for a time that is not offered; NotFound; IntegrityBroken when withdrawn.
+@dataclass(frozen=True)
+class Prices:
+    model: Priced
+    datasets: tuple[Priced, ...]
+    algorithm: Priced
 
-    valid_until: seconds since 1970. Of all seconds until then: whole days are paid as well.
+
+def price_job(
+    services: Services, owner: Address, model: Part, algorithm: Part, datasets: Sequence[Part], environment: str, valid_until: int
+) -> Prices:
+    """What a client must order for a job: computing on the model until `valid_until`, seconds since 1970 (of all seconds until
+    then: whole days are paid as well). The algorithm and datasets cost the operator's fee nothing.
+
+    What would be refused after the payment is refused here, as far as it is known without the parameters: raises as `start_job`,
+    TooMany for an environment without room among it, and BadInput for a time that is not offered.
     """
-    listing, service = _model(services, part, owner)
+    listing, service = _model(services, model, owner)
     place = find(services.environments, environment)
-    paid = None if part.order is None else paid_by(services, _ordered(services, listing, service), service.id, part.order)
-    if paid is not None and part.order is not None:
-        if _is_still_worth_a_job(services, paid, owner, place):
-            return Priced(service.datatoken, None, part.order)
-        is_good = _may_be_used(services, paid, owner, place)
+    others = tuple(_price_other(services, each, owner, place) for each in datasets)
+    ordered = _price_other(services, algorithm, owner, place)
+    _check_offered(services, listing, service, algorithm.did, datasets)
+    return Prices(_price_model(services, listing, service, model.order, algorithm.did, owner, place, valid_until), others, ordered)
+
+
+def _check_offered(services: Services, listing: Listing, service: ComputeService, algorithm: Did, datasets: Sequence[Part]) -> None:
+    """Raises BadInput for what no job here can be, Forbidden for an algorithm that an owner does not trust."""
+    limits_of(services, _kind(services, algorithm), listing)
+    _at_most_one(datasets)
+    trusting = {listing.did: _trusted(services, service.trusted)}
+    for dataset in datasets:
+        trusts = dataset_trusts(services, dataset.did)
+        if trusts is not None:
+            trusting[dataset.did] = _trusted(services, trusts)
+    for did, trusted in trusting.items():
+        if algorithm not in trusted:
+            raise Forbidden(f"algorithm: the owner of {did} does not let {algorithm} near it", code="algorithm_not_trusted")
+
+
+def _price_model(
+    services: Services,
+    listing: Listing,
+    service: ComputeService,
+    order: TransactionHash | None,
+    algorithm: Did,
+    owner: Address,
+    place: Environment,
+    valid_until: int,
+) -> Priced:
+    is_good = False
+    if order is not None:
+        paid = paid_by(services, _ordered(services, listing, service), service.id, order)
+        question = JobQuestion(
+            owner=owner,
+            model=paid,
+            algorithm=algorithm,
+            trusted=_trusted(services, service.trusted),
+            environment=place,
+            operator=services.operator.address,
+            confirmations=services.network.confirmations,
+            now=services.clock(),
+        )
+        if may_have_job(question, Standing(services.jobs.of_payment(paid.payment)), PAYMENT_CHECKS).is_allowed:
+            return Priced(service.datatoken, None, order)
+        is_good = may_be_ordered_again(question).is_allowed
+    has_room(place, owner, services.jobs.standing_in(place.id, owner)).enforce()
     fee = sign_fee(
         services.operator,
         service.datatoken,
@@ -74,17 +137,17 @@ def price_model(services: Services, part: Part, owner: Address, environment: str
         services.clock,
         place.id,
     )
-    return Priced(service.datatoken, fee, part.order if paid is not None and is_good else None)
+    return Priced(service.datatoken, fee, order if is_good else None)
 
 
-def price_other(services: Services, part: Part, owner: Address, environment: str) -> Priced:
+def _price_other(services: Services, part: Part, owner: Address, place: Environment) -> Priced:
     """The fee of an algorithm or a dataset: nothing, for it is not computed on; an order that is good is told as such."""
     service = find_service(services, part.did, part.service_id)
     check_consumable(services, service, owner)
-    place = find(services.environments, environment)
     if part.order is not None:
         paid = paid_by(services, service, service.id, part.order)
-        if _decision(services, paid, owner, place) is None:
+        operator, confirmations = services.operator.address, services.network.confirmations
+        if may_order_be_used(part_question(paid, owner, place, operator, confirmations, services.clock())).is_allowed:
             return Priced(service.datatoken, None, part.order)
     return Priced(service.datatoken, fee_for(services, service))
 
@@ -106,9 +169,7 @@ def start_job(
     listing, service = _model(services, model, owner)
     if model.order is None:
         raise BadInput("dataset.transferTxId", "the transaction that ordered the model's jobs", "none", code="missing")
-    kind = kind_of_did(services.algorithms, algorithm.did)
-    if kind is None:
-        raise BadInput("algorithm.documentId", "one of this market's algorithms", "another", code="not_trusted_algo")
+    kind = _kind(services, algorithm.did)
     parameters = {name: value for name, value in told.items() if name != DATASET_ORDER}
     dataset = _dataset_paid(services, owner, datasets, parameters, told.get(DATASET_ORDER))
     algorithm_paid = None
@@ -123,7 +184,7 @@ def start_job(
             listing=listing,
             model=paid_by(services, _ordered(services, listing, service), service.id, model.order),
             algorithm=algorithm.did,
-            trusted=frozenset(each.did for each in service.trusted if each in services.algorithms.values()),
+            trusted=_trusted(services, service.trusted),
             environment=environment,
             parameters=parameters,
             algorithm_paid=algorithm_paid,
@@ -131,6 +192,23 @@ def start_job(
             dataset_trusts=None if dataset is None else dataset.trusts,
         ),
     )
+
+
+def _kind(services: Services, algorithm: Did) -> Kind:
+    kind = kind_of_did(services.algorithms, algorithm)
+    if kind is None:
+        raise BadInput("algorithm.documentId", "one of this market's algorithms", "another", code="not_trusted_algo")
+    return kind
+
+
+def _trusted(services: Services, named: Sequence[Algorithm]) -> frozenset[Did]:
+    """Those of the market's algorithms that an owner has named with their checksums."""
+    return frozenset(each.did for each in named if each in services.algorithms.values())
+
+
+def _at_most_one(datasets: Sequence[Part]) -> None:
+    if len(datasets) > 1:
+        raise BadInput("additionalDatasets", "at most one dataset", f"{len(datasets)}", code="too_many_datasets")
 
 
 def _model(services: Services, part: Part, owner: Address) -> tuple[Listing, ComputeService]:
@@ -155,42 +233,10 @@ def _dataset_paid(
     services: Services, owner: Address, datasets: Sequence[Part], parameters: Mapping[str, Any], order: object
 ) -> DatasetPaid | None:
     """The order of the dataset that the parameters name, from wherever the client has put it."""
-    if len(datasets) > 1:
-        raise BadInput("additionalDatasets", "at most one dataset", f"{len(datasets)}", code="too_many_datasets")
+    _at_most_one(datasets)
     did, transaction = parameters.get("dataset"), parse_transaction_hash(order, DATASET_ORDER) if order is not None else None
     if datasets:
         did, transaction = datasets[0].did, datasets[0].order or transaction
     if transaction is None or not isinstance(did, str):
         return None
     return dataset_paid(services, owner, parse_did(did, "dataset"), transaction)
-
-
-def _is_still_worth_a_job(services: Services, paid: Paid, owner: Address, place: Environment) -> bool:
-    """The fee pays for time in this environment, has not ended, and no other job holds it."""
-    time = None if paid.facts.provider_fee is None else compute_time(paid.facts.provider_fee)
-    if time is None or time.environment != place.id or _decision(services, paid, owner, place) is not None:
-        return False
-    return not any(job.holds_payment for job in services.jobs.of_payment(paid.payment))
-
-
-def _may_be_used(services: Services, paid: Paid, owner: Address, place: Environment) -> bool:
-    """The order itself is good, whatever its fee was for: with a new fee it can be ordered again."""
-    lasting = sign_fee(
-        services.operator,
-        paid.service.datatoken,
-        "",
-        place.fee_token,
-        place.fee(1),
-        UnixSeconds(int(services.clock()) + 60),
-        services.clock,
-    )
-    return _decision(services, replace(paid, facts=replace(paid.facts, provider_fee=lasting)), owner, place) is None
-
-
-def _decision(services: Services, paid: Paid, owner: Address, place: Environment) -> Forbidden | None:
-    """As `jobs/access.py` judges orders: the environment may be the consumer of what the owner paid."""
-    is_through = paid.facts.consumer == place.consumer and paid.facts.payer == owner
-    consumer = place.consumer if is_through else owner
-    operator, confirmations, now = services.operator.address, services.network.confirmations, services.clock()
-    refusal = may_order_be_used(OrderQuestion(paid.facts, paid.service, consumer, operator, confirmations, now)).refusal
-    return None if refusal is None else Forbidden(refusal.message, code=refusal.code)

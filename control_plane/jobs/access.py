@@ -11,7 +11,7 @@ payment back, and the same order starts one more job without a new fee, with the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from control_plane.chain.fees import ComputeTime, compute_time
 from control_plane.chain.ledger import OrderFacts
@@ -19,7 +19,13 @@ from control_plane.did import Address, Did, TransactionHash
 from control_plane.jobs.environments import Environment
 from control_plane.jobs.job import BUYERS_FAULTS
 from control_plane.jobs.store import Standing
-from control_plane.serving.access import Decision, OrderQuestion, Refusal, may_order_be_used
+from control_plane.serving.access import (
+    REORDER_CHECKS,
+    Decision,
+    OrderQuestion,
+    Refusal,
+    may_order_be_used,
+)
 from control_plane.serving.listing import Ordered
 
 GIVEN_BACK_FOR_S = 7 * 24 * 3600
@@ -149,23 +155,32 @@ def _dataset_is_ordered(q: JobQuestion, _s: Standing) -> Refusal | None:
     return None if q.dataset_paid is None else _named("dataset", _order_refused(q, q.dataset_paid, q.now))
 
 
+def has_room(environment: Environment, owner: Address, standing: Standing) -> Decision:
+    """Whether the environment takes one more job of the owner's: to be asked before anything is paid, too."""
+    if standing.of_owner >= environment.max_jobs_of_an_owner:
+        found = f"{environment.id}: {standing.of_owner} jobs of {owner} are under way, as many as one may have there"
+        return Decision(_no("too_many_jobs", found, 429, _QUEUE_AGAIN_S))
+    if standing.in_environment >= environment.max_jobs:
+        found = f"{environment.id}: {standing.in_environment} jobs are under way, as many as there may be, until one of them ends"
+        return Decision(_no("environment_full", found, 429, _QUEUE_AGAIN_S))
+    return Decision()
+
+
 def _environment_has_room(q: JobQuestion, s: Standing) -> Refusal | None:
-    if s.of_owner >= q.environment.max_jobs_of_an_owner:
-        found = f"{q.environment.id}: {s.of_owner} jobs of {q.owner} are under way, as many as one may have there"
-        return _no("too_many_jobs", found, 429, _QUEUE_AGAIN_S)
-    if s.in_environment >= q.environment.max_jobs:
-        found = f"{q.environment.id}: {s.in_environment} jobs are under way, as many as there may be; the payment stays good"
-        return _no("environment_full", found, 429, _QUEUE_AGAIN_S)
-    return None
+    return has_room(q.environment, q.owner, s).refusal
 
 
 JobCheck = Callable[[JobQuestion, Standing], Refusal | None]
-JOB_CHECKS: tuple[JobCheck, ...] = (
-    _algorithm_is_trusted,
+PAYMENT_CHECKS: tuple[JobCheck, ...] = (
     _model_is_ordered,
     _environment_is_the_paid_one,
     _payment_is_free,
     _payment_is_not_worn_out,
+)
+"""Whether the payment is still worth a job, whichever it is."""
+JOB_CHECKS: tuple[JobCheck, ...] = (
+    _algorithm_is_trusted,
+    *PAYMENT_CHECKS,
     _algorithm_is_ordered,
     _dataset_is_ordered,
     _environment_has_room,
@@ -184,10 +199,27 @@ def consumer_for(facts: OrderFacts, owner: Address, environments: Sequence[Envir
     return facts.consumer if facts.consumer in consumers and facts.payer == owner else owner
 
 
+def part_question(
+    paid: Paid, owner: Address, environment: Environment, operator: Address, confirmations: int, now: float
+) -> OrderQuestion:
+    """About the order of one part of a job: as of a call, except that Ocean's clients let the environment consume what the job's
+    owner paid."""
+    consumer = consumer_for(paid.facts, owner, (environment,))
+    return OrderQuestion(paid.facts, paid.service, consumer, operator, confirmations, now)
+
+
+def may_be_ordered_again(q: JobQuestion) -> Decision:
+    """Whether the model's order is good for one more fee (`reuseOrder`), whatever its own paid for."""
+    bare = replace(q.model, facts=replace(q.model.facts, provider_fee=None))
+    return may_order_be_used(_about(q, bare, q.now), REORDER_CHECKS)
+
+
 def _order_refused(q: JobQuestion, paid: Paid, now: float) -> Refusal | None:
-    """As an order of a call, except that Ocean's clients let the environment consume what the job's owner paid."""
-    consumer = consumer_for(paid.facts, q.owner, (q.environment,))
-    return may_order_be_used(OrderQuestion(paid.facts, paid.service, consumer, q.operator, q.confirmations, now)).refusal
+    return may_order_be_used(_about(q, paid, now)).refusal
+
+
+def _about(q: JobQuestion, paid: Paid, now: float) -> OrderQuestion:
+    return part_question(paid, q.owner, q.environment, q.operator, q.confirmations, now)
 
 
 def _named(what: str, refusal: Refusal | None) -> Refusal | None:

@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, Update, func, insert, select, update
@@ -140,6 +140,11 @@ class JobStore:
         """Jobs that are not over, in one environment."""
         with self._reading() as connection:
             return self._count(connection, table.c.environment == environment)
+
+    def standing_in(self, environment: str, owner: Address) -> Standing:
+        """Of a job that is not paid for yet."""
+        with self._reading() as connection:
+            return self._crowd(connection, environment, owner)
 
     def by_state(self) -> Mapping[State, int]:
         """How many jobs there are in each state, those of it that have none as 0."""
@@ -316,12 +321,13 @@ class JobStore:
 
     def _standing(self, connection: Connection, asked: NewJob) -> Standing:
         chosen = select(table).where(table.c.payment == asked.payment).order_by(table.c.position)
-        there = table.c.environment == asked.environment
-        return Standing(
-            of_payment=tuple(job_of(row) for row in connection.execute(chosen)),
-            in_environment=self._count(connection, there),
-            of_owner=self._count(connection, there & (table.c.owner == asked.owner)),
-        )
+        crowd = self._crowd(connection, asked.environment, asked.owner)
+        return replace(crowd, of_payment=tuple(job_of(row) for row in connection.execute(chosen)))
+
+    def _crowd(self, connection: Connection, environment: str, owner: Address) -> Standing:
+        there = table.c.environment == environment
+        in_environment, of_owner = self._count(connection, there), self._count(connection, there & (table.c.owner == owner))
+        return Standing(in_environment=in_environment, of_owner=of_owner)
 
     def _same(self, connection: Connection, asked: NewJob) -> Job | None:
         """The job that this very question has made before, unless it is over."""

@@ -194,6 +194,10 @@ OWNER_CHECKS: tuple[OrderCheck, ...] = tuple(check for check in ORDER_CHECKS if 
 """What an order must pass to show whose it is, also when there is nothing more to start with it."""
 
 
+REORDER_CHECKS: tuple[OrderCheck, ...] = tuple(check for check in ORDER_CHECKS if check is not _carries_the_operators_fee)
+"""What an order must pass to be ordered again with a new fee, whatever the old one was for."""
+
+
 def may_order_be_used(question: OrderQuestion, checks: tuple[OrderCheck, ...] = ORDER_CHECKS) -> Decision:
     """The first refusal of `checks`, or allowed."""
     return next((Decision(refusal) for check in checks if (refusal := check(question)) is not None), Decision())

@@ -13,6 +13,7 @@ from control_plane.flows.services import Services
 from control_plane.flows.sign_in import compose_message, sign_in
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_object
+from control_plane.web.unstored import unstored
 
 MESSAGE: Table = {
     "address": patterned("the address that will sign: 0x and 40 hex digits", "^0x[0-9a-fA-F]{40}$", is_required=True),
@@ -32,7 +33,7 @@ def blueprint(services: Services) -> Blueprint:
     @pages.post("/v1/auth/nonce")
     def nonce() -> Response:
         issued = services.sessions.issue_nonce()
-        return _unstored(jsonify(nonce=issued.nonce, expires_at=int(issued.expires_at)))
+        return unstored(jsonify(nonce=issued.nonce, expires_at=int(issued.expires_at)))
 
     @pages.post("/v1/auth/message")
     def message() -> Response:
@@ -41,14 +42,14 @@ def blueprint(services: Services) -> Blueprint:
         order = parse_transaction_hash(fields["order"])
         issued = services.sessions.issue_nonce()
         composed = compose_message(services, address, did, order, issued.nonce, fields["valid_for_s"])
-        return _unstored(jsonify(message=composed.text(), nonce=issued.nonce, expires_at=int(issued.expires_at)))
+        return unstored(jsonify(message=composed.text(), nonce=issued.nonce, expires_at=int(issued.expires_at)))
 
     @pages.post("/v1/auth/token")
     def token() -> Response:
         fields = parse_fields(read_object()[1], TOKEN)
         signed_in = sign_in(services, fields["message"], fields["signature"])
         session = signed_in.session
-        return _unstored(
+        return unstored(
             jsonify(
                 token=signed_in.token,
                 expires_at=int(session.expires_at),
@@ -64,8 +65,3 @@ def blueprint(services: Services) -> Blueprint:
         return jsonify(revoked=True)
 
     return pages
-
-
-def _unstored(response: Response) -> Response:
-    response.headers["Cache-Control"] = "no-store"
-    return response

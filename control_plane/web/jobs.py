@@ -13,11 +13,12 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from control_plane.did import parse_address, parse_did, parse_transaction_hash
-from control_plane.errors import BadInput, Forbidden, NotFound, TooMany
+from control_plane.errors import BadInput, Forbidden, NotFound
 from control_plane.fields import Field, Table, parse_fields, patterned, text, whole
 from control_plane.flows.ask_job import Wanted, ask_for_job, job_offer
 from control_plane.flows.jobs import job_of, stop_job
 from control_plane.flows.services import Services
+from control_plane.jobs.access import has_room
 from control_plane.jobs.environments import find
 from control_plane.jobs.job import Job
 from control_plane.jobs.ocean_status import ocean_status
@@ -26,9 +27,9 @@ from control_plane.serving.access import on_sale_only, session_only
 from control_plane.serving.sessions import Session
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_object
+from control_plane.web.unstored import unstored
 
 MOST = 100
-_QUEUE_AGAIN_S = 60
 _KINDS = [kind.value for kind in Kind]
 _KIND = Field(" or ".join(_KINDS), lambda value: isinstance(value, str) and value in _KINDS, {"enum": _KINDS}, is_required=True)
 _PARAMETERS = Field("an object", lambda value: isinstance(value, Mapping), {"type": "object"})
@@ -75,7 +76,7 @@ def blueprint(services: Services) -> Blueprint:
             }
             for each in services.environments
         ]
-        return _unstored(jsonify(environments=shown))
+        return unstored(jsonify(environments=shown))
 
     @pages.post("/v1/offers/<did>/jobs")
     def offer(did: str) -> Response:
@@ -84,14 +85,12 @@ def blueprint(services: Services) -> Blueprint:
         fields = parse_fields(read_object()[1], OFFER)
         consumer, given = parse_address(fields["consumer"], "consumer"), fields["dataset_order"]
         environment = find(services.environments, fields["environment"])
-        if jobs.under_way(environment.id) >= environment.max_jobs:
-            message = f"{environment.id}: as many jobs are under way as there may be; nothing is sold there until one ends"
-            raise TooMany(message, "environment_full", _QUEUE_AGAIN_S)
+        has_room(environment, consumer, jobs.standing_in(environment.id, consumer)).enforce()
         wanted = Wanted(Kind(fields["kind"]), fields["parameters"] or {}, environment)
         dataset_order = None if given is None else parse_transaction_hash(given, "dataset_order")
         made = job_offer(services, listing, wanted, fields["duration_s"] or environment.max_duration_s, consumer, dataset_order)
         dataset = None if made.dataset is None else made.dataset.to_json()
-        return _unstored(jsonify(offer=made.model.to_json(), dataset_offer=dataset, parameters=json.loads(made.parameters)))
+        return unstored(jsonify(offer=made.model.to_json(), dataset_offer=dataset, parameters=json.loads(made.parameters)))
 
     @pages.post("/v1/jobs")
     def order() -> Response:
@@ -107,7 +106,7 @@ def blueprint(services: Services) -> Blueprint:
             Wanted(Kind(fields["kind"]), fields["parameters"] or {}, find(services.environments, fields["environment"])),
             None if given is None else parse_transaction_hash(given, "dataset_order"),
         )
-        return _unstored(jsonify(_shown(services, job)))
+        return unstored(jsonify(_shown(services, job)))
 
     @pages.get("/v1/jobs")
     def listed() -> Response:
@@ -118,17 +117,17 @@ def blueprint(services: Services) -> Blueprint:
         did = request.args.get("did")
         chosen = None if did is None else parse_did(did, "did")
         found = jobs.jobs_of(session.wallet, chosen, _limit(request.args.get("limit", str(MOST))))
-        return _unstored(jsonify(jobs=[_shown(services, job) for job in found]))
+        return unstored(jsonify(jobs=[_shown(services, job) for job in found]))
 
     @pages.get("/v1/jobs/<job_id>")
     def one(job_id: str) -> Response:
         session = _session(services)
-        return _unstored(jsonify(_shown(services, job_of(jobs, job_id, session.wallet))))
+        return unstored(jsonify(_shown(services, job_of(jobs, job_id, session.wallet))))
 
     @pages.post("/v1/jobs/<job_id>/stop")
     def stop(job_id: str) -> Response:
         session = _session(services)
-        return _unstored(jsonify(_shown(services, stop_job(jobs, job_id, session.wallet))))
+        return unstored(jsonify(_shown(services, stop_job(jobs, job_id, session.wallet))))
 
     return pages
 
@@ -170,8 +169,3 @@ def _limit(asked: str) -> int:
     if not (asked.isascii() and asked.isdigit()) or len(asked) > 9 or not 1 <= int(asked) <= MOST:
         raise BadInput("limit", f"a whole number from 1 to {MOST}", asked)
     return int(asked)
-
-
-def _unstored(response: Response) -> Response:
-    response.headers["Cache-Control"] = "no-store"
-    return response

@@ -31,6 +31,7 @@ from control_plane.web.provider_input import (
     transaction_in,
     whole_in,
 )
+from control_plane.web.unstored import unstored
 
 SERVICES = "/api/services"
 VERSION = "2.1.6"
@@ -73,7 +74,7 @@ def blueprint(services: Services) -> Blueprint:
     @pages.get(f"{SERVICES}/nonce")
     def nonce() -> Response:
         address = address_in(query("userAddress"), "userAddress")
-        return _unstored(jsonify(nonce=shown_nonce(provider.nonces.last(address))))
+        return unstored(jsonify(nonce=shown_nonce(provider.nonces.last(address))))
 
     @pages.get(f"{SERVICES}/createAuthToken")
     def create_token() -> Response:
@@ -81,7 +82,7 @@ def blueprint(services: Services) -> Blueprint:
         expires_at = whole_in(values, "expiration")
         asked = proven(services, values, "address", values["address"])
         asked.use()
-        return _unstored(jsonify(token=provider.tokens.make(asked.address, expires_at)))
+        return unstored(jsonify(token=provider.tokens.make(asked.address, expires_at)))
 
     @pages.delete(f"{SERVICES}/deleteAuthToken")
     def delete_token() -> Response:
@@ -166,8 +167,3 @@ def _discovery(services: Services) -> dict[str, Any]:
         "chainIds": [chain],
         "serviceEndpoints": {name: [method, f"{SERVICES}/{path}"] for name, (method, path) in ENDPOINTS.items()},
     }
-
-
-def _unstored(response: Response) -> Response:
-    response.headers["Cache-Control"] = "no-store"
-    return response

@@ -15,7 +15,7 @@ from flask import Blueprint, Response, jsonify
 from control_plane.errors import BadInput, Conflict, NotFound
 from control_plane.flows.consume import to_ocean
 from control_plane.flows.jobs import job_of, stop_job
-from control_plane.flows.ocean_jobs import Part, Priced, price_model, price_other, start_job
+from control_plane.flows.ocean_jobs import Part, Priced, price_job, start_job
 from control_plane.flows.services import Services
 from control_plane.jobs.job import Job
 from control_plane.provider.compute import job_record, result_files
@@ -34,6 +34,7 @@ from control_plane.web.provider_input import (
     transaction_in,
     whole_in,
 )
+from control_plane.web.unstored import unstored
 
 
 def blueprint(services: Services) -> Blueprint:
@@ -41,9 +42,7 @@ def blueprint(services: Services) -> Blueprint:
     jobs = services.jobs
 
     def told_of(found: list[Job]) -> Response:
-        response = jsonify([job_record(job, jobs.queue_position(job.job_id)) for job in found])
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return unstored(jsonify([job_record(job, jobs.queue_position(job.job_id)) for job in found]))
 
     @pages.post(f"{SERVICES}/initializeCompute")
     def initialize() -> Response:
@@ -53,12 +52,10 @@ def blueprint(services: Services) -> Blueprint:
             raise BadInput("compute", "an object with env and validUntil", "something else")
         environment, valid_until = text_in(compute, "env"), whole_in(compute, "validUntil")
         model, *datasets = _parts(values["datasets"], "datasets")
-        priced = [price_model(services, model, owner, environment, valid_until)]
-        priced += [price_other(services, each, owner, environment) for each in datasets]
-        algorithm = price_other(services, _algorithm(values["algorithm"]), owner, environment)
-        response = jsonify(datasets=[_shown(each) for each in priced], algorithm=_shown(algorithm))
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        algorithm = _algorithm(values["algorithm"])
+        prices = price_job(services, owner, model, algorithm, datasets, environment, valid_until)
+        priced = [_shown(each) for each in (prices.model, *prices.datasets)]
+        return unstored(jsonify(datasets=priced, algorithm=_shown(prices.algorithm)))
 
     @pages.post(f"{SERVICES}/compute")
     def start() -> Response:
@@ -114,8 +111,7 @@ def blueprint(services: Services) -> Blueprint:
         asked.use()
         response = Response(files[index].content, mimetype="application/octet-stream")
         response.headers["Content-Disposition"] = f"attachment;filename={files[index].name}"
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return unstored(response)
 
     return pages
 

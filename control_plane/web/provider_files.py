@@ -29,6 +29,7 @@ from control_plane.provider.files import file_name, read_file
 from control_plane.provider.nonces import shown_nonce
 from control_plane.web.provider import SERVICES
 from control_plane.web.provider_input import Invalid, address_in, body, did_in, proven, query, text_in, transaction_in, whole_in
+from control_plane.web.unstored import unstored
 
 _MOST_RANGE = 128
 _ALL_FILES_S = 60.0
@@ -57,7 +58,7 @@ def blueprint(services: Services) -> Blueprint:
         listing = listing_of(services, service)
         if listing is not None:  # calls, not a file; clients ask before they order
             return jsonify([{"index": 0, "valid": listing.state == "on_sale", "type": "url", "contentType": "application/json"}])
-        files = files_to_download(services, service)
+        files = files_to_download(services, service, services.ledger.asset(service.nft))
         until = time.monotonic() + _ALL_FILES_S
         return jsonify([_looked_at(services, index, file, has_checksum, until) for index, file in enumerate(files)])
 
@@ -68,27 +69,26 @@ def blueprint(services: Services) -> Blueprint:
         service = find_service(services, did_in(values, "documentId"), text_in(values, "serviceId"))
         if service.is_compute:
             raise BadInput("serviceId", "a service of type access; use initializeCompute for jobs", "", code="service_is_compute")
-        check_consumable(services, service, consumer)
+        facts = check_consumable(services, service, consumer)
         if values.get("transferTxId"):
             transaction = transaction_in(values, "transferTxId")
             check_order(services, service, consumer, transaction)
-            return _unstored(jsonify(validOrder=transaction))
+            return unstored(jsonify(validOrder=transaction))
         if listing_of(services, service) is None:
-            files = files_to_download(services, service)
+            files = files_to_download(services, service, facts)
             index = _index_in(values, files) if values.get("fileIndex") else 0
             fetcher.open(files[index]).close()  # nobody is to pay for what is not there
         fee = fee_for(services, service)
         nonce = shown_nonce(services.provider.nonces.last(consumer))
-        return _unstored(jsonify(datatoken=service.datatoken, nonce=nonce, providerFee=to_ocean(fee)))
+        return unstored(jsonify(datatoken=service.datatoken, nonce=nonce, providerFee=to_ocean(fee)))
 
     @pages.get(f"{SERVICES}/download")
     def download() -> Response:
         values = query("documentId", "serviceId", "consumerAddress", "transferTxId", "fileIndex", "nonce")
         asked = proven(services, values, "consumerAddress", values["documentId"])
         service = find_service(services, did_in(values, "documentId"), text_in(values, "serviceId"))
-        files = files_to_download(services, service)
+        files = files_to_download(services, service, check_consumable(services, service, asked.address))
         index = _index_in(values, files)
-        check_consumable(services, service, asked.address)
         check_order(services, service, asked.address, transaction_in(values, "transferTxId"))
         byte_range = request.headers.get("Range")
         if byte_range is not None and len(byte_range) > _MOST_RANGE:
@@ -148,8 +148,3 @@ def _looked_at(services: Services, index: int, file: RemoteFile, has_checksum: b
 
 def _too_slow() -> Unavailable:
     return Unavailable(f"files: expected all of them to be looked at within {_ALL_FILES_S:g} s", code="files_too_slow")
-
-
-def _unstored(response: Response) -> Response:
-    response.headers["Cache-Control"] = "no-store"
-    return response

@@ -75,10 +75,9 @@ class Workflow(Invalid):
 
 @dataclass(frozen=True)
 class Proven:
-    """Who asks, by a signature or a token, and the nonce that is still to be used. nonce: of this request."""
+    """Who asks, by a signature or a token, and the nonce that is still to be used."""
 
     address: Address
-    nonce: float
     _use: Callable[[], None]
 
     def use(self) -> None:
@@ -103,7 +102,7 @@ def proven(services: Services, values: Mapping[str, Any], field: str, message: s
         except BadInput as error:
             raise Invalid({"signature": SIGNATURE_FAULT}) from error
     services.provider.nonces.check(address, nonce)
-    return Proven(address, nonce, lambda: services.provider.nonces.use(address, nonce))
+    return Proven(address, lambda: services.provider.nonces.use(address, nonce))
 
 
 def address_in(values: Mapping[str, Any], field: str) -> Address:

@@ -333,3 +333,11 @@ def test_credentials_say_who_may(shop: Market, dataset: Published) -> None:
         write(shop, "alice", dataset.nft, {**dataset.document, "credentials": credentials})
         index(shop)
         assert (initialized(shop, dataset).status_code == 200) == is_let_in, credentials
+
+
+def test_the_chain_is_asked_once_for_the_asset(shop: Market, dataset: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    order, asset, asked = ordered(shop, dataset), shop.ledger.asset, list[Address]()
+    monkeypatch.setattr(shop.ledger, "asset", lambda nft: (asked.append(nft), asset(nft))[1])
+    assert initialized(shop, dataset).status_code == 200
+    assert download(shop, dataset, order).status_code == 200
+    assert asked == [dataset.nft] * 2

@@ -1,0 +1,104 @@
+"""What a job would be refused for after it is paid, a stock client hears when it asks what the job costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from control_plane.chain.ddo import build_ddo
+from control_plane.did import Address
+from control_plane.jobs.environments import FREE, PAID
+from control_plane.jobs.job import Job, Reason
+from control_plane.jobs.states import Kind, State
+from control_plane.web import create_app
+from tests.control_plane.jobs.asking import a_job, anyone
+from tests.control_plane.web.test_provider_jobs import ABOUT, Shop, put, refused, shop
+from tests.ocean_assets import index, publish
+
+__all__ = ["shop"]
+
+WORKER = "e" * 32
+
+
+def under_way(shop: Shop, environment: str, owner: Address) -> Job:
+    return shop.market.services.jobs.add(a_job(environment=environment, owner=owner), anyone)
+
+
+def narrowed(shop: Shop, environment: str, **changes: int) -> None:
+    """The environment takes fewer jobs from now on."""
+    services = shop.market.services
+    offered = tuple(replace(each, **changes) if each.id == environment else each for each in services.environments)
+    shop.market.services = replace(services, environments=offered)
+    shop.market.client = create_app(shop.market.services, shop.market.journal).test_client()
+
+
+def assert_oceans(answer: Any) -> None:
+    assert isinstance(answer.get_json()["error"], str)
+
+
+def test_a_full_environment_is_told_before_anything_is_paid_and_a_payment_stays_good(shop: Shop) -> None:
+    order = shop.order()
+    narrowed(shop, PAID, max_jobs=1)
+    job = under_way(shop, PAID, shop.market.wallet("carol").address)
+    answer = shop.price()
+    refused(answer, "environment_full", 429)
+    assert_oceans(answer)
+    assert answer.headers["Retry-After"] == "60"
+    assert shop.price(order=order).get_json()["datasets"] == [{"validOrder": order}]  # nothing is to be paid
+    assert shop.price(FREE, 60).status_code == 200
+    shop.market.services.jobs.request_stop(job.job_id)
+    assert shop.price().status_code == 200
+
+
+def test_who_has_as_many_jobs_as_one_may_have_is_told_before_he_pays(shop: Shop) -> None:
+    job = under_way(shop, FREE, shop.market.wallet("bob").address)
+    answer = shop.price(FREE, 60)
+    refused(answer, "too_many_jobs", 429)
+    assert_oceans(answer)
+    assert shop.price(FREE, 60, name="carol").status_code == 200
+    shop.market.services.jobs.request_stop(job.job_id)
+    assert shop.price(FREE, 60).status_code == 200
+
+
+def test_an_algorithm_that_may_not_run_is_told_before_anything_is_paid(shop: Shop) -> None:
+    market, operator = shop.market, shop.market.wallet("operator")
+    other = publish(market, name="Trojan")
+    index(market)
+    refused(shop.price(algorithm={"documentId": other.did, "serviceId": "0"}), "not_trusted_algo")
+    gpt, url, trusted = market.gpt, market.services.settings.public_url, (market.services.algorithms[Kind.INFER],)
+    put(market, "alice", gpt.nft, build_ddo(gpt.nft, gpt.datatoken, 8996, ABOUT, url, operator.public_key, 3600, trusted))
+    index(market)
+    refused(shop.price(), "algorithm_not_trusted")
+    infer = {"documentId": shop.algorithms[Kind.INFER][0], "serviceId": "0"}
+    assert shop.price(algorithm=infer).status_code == 200
+
+
+def test_a_model_that_is_not_for_such_jobs_is_told_before_anything_is_paid(shop: Shop) -> None:
+    market, model, operator = shop.market, shop.market.embedder, shop.market.wallet("operator")
+    url, trusted = market.services.settings.public_url, tuple(market.services.algorithms.values())
+    put(market, "alice", model.nft, build_ddo(model.nft, model.datatoken, 8996, ABOUT, url, operator.public_key, 3600, trusted))
+    index(market)
+    refused(shop.price(datasets=[{"documentId": model.did, "serviceId": "1"}]), "wrong_task")
+
+
+def test_datasets_that_no_job_may_read_are_told_before_anything_is_paid(shop: Shop) -> None:
+    market, gpt = shop.market, shop.market.gpt
+    words, model = publish(market, name="Words"), {"documentId": gpt.did, "serviceId": "1"}
+    shut = {**words.document["services"][0], "type": "compute", "id": "1"}
+    shut["compute"] = {"allowRawAlgorithm": False, "allowNetworkAccess": False, "publisherTrustedAlgorithms": []}
+    put(market, "alice", words.nft, {**words.document, "services": [*words.document["services"], shut]})
+    index(market)
+    read = {"documentId": words.did, "serviceId": "1"}
+    refused(shop.price(datasets=[model, read]), "algorithm_not_trusted")
+    refused(shop.price(datasets=[model, read, read]), "too_many_datasets")
+
+
+def test_a_payment_that_was_given_back_is_not_to_be_paid_again_though_its_order_has_ended(shop: Shop) -> None:
+    order, jobs = shop.order(seconds=60), shop.market.services.jobs
+    (told,) = shop.start(order).get_json()
+    claimed = jobs.claim(WORKER)
+    assert claimed is not None and claimed.job_id == told["jobId"]
+    jobs.advance(told["jobId"], State.PROVISIONING, State.FAILED_DATA, worker=WORKER, reason=Reason("texts_unavailable", "gone"))
+    shop.market.clock.now += 120
+    assert shop.price(order=order).get_json()["datasets"] == [{"validOrder": order}]
+    assert shop.start(order).status_code == 200
