@@ -350,6 +350,27 @@ def test_a_write_that_fails_once_or_was_done_all_the_same_makes_one_asset(write:
     assert market.assets.mintings() == [f"{found.job_id} {found.owner} 200 {found.weights_digest}"]
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("write", ["release", "reclaim"])
+def test_a_job_whose_handing_over_is_lost_goes_on_with_the_next_worker(write: str, when: str, market: JobMarket) -> None:
+    market.program.pause_s = 0.1
+    job, healthy = ordered(market), market.store
+    breaking = Breaking(healthy)
+    breaking.break_call(write, when)
+    if write == "release":
+        market.store = breaking  # type: ignore[assignment]
+        with working(market) as (_, lines):
+            wait(lambda: healthy.get(job.job_id).progress is not None, lambda: lines)
+        market.store = healthy
+    else:  # a worker that is dead has it
+        assert healthy.claim("d" * 32) is not None
+        market.store = breaking  # type: ignore[assignment]
+    market.program.pause_s = 0.0
+    found = done(market, job)
+    assert found.state is State.FINISHED, found.reason
+    assert market.assets.mintings() == [f"{found.job_id} {found.owner} 200 {found.weights_digest}"]
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

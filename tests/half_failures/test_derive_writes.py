@@ -28,6 +28,7 @@ WRITES = [
     ("store", "__call__", 1),
     ("store_weights", "__call__", 1),
     ("server", "loaded", 1),
+    ("server", "load", 1),
     ("catalogue", "load_verified", 1),
     ("server", "infer", 2),
     ("catalogue", "put_on_sale", 1),
@@ -108,7 +109,8 @@ def test_deriving_interrupted_everywhere_in_turn_makes_one_asset(tmp_path: Path)
             ledger.fail_next(transaction, when)
             with pytest.raises((Unavailable, OutcomeUnknown)):
                 run(stand, job)
-    for part, method, number in WRITES[3:]:
+    in_turn = [write for write in WRITES[3:] if write[1] != "load"]  # a model that was loaded is not loaded again
+    for part, method, number in in_turn:
         for when in ("before", "after"):
             getattr(stand, part).break_call(method, when, number)
             with pytest.raises((Unavailable, OutcomeUnknown)):
