@@ -34,10 +34,11 @@ _BUSY = frozenset({"queue_full", "queue_timeout"})
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Of which asset a statement speaks."""
+    """Of which asset a statement speaks, and who asked for it."""
 
     did: Did
     nft: Address
+    evaluator: Address
     model_digest: Bytes32
 
 
@@ -166,6 +167,7 @@ def statement_of(found: Found, parameters: Mapping[str, Any], texts: Sequence[by
     return Evaluation(
         did=of.did,
         nft=of.nft,
+        evaluator=of.evaluator,
         model_digest=of.model_digest,
         dataset_digest=texts_digest(texts),
         is_sampled=is_sampled,

@@ -150,6 +150,8 @@ class Carrier:
             result = steps.compute(parts, job, lambda record: self._tell(job, record), lambda: self._is_over(job))
             if result is None:
                 return None
+            if job.kind is Kind.EVALUATE:
+                steps.publish(parts, job, result)
             return _Move(State.STORING if job.kind is Kind.TRAIN else State.FINISHED, {"result": result})
         if job.state is State.STORING and job.kind is Kind.TRAIN:
             return _Move(State.DERIVING, {"weights_digest": steps.store(parts, job)})

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from control_plane.errors import IntegrityBroken, NotFound, Unavailable
 from control_plane.jobs.job import TIMED_OUT, Job, Reason
 from control_plane.jobs.states import Kind as JobKind
 from control_plane.jobs.states import State
+from control_plane.receipts.evaluation import SignedEvaluation
 from control_plane.receipts.signing import ReceiptSigner
 from control_plane.serving.inference import InferenceServer
 from control_plane.serving.listing import Listing
@@ -126,6 +127,12 @@ class Derive(Protocol):
     def __call__(self, job: Job, parent: Listing, parent_weights: Bytes32, weights: Path) -> Did: ...
 
 
+class Publish(Protocol):
+    """Lets everybody see a statement: `receipts.evaluations.Evaluations.publish`. Again: nothing more happens."""
+
+    def __call__(self, signed: SignedEvaluation) -> object: ...
+
+
 @dataclass(frozen=True)
 class Parts:
     """jobs: where each job has its folder. weights: where weights of models on sale are kept. wikitext: the operator's folder.
@@ -143,6 +150,7 @@ class Parts:
     server: InferenceServer
     signer: ReceiptSigner
     derive: Derive
+    publish: Publish
     clock: Callable[[], float] = time.time
 
     def folder(self, job_id: str) -> Folder:
@@ -205,6 +213,15 @@ def _run(parts: Parts, job: Job, folder: Path, tell: Callable[[Progress], None],
         return parts.train(folder, most_workers, paid.left_s, tell, paid.is_stopped, paid.runs)
     paid.runs(True)
     return _ask(parts, job, folder, paid.left_s, tell, paid.is_stopped)
+
+
+def publish(parts: Parts, job: Job, result: Mapping[str, Value]) -> None:
+    """Publish what an evaluation has found, where its owner asked for that when he ordered it.
+
+    Raises Unavailable when the database does not answer. Again: nothing more happens.
+    """
+    if json.loads(job.parameters).get("publish"):
+        parts.publish(SignedEvaluation.from_json(json.loads(str(result["statement"]))))
 
 
 def store(parts: Parts, job: Job) -> Bytes32:
@@ -325,7 +342,7 @@ def _ask(
     """Have the served model asked; what was asked is compared with the chain's digest before and after."""
     listing = _model(parts, job)
     parts.catalogue.verify(listing)
-    of = Evaluated(listing.did, listing.nft, listing.model_digest)
+    of = Evaluated(listing.did, listing.nft, job.owner, listing.model_digest)
     ended = asking.run(
         folder, job.kind.value, parts.server, listing.entry_name, of, parts.signer, timeout_s, tell, is_stopped, parts.clock
     )

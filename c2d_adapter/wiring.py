@@ -104,6 +104,7 @@ def build_parts(settings: Settings, engine: Engine, report: Report) -> Parts:
         server=services.server,
         signer=ReceiptSigner(read_receipt_key(receipt_key_file(settings)), settings.chain_id, settings.log_nft),
         derive=_deriving(services, store, report),
+        publish=services.evaluations.publish,
         clock=services.clock,
     )
 

@@ -181,6 +181,20 @@ Index("jobs_of_an_owner", jobs.c.owner, jobs.c.position)
 Index("jobs_of_a_payment", jobs.c.payment)
 
 
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("finding", String(66), primary_key=True),
+    Column("statement_hash", String(66), nullable=False),
+    Column("did", String(71), nullable=False),
+    Column("evaluator", String(42), nullable=False),
+    Column("published_at", Float, nullable=False),
+    Column("statement", Text, nullable=False),
+)
+"""Published evaluations, see `receipts/evaluations.py`. finding: what makes two statements the same record. statement: canonical
+JSON."""
+Index("evaluations_of_an_asset", evaluations.c.did, evaluations.c.published_at)
+
 user_nonces = Table(
     "user_nonces",
     metadata,

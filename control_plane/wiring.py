@@ -49,6 +49,7 @@ from control_plane.provider.nonces import UserNonces
 from control_plane.provider.provider import Provider
 from control_plane.provider.tokens import AuthTokens
 from control_plane.receipts.checkpoint import NoteSigner, origin_of
+from control_plane.receipts.evaluations import Evaluations
 from control_plane.receipts.keeper import Step
 from control_plane.receipts.keys import read_checkpoint_key, read_private, read_receipt_key
 from control_plane.receipts.log import Log
@@ -167,6 +168,7 @@ def build_services(settings: Settings) -> Services:
         prompts=Prompts(catalogue, TokenCounters(), settings.max_prompt_tokens),
         operator=operator,
         jobs=JobStore(engine),
+        evaluations=Evaluations(engine, time.time),
         environments=offered(settings.jobs, network.ocean, operator.address),
         algorithms=known(settings.algorithms, settings.chain_id),
         provider=open_provider(settings, engine, operator, time.time),

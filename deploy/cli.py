@@ -28,6 +28,7 @@ _COMMANDS = {
     "buy": "trade",
     "call": "trade",
     "evaluate": "evaluate",
+    "evaluations": "evaluations",
     "infer": "infer",
     "receipts": "trade",
     "verify": "verify",

@@ -51,6 +51,7 @@ def statement_of(job: Mapping[str, Any], texts: Sequence[bytes] | None) -> Signe
         is_sampled = texts is None
         held = (
             (said.did, job["did"]),
+            (said.evaluator, job["owner"]),
             (said.model_digest, job["model_digest"]),
             (said.tokens, result["tokens"]),
             (said.samples, result["samples"]),

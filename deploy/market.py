@@ -120,6 +120,13 @@ class Market:
     def stop_job(self, token: str, job_id: str) -> dict[str, Any]:
         return dict(self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/stop", json={}, headers=_bearer(token)))
 
+    def publish_job(self, token: str, job_id: str) -> dict[str, Any]:
+        """Again: the same record."""
+        return dict(self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/publish", json={}, headers=_bearer(token)))
+
+    def evaluations(self, did: Did) -> list[dict[str, Any]]:
+        return list(self._json("GET", f"/v1/models/{did}/evaluations")["evaluations"])
+
     def nonce(self) -> str:
         return str(self._json("POST", "/v1/auth/nonce", json={})["nonce"])
 

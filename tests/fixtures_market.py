@@ -34,6 +34,7 @@ from control_plane.jobs.environments import offered
 from control_plane.jobs.store import JobStore
 from control_plane.migrations.migrate import migrate
 from control_plane.receipts.checkpoint import NoteSigner, origin_of
+from control_plane.receipts.evaluations import Evaluations
 from control_plane.receipts.log import Log
 from control_plane.receipts.signing import ReceiptSigner
 from control_plane.receipts.store import Issued, ReceiptStore
@@ -249,6 +250,7 @@ def services_over(engine: Engine, settings: Settings, ledger: SimulatedLedger, s
         prompts=Prompts(catalogue, TokenCounters(), settings.max_prompt_tokens),
         operator=wallet_of("operator"),
         jobs=JobStore(engine, clock),
+        evaluations=Evaluations(engine, clock),
         environments=offered(settings.jobs, ledger.network.ocean, wallet_of("operator").address),
         algorithms=known(settings.algorithms, settings.chain_id),
         provider=open_provider(settings, engine, wallet_of("operator"), clock),

@@ -76,6 +76,7 @@ class Stand:
             server=services.server,
             signer=self.signer,
             derive=Assets(home / "assets").derive,
+            publish=services.evaluations.publish,
             clock=self.market.clock,
         )
         told: list[Any] = []

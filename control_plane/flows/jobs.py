@@ -19,7 +19,7 @@ from control_plane.flows.services import Services
 from control_plane.jobs.access import JobQuestion, Paid, may_have_job, paid_time
 from control_plane.jobs.environments import find
 from control_plane.jobs.job import Job, NewJob
-from control_plane.jobs.parameters import TASKS, Infer, Limits, Parameters, canonical, dataset_needed, parse_parameters
+from control_plane.jobs.parameters import TASKS, Evaluate, Infer, Limits, Parameters, canonical, dataset_needed, parse_parameters
 from control_plane.jobs.states import Kind
 from control_plane.jobs.store import JobStore
 from control_plane.serving.access import on_sale_only
@@ -71,13 +71,16 @@ def order_job(services: Services, asked: JobOrder) -> Job:
     """Put a job into the queue for a payment that has no other.
 
     Raises BadInput (parameters, by their field; a prompt that the model cannot read, 422), NotFound (no such environment),
-    Forbidden (the order does not allow it, with the reason), Conflict with code `payment_used`, TooMany (no room for now),
+    Forbidden (the order does not allow it, with the reason), Conflict with code `payment_used`
+    or `too_many_evaluations`, TooMany (no room for now),
     IntegrityBroken (the model is withdrawn), Unavailable. Whatever is raised, the payment is as good as it was.
     Again: the same job, while it is not over; afterwards Conflict, which names it.
     """
     on_sale_only(asked.listing).enforce()
     environment = find(services.environments, asked.environment)
     parameters = parameters_of(services, asked.kind, asked.listing, asked.parameters)
+    if isinstance(parameters, Evaluate) and parameters.publish:
+        services.evaluations.check_room(asked.listing.did, asked.owner)
     dataset, ours = dataset_needed(parameters), services.algorithms.values()
     trusts = None if asked.dataset_trusts is None else frozenset(each.did for each in asked.dataset_trusts if each in ours)
     question = JobQuestion(

@@ -14,6 +14,7 @@ from control_plane.jobs.environments import Environment
 from control_plane.jobs.states import Kind
 from control_plane.jobs.store import JobStore
 from control_plane.provider.provider import Provider
+from control_plane.receipts.evaluations import Evaluations
 from control_plane.receipts.store import ReceiptStore
 from control_plane.serving.catalogue import Catalogue
 from control_plane.serving.inference import InferenceServer
@@ -39,6 +40,7 @@ class Services:
     prompts: Prompts
     operator: Wallet
     jobs: JobStore
+    evaluations: Evaluations
     environments: tuple[Environment, ...]
     provider: Provider
     algorithms: Mapping[Kind, Algorithm]

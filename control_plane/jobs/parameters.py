@@ -12,7 +12,7 @@ from typing import Any
 
 from control_plane.did import Did, parse_did
 from control_plane.errors import BadInput
-from control_plane.fields import DID_PATTERN, Field, Table, is_text, kind_of, number, parse_fields, whole
+from control_plane.fields import DID_PATTERN, Field, Table, flag, is_text, kind_of, number, parse_fields, whole
 from control_plane.fields import Kind as Described
 from control_plane.jobs.job import canonical_json
 from control_plane.jobs.states import Kind
@@ -71,13 +71,15 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Either `samples` of a dataset, drawn with `seed`, or the caller's own texts. max_tokens: of each text, its first ones."""
+    """Either `samples` of a dataset, drawn with `seed`, or the caller's own texts. max_tokens: of each text, its first ones.
+    publish: True where what is found is to be published; otherwise None."""
 
     dataset: str | None
     samples: int | None
     seed: int | None
     texts: tuple[str, ...] | None
     max_tokens: int
+    publish: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ def _evaluate_table(limits: Limits) -> Table:
         "max_tokens": whole(
             f"a whole number of tokens from 2 to {context}, the context of this model", 2, context, min(context, USUAL_SEQUENCE)
         ),
+        "publish": flag("true, to let everybody see what is found; or false"),
     }
 
 
@@ -226,6 +229,7 @@ def _train(fields: dict[str, Any], context_length: int) -> Train:
 
 
 def _evaluate(fields: dict[str, Any]) -> Evaluate:
+    fields["publish"] = fields["publish"] or None
     if fields["texts"] is None:
         given = {"dataset": fields["dataset"] or WIKITEXT, "samples": fields["samples"] or 10, "seed": fields["seed"] or 0}
         return Evaluate(**{**fields, **given})

@@ -3,8 +3,9 @@
 In: what was scored, and its loss. Out: `Evaluation`, `SignedEvaluation`, the digest of texts. This module must never do I/O, or
 hold a text.
 
-A statement stands for itself: it is in no log, so its time is the operator's word. What a stranger can check is who said it, and of
-which model; whether the loss is true, by asking the same model the same texts: anybody with an order can (`posthuman evaluate`).
+A statement stands for itself: it is in no log, so its time and its evaluator are the operator's word. What a stranger can check is
+who said it, and of which model; whether the loss is true, by asking the same model the same texts: anybody with an order can
+(`posthuman evaluate`).
 """
 
 from __future__ import annotations
@@ -30,14 +31,16 @@ _NUMBERS = ("sample_seed", "samples", "max_tokens", "tokens", "loss_micronats", 
 class Evaluation:
     """One model on some texts, as EIP-712 signs it; field order is the type's.
 
-    nft: the asset's, of which `did` is the DID. dataset_digest: `texts_digest` of the texts. is_sampled: `samples` passages were
-    drawn of them by `sample_seed`; otherwise each of them was scored, and the seed is 0. max_tokens: taken of one passage at most,
-    its first among them. tokens: that have a probability, over all. loss_micronats: mean over them, 10**-6 nats.
+    nft: the asset's, of which `did` is the DID. evaluator: who asked for it, and paid. dataset_digest: `texts_digest` of the texts.
+    is_sampled: `samples` passages were drawn of them by `sample_seed`; otherwise each of them was scored, and the seed is 0.
+    max_tokens: taken of one passage at most, its first among them. tokens: that have a probability, over all. loss_micronats: mean
+    over them, 10**-6 nats.
     evaluated_at: milliseconds since 1970, UTC.
     """
 
     did: Did
     nft: Address
+    evaluator: Address
     model_digest: Bytes32
     dataset_digest: Bytes32
     is_sampled: bool
@@ -75,6 +78,7 @@ class Evaluation:
         return cls(
             did=parse_did(record["did"], "evaluation.did"),
             nft=parse_address(record["nft"], "evaluation.nft"),
+            evaluator=parse_address(record["evaluator"], "evaluation.evaluator"),
             model_digest=parse_bytes32(record["model_digest"], "evaluation.model_digest"),
             dataset_digest=parse_bytes32(record["dataset_digest"], "evaluation.dataset_digest"),
             is_sampled=record["is_sampled"],

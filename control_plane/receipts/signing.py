@@ -31,8 +31,8 @@ RECEIPT_TYPE = (
 EVALUATION_DOMAIN = "Posthuman evaluation"
 """A domain of its own: a signature of one type is never one of the other."""
 EVALUATION_TYPE = (
-    "Evaluation(string did,address nft,bytes32 modelDigest,bytes32 datasetDigest,bool isSampled,uint64 sampleSeed,uint64 samples,"
-    "uint64 maxTokens,uint64 tokens,uint64 lossMicronats,uint64 evaluatedAt)"
+    "Evaluation(string did,address nft,address evaluator,bytes32 modelDigest,bytes32 datasetDigest,bool isSampled,"
+    "uint64 sampleSeed,uint64 samples,uint64 maxTokens,uint64 tokens,uint64 lossMicronats,uint64 evaluatedAt)"
 )
 
 
@@ -103,6 +103,7 @@ def evaluation_digest(said: Evaluation, chain_id: int, log: Address) -> bytes:
         _EVALUATION_HASH,
         word_string(said.did),
         word_address(said.nft),
+        word_address(said.evaluator),
         bytes.fromhex(said.model_digest[2:]),
         bytes.fromhex(said.dataset_digest[2:]),
         word_uint(int(said.is_sampled)),

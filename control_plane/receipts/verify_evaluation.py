@@ -3,8 +3,8 @@
 In: a `LedgerReader`, a statement, its texts where one has them. Out: a `Verification`, each check named. This module must never
 take the operator's word for anything but the loss itself.
 
-What it proves: the operator said so of this model. It does not prove that the loss is true, or when it was measured: a statement is
-in no log, and whoever has the receipt key while it is named on chain can date one back to any time since.
+What it proves: the operator said so of this model. It does not prove that the loss is true, who asked for it, or when it was
+measured: a statement is in no log, and whoever has the receipt key while it is named on chain can date one back to any time since.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def verify_evaluation(
     except BadInput as error:
         return Verification((failed("format", error.message),))
     said, network = signed.evaluation, reader.network
-    form = ok("format", f"evaluation {statement_hash(signed)}: {said.loss:.6f} nats a token over {said.tokens} tokens")
+    told = f"{said.loss:.6f} nats a token over {said.tokens} tokens, asked for by {said.evaluator}"
+    form = ok("format", f"evaluation {statement_hash(signed)}: {told}")
     if signed.chain_id != network.chain_id:
         wrong = failed("chain", f"the evaluation is of chain {signed.chain_id}, the node of chain {network.chain_id}")
         return Verification((form, wrong))

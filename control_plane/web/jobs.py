@@ -94,7 +94,7 @@ def blueprint(services: Services) -> Blueprint:
 
     @pages.post("/v1/jobs")
     def order() -> Response:
-        session = _session(services)
+        session = jobs_session(services)
         fields = parse_fields(read_object()[1], JOB)
         if fields["order"] is not None and parse_transaction_hash(fields["order"], "order") != session.order:
             found = f"order: expected {session.order}, which this token is for, found another"
@@ -110,29 +110,29 @@ def blueprint(services: Services) -> Blueprint:
 
     @pages.get("/v1/jobs")
     def listed() -> Response:
-        session = _session(services)
+        session = jobs_session(services)
         for name in request.args:
             if name not in ("did", "limit"):
                 raise BadInput("query", "only did and limit", name, code="unknown_parameter")
         did = request.args.get("did")
         chosen = None if did is None else parse_did(did, "did")
-        found = jobs.jobs_of(session.wallet, chosen, _limit(request.args.get("limit", str(MOST))))
+        found = jobs.jobs_of(session.wallet, chosen, limit_in(request.args.get("limit", str(MOST))))
         return unstored(jsonify(jobs=[_shown(services, job) for job in found]))
 
     @pages.get("/v1/jobs/<job_id>")
     def one(job_id: str) -> Response:
-        session = _session(services)
+        session = jobs_session(services)
         return unstored(jsonify(_shown(services, job_of(jobs, job_id, session.wallet))))
 
     @pages.post("/v1/jobs/<job_id>/stop")
     def stop(job_id: str) -> Response:
-        session = _session(services)
+        session = jobs_session(services)
         return unstored(jsonify(_shown(services, stop_job(jobs, job_id, session.wallet))))
 
     return pages
 
 
-def _session(services: Services) -> Session:
+def jobs_session(services: Services) -> Session:
     """Whoever signed in with an order of jobs sees all jobs of the wallet, whichever order paid for them."""
     session = bearer_session(services.sessions)
     session_only(session, services.clock()).enforce()
@@ -165,7 +165,7 @@ def _lineage(services: Services, job: Job) -> Any:
     return None if statement is None else json.loads(statement)
 
 
-def _limit(asked: str) -> int:
+def limit_in(asked: str) -> int:
     if not (asked.isascii() and asked.isdigit()) or len(asked) > 9 or not 1 <= int(asked) <= MOST:
         raise BadInput("limit", f"a whole number from 1 to {MOST}", asked)
     return int(asked)

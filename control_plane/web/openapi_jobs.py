@@ -95,6 +95,20 @@ _JOB: Schema = {
         "lineage": {"type": ["object", "null"], "description": "how the derived asset came to be"},
     },
 }
+_PUBLISHED: Schema = {
+    "type": "object",
+    "required": ["id", "published_at", "statement"],
+    "properties": {
+        "id": shapes.HEX32,
+        "published_at": {"type": "number", "description": "seconds since 1970"},
+        "statement": {"type": "object", "description": "signed by the operator; `posthuman verify` checks it"},
+    },
+}
+_PUBLISHED_LIST: Schema = {
+    "type": "object",
+    "required": ["evaluations"],
+    "properties": {"evaluations": {"type": "array", "items": _PUBLISHED}},
+}
 _JOBS: Schema = {"type": "object", "required": ["jobs"], "properties": {"jobs": {"type": "array", "items": _JOB}}}
 _ORDER_CODES = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
 
@@ -131,6 +145,22 @@ def job_operations() -> tuple[Operation, ...]:
             codes=(400, 401, 403, 503),
         ),
         Operation("get", "/v1/jobs/{job_id}", "One of them", is_authenticated=True, answer=_JOB, codes=(401, 403, 404, 503)),
+        Operation(
+            "post",
+            "/v1/jobs/{job_id}/publish",
+            "Let everybody see what an evaluation has found",
+            is_authenticated=True,
+            answer=_PUBLISHED,
+            codes=(400, 401, 403, 404, 409, 503),
+        ),
+        Operation(
+            "get",
+            "/v1/models/{did}/evaluations",
+            "What evaluators found of the model and wanted published, newest first",
+            query={"limit": {"type": "integer", "minimum": 1, "maximum": MOST}},
+            answer=_PUBLISHED_LIST,
+            codes=(400, 404, 503),
+        ),
         Operation(
             "post",
             "/v1/jobs/{job_id}/stop",

@@ -54,6 +54,7 @@ SAMPLES, SEED, TOKENS = 10, 0, 256
 @click.option(
     "--as-job", is_flag=True, help="Pay for a job: the operator evaluates, signs what was found, and the statement is checked."
 )
+@click.option("--publish", "is_published", is_flag=True, help="With --as-job: let everybody see what is found, and that you asked.")
 @payment_options(usual_minutes=USUAL_ASKING_S // 60)
 def evaluate(
     did: str,
@@ -68,6 +69,7 @@ def evaluate(
     max_tokens: int | None,
     order: str | None,
     as_job: bool,
+    is_published: bool,
     environment: str,
     minutes: int | None,
     max_price: str | None,
@@ -91,14 +93,14 @@ def evaluate(
         raise click.UsageError("--text: expected a text that is not empty")
     chosen_order = None if order is None else parse_transaction_hash(order, "--order")
     if as_job:
-        parameters = parameters_of(texts, files, dataset, samples, seed, max_tokens)
+        parameters = parameters_of(texts, files, dataset, samples, seed, max_tokens, is_published)
         buyer = Buyer(account, keystore, url)
         paid_s = duration(buyer.market.environments(), environment, minutes, USUAL_ASKING_S)
         wanted = Wanted("evaluate", parse_did(did), parameters, environment, paid_s, chosen_order)
         evaluate_by_job(buyer, wanted, max_price, is_json)
         return
-    if minutes is not None or max_price is not None:
-        raise click.UsageError("--minutes and --max-price: expected together with --as-job")
+    if minutes is not None or max_price is not None or is_published:
+        raise click.UsageError("--minutes, --max-price and --publish: expected together with --as-job")
     settings = read_settings()
     wallet = chosen_wallet(settings, account, keystore)
     kept = BuyerFiles(settings.home, wallet.address)

@@ -32,12 +32,20 @@ def parameters_of(
     samples: int | None,
     seed: int | None,
     max_tokens: int | None,
+    is_published: bool,
 ) -> dict[str, Any]:
     """What the market is asked; what is not given is left to its defaults. Raises UsageError for a dataset of one's own."""
     if dataset not in (None, WIKITEXT):
         raise click.UsageError(f"--dataset: a job draws from {WIKITEXT} alone; give texts of your own by --text or --file")
     own = [*texts, *map(read_text, files)] if dataset is None else None
-    given = {"texts": own, "dataset": dataset, "samples": samples, "seed": seed, "max_tokens": max_tokens}
+    given = {
+        "texts": own,
+        "dataset": dataset,
+        "samples": samples,
+        "seed": seed,
+        "max_tokens": max_tokens,
+        "publish": is_published or None,
+    }
     return {name: value for name, value in given.items() if value is not None}
 
 

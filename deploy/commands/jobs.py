@@ -114,8 +114,16 @@ def jobs(account: str | None, keystore: Path | None, url: str | None, did: str |
 @url_option
 @click.option("--stop", "is_stopped", is_flag=True, help="Stop it instead.")
 @click.option("--once", is_flag=True, help="Show it as it is now, and do not wait for its end.")
+@click.option("--publish", "is_published", is_flag=True, help="Let everybody see what an evaluation has found.")
 def job(
-    job_id: str, account: str | None, keystore: Path | None, url: str | None, is_stopped: bool, once: bool, is_json: bool
+    job_id: str,
+    account: str | None,
+    keystore: Path | None,
+    url: str | None,
+    is_stopped: bool,
+    once: bool,
+    is_published: bool,
+    is_json: bool,
 ) -> None:
     """Follow JOB_ID to its end: step, loss, steps per second. With --json one line for each thing that changes.
 
@@ -126,6 +134,11 @@ def job(
       posthuman job 5c0f... --as bob
     """
     buyer = Buyer(account, keystore, url)
+    if is_published:
+        published = buyer.ask(lambda token: buyer.market.publish_job(token, job_id))
+        did = published["statement"]["evaluation"]["did"]
+        exits.show(published, [f"published as {published['id']}: posthuman evaluations {did}"], is_json)
+        return
     if is_stopped or once:
         act = buyer.market.stop_job if is_stopped else buyer.market.job
         found = buyer.ask(lambda token: act(token, job_id))

@@ -54,7 +54,7 @@ def job(folder: Path, kind: str, **parameters: Any) -> Folder:
 
 def evaluated(market: LogMarket, folder: Folder, score: Any) -> SignedEvaluation:
     market.ledger.advance_time(60)
-    return evaluate(folder, score, Evaluated(market.did, market.nft, DIGEST), market.signer, market.chain.now)
+    return evaluate(folder, score, Evaluated(market.did, market.nft, market.bob.address, DIGEST), market.signer, market.chain.now)
 
 
 def test_an_evaluation_is_signed_and_a_stranger_verifies_it(market: LogMarket, server: SimulatedServer, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ class Running:
         self.is_stopped, self.timeout_s = False, 60.0
 
     def run(self, kind: str) -> Outcome:
-        of, signer = Evaluated(self.market.did, self.market.nft, DIGEST), self.market.signer
+        of, signer = Evaluated(self.market.did, self.market.nft, self.market.bob.address, DIGEST), self.market.signer
         on_progress, is_stopped = self.told.append, lambda: self.is_stopped
         how = (self.timeout_s, on_progress, is_stopped, self.market.chain.now, lambda _wait: None)
         return run(self.folder.path, kind, self.server, self.name, of, signer, *how)

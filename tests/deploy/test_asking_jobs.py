@@ -18,7 +18,9 @@ from control_plane.receipts.signing import ReceiptSigner
 from deploy import exits
 from deploy.cli import main
 from deploy.commands import evaluate as evaluate_module
+from deploy.commands import evaluations as evaluations_module
 from deploy.commands import infer as infer_module
+from deploy.commands import jobs as jobs_module
 from deploy.commands.infer import read_prompts
 from deploy.commands.job_buyer import Buyer
 from deploy.job_results import answers_of, statement_of
@@ -109,6 +111,31 @@ def test_the_market_s_own_passages_are_drawn_by_a_job(bob: Stand) -> None:
     assert other.exit_code == exits.USAGE and "wikitext-2" in other.output
 
 
+def test_what_is_found_is_shown_to_others_when_its_evaluator_wants_it(bob: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    did, terms = bob.market.gpt.did, ("--text", TEXTS[0], "--as-job", "--json")
+    quiet = json.loads(run(bob, "evaluate", *terms).stdout)
+    assert bob.buyers.evaluations(did) == []
+    ran = run(bob, "evaluate", *terms, "--publish")
+    assert ran.exit_code == exits.DONE, ran.output
+    (shown,) = bob.buyers.evaluations(did)
+    assert shown["statement"] == json.loads(ran.stdout)["statement"]
+    assert shown["statement"]["evaluation"]["evaluator"] == bob.bob.address
+
+    monkeypatch.setattr(evaluations_module, "Market", lambda _url: bob.buyers)
+    monkeypatch.setattr(evaluations_module, "open_reader", lambda *_settings: bob.market.ledger)
+    monkeypatch.setattr(jobs_module, "Buyer", Standing)
+    published = CliRunner().invoke(main, ["job", quiet["job_id"], "--publish", "--json"])
+    assert published.exit_code == exits.DONE, published.output
+    assert json.loads(published.stdout)["id"] == shown["id"], "the same finding at another time is the same record"
+    listed = run(bob, "evaluations")
+    assert listed.exit_code == exits.DONE and listed.stdout.count("verified") == 1 and bob.bob.address in listed.stdout
+    forged = json.loads(json.dumps(shown))
+    forged["statement"]["evaluation"]["loss_micronats"] -= 1
+    monkeypatch.setattr(bob.buyers, "evaluations", lambda _did: [forged])
+    lied = run(bob, "evaluations")
+    assert lied.exit_code == exits.FAILED and "NOT verified (signature)" in lied.stdout
+
+
 def test_a_statement_by_another_key_is_shown_and_ends_with_one(bob: Stand) -> None:
     stranger = ReceiptSigner(b"\x08" * 32, bob.signer.chain_id, bob.signer.log)
     bob.signer._key, bob.signer.address = stranger._key, stranger.address
@@ -138,7 +165,7 @@ def test_a_statement_about_something_else_is_refused(bob: Stand) -> None:
     for others in ([b"other"], [*texts, b"one more"], None):
         with pytest.raises(IntegrityBroken):
             statement_of(job, others)
-    for field in ("did", "model_digest", "tokens", "samples", "loss", "max_tokens", "statement"):
+    for field in ("did", "owner", "model_digest", "tokens", "samples", "loss", "max_tokens", "statement"):
         changed = copy.deepcopy(job)
         place = next(each for each in (changed["result"], changed["parameters"], changed) if field in each)
         place[field] = place[field] + 1 if isinstance(place[field], int | float) else "0x" + "1" * 64

@@ -17,6 +17,7 @@ from control_plane.receipts.keys import read_receipt_key
 from control_plane.receipts.signing import ReceiptSigner
 from control_plane.wiring import open_triton, receipt_key_file
 from converters.entry import triton_name
+from deploy.local.chain import local_accounts
 from tests.fixtures_stack import LiveStack
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
@@ -32,7 +33,7 @@ def result(stack: LiveStack, on_sale: str, tmp_path_factory: pytest.TempPathFact
     listed = requests.get(f"{settings.public_url}/v1/models/{on_sale}", timeout=10).json()
     assert settings.log_nft is not None
     signer = ReceiptSigner(read_receipt_key(receipt_key_file(settings)), settings.chain_id, settings.log_nft)
-    asset = Evaluated(parse_did(on_sale), listed["nft"], listed["model_digest"])
+    asset = Evaluated(parse_did(on_sale), listed["nft"], local_accounts()["elena"].address, listed["model_digest"])
     with closing(open_triton(settings)) as server:
         evaluate(folder, Asking(server, triton_name(listed["model_digest"])).score, asset, signer, time.time)
     return folder.path / "result.json"

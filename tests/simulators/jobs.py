@@ -30,6 +30,7 @@ from control_plane.jobs.job import Job
 from control_plane.jobs.states import State
 from control_plane.jobs.store import JobStore
 from control_plane.migrations.migrate import migrate
+from control_plane.receipts.evaluations import Evaluations
 from control_plane.receipts.signing import ReceiptSigner
 from control_plane.serving.catalogue import write_config
 from control_plane.serving.listing import Listing
@@ -241,6 +242,7 @@ class JobMarket:
             server=self.server,
             signer=ReceiptSigner(b"\x07" * 32, 8996, LOG),
             derive=self.assets.derive,
+            publish=Evaluations(self.engine, time.time).publish,
         )
 
     def kept(self, digest: str) -> Path:

@@ -76,7 +76,7 @@ def test_a_batch_says_what_calls_say(
 def test_a_signed_evaluation_says_what_a_buyer_finds(stack: LiveStack, on_sale: str, calling: Calling, tmp_path: Path) -> None:
     texts = [part for text in TEXTS for part in ("--text", text)]
     terms = (*texts, "--max-tokens", "32", "--as", "derek", "--json")
-    signed = stack.run("evaluate", on_sale, *terms, "--as-job", "--max-price", "4")
+    signed = stack.run("evaluate", on_sale, *terms, "--as-job", "--max-price", "4", "--publish")
     assert signed.code == 0, signed.out + signed.err
     assert signed.json["verification"]["is_verified"]
     direct = stack.run("evaluate", on_sale, *terms, "--order", calling.order)
@@ -88,6 +88,9 @@ def test_a_signed_evaluation_says_what_a_buyer_finds(stack: LiveStack, on_sale: 
     nothing: dict[str, Any] = {"HOME": str(tmp_path), "POSTHUMAN_HOME": str(tmp_path / "none")}
     alone = stack.run("verify", signed.json["file"], f"--rpc={stack.settings.rpc_url}", **nothing)
     assert alone.code == 0, alone.out + alone.err
+    listed = stack.run("evaluations", on_sale, "--json")
+    assert listed.code == 0, listed.out + listed.err
+    assert [each["statement"] for each in listed.json["evaluations"]] == [signed.json["statement"]]
     assert_hidden(stack)
 
 

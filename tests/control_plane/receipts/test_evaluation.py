@@ -41,6 +41,7 @@ evaluations = st.builds(
     Evaluation,
     did=bytes32.map(lambda value: Did("did:op:" + value[2:])),
     nft=addresses,
+    evaluator=addresses,
     model_digest=bytes32,
     dataset_digest=bytes32,
     is_sampled=st.just(True),
@@ -80,7 +81,14 @@ def test_the_digest_is_the_one_eth_account_computes(said: Evaluation, chain_id: 
             "types": {
                 "EIP712Domain": fields("string name", "string version", "uint256 chainId", "address verifyingContract"),
                 "Evaluation": fields(
-                    *("string did", "address nft", "bytes32 modelDigest", "bytes32 datasetDigest", "bool isSampled"),
+                    *(
+                        "string did",
+                        "address nft",
+                        "address evaluator",
+                        "bytes32 modelDigest",
+                        "bytes32 datasetDigest",
+                        "bool isSampled",
+                    ),
                     *("uint64 sampleSeed", "uint64 samples", "uint64 maxTokens", "uint64 tokens", "uint64 lossMicronats"),
                     "uint64 evaluatedAt",
                 ),
@@ -90,6 +98,7 @@ def test_the_digest_is_the_one_eth_account_computes(said: Evaluation, chain_id: 
             "message": {
                 "did": said.did,
                 "nft": said.nft,
+                "evaluator": said.evaluator,
                 "modelDigest": bytes.fromhex(said.model_digest[2:]),
                 "datasetDigest": bytes.fromhex(said.dataset_digest[2:]),
                 "isSampled": said.is_sampled,

@@ -27,6 +27,7 @@ def said(market: LogMarket, **changes: Any) -> Evaluation:
     honest = Evaluation(
         did=market.did,
         nft=market.nft,
+        evaluator=market.bob.address,
         model_digest=DIGEST,
         dataset_digest=texts_digest(TEXTS),
         is_sampled=True,
@@ -48,7 +49,7 @@ def test_an_honest_statement_passes_every_check(market: LogMarket) -> None:
     found = checked(market, market.signer.sign_evaluation(said(market)), texts=TEXTS)
     assert found.is_verified
     assert verdicts(found) == dict.fromkeys(("format", "chain", "signature", "asset", "operator", "model", "dataset", "time"), "ok")
-    assert "4.900000 nats a token over 2000 tokens" in found.checks[0].evidence
+    assert f"4.900000 nats a token over 2000 tokens, asked for by {market.bob.address}" in found.checks[0].evidence
 
 
 def test_an_asset_that_was_made_for_its_trainer_has_its_digest_and_log_in_one_record(market: LogMarket) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from control_plane.chain.fees import compute_time, sign_provider_fee
 from control_plane.did import Did, TokenWei, TransactionHash, UnixSeconds
+from control_plane.errors import Conflict
 from control_plane.flows.offer import Offer
 from control_plane.jobs.environments import FREE, PAID
 from control_plane.jobs.job import Progress, Reason
@@ -309,3 +310,30 @@ def test_an_algorithms_file_is_the_one_that_its_checksum_is_of(jobs_market: Mark
         assert hashlib.sha256(file.data).hexdigest() == listed["files_checksum"]
         assert json.loads(file.data)["kind"] == listed["kind"]
     assert code_of(jobs_market.client.get("/v1/algorithms/steal")) == (404, "algorithm_unknown")
+
+
+def test_what_nobody_wants_published_or_is_no_evaluation_is_not(jobs_market: Market) -> None:
+    token, job = ordered(jobs_market, kind="evaluate", parameters={"texts": ["one"]})
+    assert "publish" not in job["parameters"]
+    publish = f"/v1/jobs/{job['job_id']}/publish"
+    assert code_of(jobs_market.client.post(publish, headers=jobs_market.bearer(token))) == (400, "no_evaluation")
+    mallory, _ = ordered(jobs_market, "mallory")
+    assert code_of(jobs_market.client.post(publish, headers=jobs_market.bearer(mallory))) == (404, "job_unknown")
+    assert jobs_market.client.post(publish).status_code == 401
+    evaluations = f"/v1/models/{jobs_market.gpt.did}/evaluations"
+    assert jobs_market.client.get(evaluations).get_json() == {"evaluations": []}
+    assert code_of(jobs_market.client.get(evaluations + "?all=1")) == (400, "unknown_parameter")
+    assert code_of(jobs_market.client.get(evaluations + "?limit=0")) == (400, "bad_input")
+    assert jobs_market.client.get(f"/v1/models/did:op:{'0' * 64}/evaluations").status_code == 404
+
+
+def test_no_more_is_published_by_one_evaluator_than_there_may_be(jobs_market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise Conflict("as many as there may be", code="too_many_evaluations")
+
+    monkeypatch.setattr(jobs_market.services.evaluations, "check_room", full)
+    token = sign_in(jobs_market, "bob", pay(jobs_market, "bob", kind="evaluate", parameters={"texts": ["one"]}))
+    asked = {"kind": "evaluate", "parameters": {"texts": ["one"], "publish": True}}
+    assert code_of(ask(jobs_market, token, **asked)) == (409, "too_many_evaluations")
+    asked["parameters"] = {"texts": ["one"], "publish": False}
+    assert ask(jobs_market, token, **asked).status_code == 200
