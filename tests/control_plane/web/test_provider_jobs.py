@@ -72,9 +72,9 @@ class Shop:
         return self.market.client.post(COMPUTE, json=asked)
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
-    opened = open_market(tmp_path / "home")
+def open_shop(home: Path) -> Shop:
+    """Whoever opens it disposes of its market's engine."""
+    opened = open_market(home)
     operator, ledger, url = opened.wallet("operator"), opened.ledger, opened.services.settings.public_url
     algorithms: dict[Kind, tuple[str, Address]] = {}
     for kind in Kind:
@@ -96,8 +96,14 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     index(opened)
     opened.services = replace(opened.services, algorithms=known)
     opened.client = create_app(opened.services, opened.journal).test_client()
-    yield Shop(opened, algorithms)
-    opened.engine.dispose()
+    return Shop(opened, algorithms)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    opened = open_shop(tmp_path / "home")
+    yield opened
+    opened.market.engine.dispose()
 
 
 def put(market: Market, name: str, nft: Address, document: dict[str, Any]) -> None:
@@ -161,18 +167,6 @@ def test_a_strangers_reuse_without_a_fee_pays_for_nothing(shop: Shop) -> None:
     assert shop.start(order).status_code == 200
     bare = shop.market.ledger.reuse_order(order, shop.market.gpt.datatoken)
     refused(shop.start(bare, told={"texts": ["another"]}), "order_without_provider_fee")
-
-
-def test_orders_that_pay_for_no_job_start_none(shop: Shop) -> None:
-    refused(shop.start(shop.order(), "mallory"), "order_not_yours")
-    refused(shop.start("0x" + "3" * 64), "order_not_found")
-    refused(shop.start(shop.market.order("bob", shop.market.gpt)), "order_wrong_service")
-    refused(shop.start(shop.order(environment=FREE, seconds=60)), "environment_not_paid")
-    refused(shop.start(shop.order(service=0)), "order_wrong_service")
-    expired = shop.order(seconds=60)
-    shop.market.clock.now += 61
-    refused(shop.start(expired), "order_expired")
-    assert shop.market.services.jobs.jobs_of(shop.market.wallet("bob").address) == ()
 
 
 def test_only_the_markets_algorithms_run_and_only_those_that_the_model_trusts(shop: Shop) -> None:
