@@ -33,7 +33,7 @@ from control_plane.jobs.environments import Environment, find
 from control_plane.jobs.job import Job
 from control_plane.jobs.states import Kind
 from control_plane.jobs.store import Standing
-from control_plane.serving.access import may_order_be_used, on_sale_only
+from control_plane.serving.access import Decision, may_order_be_used, on_sale_only
 from control_plane.serving.listing import Listing
 
 DATASET_ORDER = "dataset_order"
@@ -123,8 +123,10 @@ def _price_model(
             confirmations=services.network.confirmations,
             now=services.clock(),
         )
-        if may_have_job(question, Standing(services.jobs.of_payment(paid.payment)), PAYMENT_CHECKS).is_allowed:
+        decision = may_have_job(question, Standing(services.jobs.of_payment(paid.payment)), PAYMENT_CHECKS)
+        if decision.is_allowed:
             return Priced(service.datatoken, None, order)
+        _check_not_only_young(decision)
         is_good = may_be_ordered_again(question).is_allowed
     has_room(place, owner, services.jobs.standing_in(place.id, owner)).enforce()
     fee = sign_fee(
@@ -147,9 +149,17 @@ def _price_other(services: Services, part: Part, owner: Address, place: Environm
     if part.order is not None:
         paid = paid_by(services, service, service.id, part.order)
         operator, confirmations = services.operator.address, services.network.confirmations
-        if may_order_be_used(part_question(paid, owner, place, operator, confirmations, services.clock())).is_allowed:
+        decision = may_order_be_used(part_question(paid, owner, place, operator, confirmations, services.clock()))
+        if decision.is_allowed:
             return Priced(service.datatoken, None, part.order)
+        _check_not_only_young(decision)
     return Priced(service.datatoken, fee_for(services, service))
+
+
+def _check_not_only_young(decision: Decision) -> None:
+    """Raises Forbidden, with a time to try again, for an order that is good but not final yet: it is not to be paid twice."""
+    if decision.refusal is not None and decision.refusal.code == "order_not_final":
+        decision.enforce()
 
 
 def start_job(

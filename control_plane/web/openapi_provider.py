@@ -144,7 +144,7 @@ def _files() -> tuple[Operation, ...]:
                 type={"const": "url"},
             ),
             answer=shapes.FILES,
-            codes=_BODY_CODES,
+            codes=(*_BODY_CODES, 429),
         ),
         Operation(
             "get",
@@ -153,7 +153,7 @@ def _files() -> tuple[Operation, ...]:
             query={**_OF_A_SERVICE, "transferTxId": shapes.HEX32},
             required=("documentId", "serviceId", "consumerAddress"),
             answer=shapes.INITIALIZED,
-            codes=(400, 503),
+            codes=(400, 429, 503),
         ),
         Operation(
             "get",
@@ -162,7 +162,7 @@ def _files() -> tuple[Operation, ...]:
             query={**_OF_A_SERVICE, "transferTxId": shapes.HEX32, "nonce": _NONCE, "signature": _SIGNATURE},
             required=("documentId", "serviceId", "consumerAddress", "transferTxId", "fileIndex", "nonce"),
             answers=(BINARY,),
-            codes=(400, 503),
+            codes=(400, 429, 503),
         ),
     )
 
@@ -198,7 +198,7 @@ def _jobs() -> tuple[Operation, ...]:
                 compute=_members("env", "validUntil", env=_TEXT, validUntil={"type": "integer", "minimum": 0}),
                 consumerAddress=shapes.ADDRESS,
             ),
-            codes=_BODY_CODES,
+            codes=(*_BODY_CODES, 429),
         ),
         Operation(
             "post",

@@ -102,3 +102,16 @@ def test_a_payment_that_was_given_back_is_not_to_be_paid_again_though_its_order_
     shop.market.clock.now += 120
     assert shop.price(order=order).get_json()["datasets"] == [{"validOrder": order}]
     assert shop.start(order).status_code == 200
+
+
+def test_an_order_that_is_not_final_yet_is_not_to_be_paid_twice(shop: Shop) -> None:
+    order, services = shop.order(), shop.market.services
+    deep = replace(services, network=replace(services.network, confirmations=50))
+    shop.market.client = create_app(deep, shop.market.journal).test_client()
+    answer = shop.price(order=order)
+    refused(answer, "order_not_final")
+    assert_oceans(answer)
+    assert answer.headers["Retry-After"]
+    assert "providerFee" not in answer.text
+    shop.market.ledger.advance_blocks(50)
+    assert shop.price(order=order).get_json()["datasets"] == [{"validOrder": order}]
