@@ -19,7 +19,7 @@ from c2d_adapter.algorithms.plain_model import open_model
 from c2d_adapter.job_io import FAILED, JobFailed, Place
 from tests.c2d_adapter.jobs import job_folder, said, tensors, widest_difference
 from tests.converters.seq2seq_models import tiny_seq2seq
-from tests.converters.tiny_models import write_tokenizer
+from tests.converters.tiny_models import tiny_model, write_tokenizer
 
 QUICK = {"steps": 40, "batch_size": 4, "sequence_length": 32, "learning_rate": 3e-3}
 HIDDEN = -100
@@ -44,15 +44,22 @@ def tiny_bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_seq2seq(tmp_path_factory.mktemp("models") / "tiny-bart", "bart", init_std=0.02)
 
 
+@pytest.fixture(scope="module")
+def wide_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Far enough from saying nothing that adapters have something to learn: they leave its table of words as it is."""
+    folder = tmp_path_factory.mktemp("models") / "wide-bert"
+    return tiny_model(folder, "bert", "ForMaskedLM", words=True, initializer_range=0.3)
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize(
-    ("family", "objective"), [("tiny_bert", "masked_tokens"), ("tiny_t5", "continuation"), ("tiny_bart", "continuation")]
+    ("family", "objective"), [("wide_bert", "masked_tokens"), ("tiny_t5", "continuation"), ("tiny_bart", "continuation")]
 )
 def test_a_model_of_each_kind_learns_what_it_reads(
     family: str, objective: str, method: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    rate = {"learning_rate": 1e-2} if method == "lora" else {}
-    folder = job_folder(tmp_path / "job", request.getfixturevalue(family), **{**QUICK, **rate, "method": method})
+    asked = {**QUICK, "learning_rate": 1e-2, "steps": 80} if method == "lora" else QUICK
+    folder = job_folder(tmp_path / "job", request.getfixturevalue(family), **asked, method=method)
     assert train.main(folder, Place()) == 0
     result = said(folder, "result")
     assert result["objective"] == objective
@@ -177,6 +184,16 @@ def test_a_decoder_whose_own_loss_compares_a_token_with_itself_is_asked_for_the_
     expected = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, 320), ids[:, 1:].reshape(-1))
     found = lesson.loss(opened.eval(), {"input_ids": ids}, torch.from_numpy(lesson.given(blocks, 0, 0)[1]))
     assert objective is NEXT_TOKEN and abs(float(found.detach()) - float(expected.detach())) < 1e-6
+
+
+def test_a_decoder_whose_answers_depend_on_later_tokens_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = job_folder(tmp_path / "job", tiny_bert, **QUICK)
+    path = folder.weights / "config.json"
+    path.chmod(0o644)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "architectures": ["BertLMHeadModel"]}))
+    assert train.main(folder, Place()) == FAILED
+    told = said(folder, "failure")
+    assert told["code"] == "unsupported_model" and "later ones" in told["sentence"]
 
 
 def config_of(model_type: str, *architectures: str) -> Any:
