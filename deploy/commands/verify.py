@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
+from control_plane.chain.ledger import LedgerReader
 from control_plane.chain.ocean import open_reader
 from control_plane.errors import BadInput
 from control_plane.receipts.proof import Proof
@@ -103,7 +104,7 @@ def _chain_of(signed: object, field: str = "signed.chain_id") -> int:
 
 
 @click.command(cls=exits.Command)
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--rpc", required=True, help="URL of a node of the receipt's chain; choose one you trust.")
 @click.option("--log", "log_url", help="URL of the market's public log, for instance http://127.0.0.1:8030/log.")
 @click.option(
@@ -124,7 +125,7 @@ def _chain_of(signed: object, field: str = "signed.chain_id") -> int:
     help="Of an evaluation: a file that was evaluated, to check that it is the one; several in their order.",
 )
 def verify(
-    file: Path,
+    files: tuple[Path, ...],
     rpc: str,
     log_url: str | None,
     proof_file: Path | None,
@@ -132,39 +133,66 @@ def verify(
     texts: tuple[Path, ...],
     is_json: bool,
 ) -> None:
-    """Check the receipt in FILE against the chain and the public log. Exit code 0 only when every required check holds.
+    """Check the receipt in each FILE against the chain and the public log. Exit code 0 only when every required check holds.
 
-    Needs nothing of the market but its public log, and no wallet. FILE may hold the statement of an evaluation instead: it is
+    Needs nothing of the market but its public log, and no wallet. A FILE may hold the statement of an evaluation instead: it is
     checked against the chain alone.
 
     \b
     Example:
       posthuman verify call.json --rpc http://127.0.0.1:8545 --log http://127.0.0.1:8030/log
     """
-    statement = statement_in(read_record(file))
-    if statement is not None:
-        reader = open_reader(rpc, _chain_of(statement, "chain_id"))
-        with Steps(is_quiet=is_json).step("checking against the chain"):
-            found = verify_evaluation(reader, statement, texts=[path.read_bytes() for path in texts] if texts else None)
-        _end(found, is_json)
-    if texts:
-        raise click.UsageError("--text: expected together with the statement of an evaluation")
-    if log_url is None and proof_file is None:
-        raise click.UsageError("give --log URL or --proof FILE")
-    given = read_given(file)
+    if len(files) > 1 and (proof_file or others or texts):
+        raise click.UsageError("--proof, --with, --text: expected together with one FILE")
     proof = None if proof_file is None else read_proof(proof_file)
-    beside = [_read_other(path) for path in others]
-    with Steps(is_quiet=is_json).step("checking against the chain and the log"):
-        result = check_receipt(
-            open_reader(rpc, _chain_of(given.envelope.get("signed"))),
-            given.envelope,
-            proof,
-            log=None if log_url is None else PublicLog(HttpLogFiles(log_url)),
-            request=given.request,
-            response=given.response,
-            others=beside,
+    against = _Against(rpc, log_url, proof, [_read_other(path) for path in others], [path.read_bytes() for path in texts])
+    if len(files) == 1:
+        with Steps(is_quiet=is_json).step("checking against the chain and the log"):
+            found = against.check(files[0])
+        _end(found, is_json)
+    every: list[Verification] = []
+    with Steps(is_quiet=is_json).step(f"checking {len(files)} files against the chain and the log"):
+        every.extend(against.check(file) for file in files)
+    are_verified = all(one.is_verified for one in every)
+    record = {
+        "is_verified": are_verified,
+        "files": [{"file": str(file), **one.to_json()} for file, one in zip(files, every, strict=True)],
+    }
+    lines = [f"{file}: {verification_lines(one)[-1]}" for file, one in zip(files, every, strict=True)]
+    exits.show(record, lines, is_json)
+    raise SystemExit(exits.DONE if are_verified else exits.FAILED)
+
+
+class _Against:
+    """What files are held against; a node and a log are asked for what they have in common once."""
+
+    def __init__(self, rpc: str, log_url: str | None, proof: Proof | None, others: list[SignedReceipt], texts: list[bytes]) -> None:
+        self._rpc, self._log_url, self._proof, self._others, self._texts = rpc, log_url, proof, others, texts
+        self._readers: dict[int, LedgerReader] = {}
+        self._log: PublicLog | None = None
+
+    def check(self, file: Path) -> Verification:
+        """Raises BadInput for a file that holds neither, Unavailable when node or log do not answer."""
+        statement = statement_in(read_record(file))
+        if statement is not None:
+            reader = self._reader(_chain_of(statement, "chain_id"))
+            return verify_evaluation(reader, statement, texts=self._texts or None)
+        if self._texts:
+            raise click.UsageError("--text: expected together with the statement of an evaluation")
+        if self._log_url is None and self._proof is None:
+            raise click.UsageError("give --log URL or --proof FILE")
+        given = read_given(file)
+        reader = self._reader(_chain_of(given.envelope.get("signed")))
+        if self._log is None and self._log_url is not None:
+            self._log = PublicLog(HttpLogFiles(self._log_url))
+        return check_receipt(
+            reader, given.envelope, self._proof, log=self._log, request=given.request, response=given.response, others=self._others
         )
-    _end(result, is_json)
+
+    def _reader(self, chain_id: int) -> LedgerReader:
+        if chain_id not in self._readers:
+            self._readers[chain_id] = open_reader(self._rpc, chain_id)
+        return self._readers[chain_id]
 
 
 def _end(result: Verification, is_json: bool) -> NoReturn:

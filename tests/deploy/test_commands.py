@@ -128,6 +128,11 @@ def test_a_changed_answer_does_not_verify(stack: LiveStack, called: Any, tmp_pat
     ran = stack.run("verify", str(changed), *where(stack))
     assert ran.code == 1
     assert "NOT verified" in ran.out
+    ran = stack.run("verify", called["file"], str(changed), *where(stack), "--json")
+    assert (ran.code, ran.json["is_verified"]) == (1, False)
+    assert [(file["file"], file["is_verified"]) for file in ran.json["files"]] == [(called["file"], True), (str(changed), False)]
+    both = stack.run("verify", called["file"], called["file"], *where(stack), "--json")
+    assert (both.code, both.json["is_verified"], len(both.json["files"])) == (0, True, 2), both.out
 
 
 def test_receipts_are_listed_without_gaps(stack: LiveStack, called: Any) -> None:

@@ -96,6 +96,17 @@ def test_verify_says_what_is_wrong_with_a_proof(kept: Path, tmp_path: Path, proo
     assert_refused(run("verify", str(kept), "--rpc", NODE, "--proof", str(tmp_path / "proof")), "proof")
 
 
+def test_verify_names_the_one_of_several_files_that_is_damaged(kept: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.json"
+    damaged.write_bytes(b"{")
+    assert_refused(run("verify", str(damaged), str(kept), "--rpc", NODE, "--log", NODE), str(damaged))
+
+
+@pytest.mark.parametrize("option", ["--proof", "--with", "--text"])
+def test_what_belongs_to_one_file_is_not_taken_with_several(kept: Path, option: str) -> None:
+    assert_refused(run("verify", str(kept), str(kept), "--rpc", NODE, option, str(kept)), "one FILE")
+
+
 def test_verify_of_a_good_file_gets_as_far_as_the_node(kept: Path) -> None:
     ran = run("verify", str(kept), "--rpc", NODE, "--log", NODE)
     assert ran.exit_code == exits.TRY_AGAIN, ran.output
