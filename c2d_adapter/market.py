@@ -81,7 +81,7 @@ def open_market(services: Services, store: ObjectStore | None, report: Callable[
         public_url=settings.public_url,
         base_token=services.network.ocean,
         publish_fee=settings.publish_fee,
-        swap_fee=0,
+        swap_fee=settings.swap_fee,
         models=settings.models,
         weights=settings.weights,
         scratch=settings.home / "cache" / "entries",

@@ -18,6 +18,8 @@ from converters.pbtxt import PROVIDERS
 
 MOST_CONCURRENCY = 4096
 """Places that the gate can tell apart for one session or one buyer (`serving/slots.py`)."""
+MOST_SWAP_FEE = 5 * 10**17
+"""Of an exchange, in 10**-18: Ocean's contract refuses more than half of the price."""
 _MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 ALGORITHMS = ("train", "evaluate", "infer")
 """Kinds of job. `POSTHUMAN_ALGORITHM_TRAIN` and so on name the data NFT of each one's algorithm."""
@@ -65,6 +67,7 @@ class Settings:
     home: the state folder; nothing is written outside it. models: the folder Triton reads, one entry a subfolder.
     log_nft: the data NFT that anchors this operator's log; None before `posthuman up` has made it. algorithms: kind of job to the
     data NFT of its algorithm; empty before `posthuman up` has published them.
+    swap_fee: share of each purchase that goes to the operator, in 10**-18, of assets that are published from now on.
     s3_encryption: how the object storage shall encrypt what it keeps (`AES256`, `aws:kms`, `aws:kms:<key id>`); blank: as it likes.
     providers: ONNX Runtime's providers for every entry, the preferred first. engine_cache: where TensorRT engines are kept.
     internal_files: `host:port` of servers inside the network that assets' files may lie on; max_file_bytes: of one such file.
@@ -91,6 +94,7 @@ class Settings:
     log_nft: Address | None
     provider_fee: TokenWei
     publish_fee: TokenWei
+    swap_fee: int
     order_timeout_s: int
     session_ttl_s: int
     session_calls: int
@@ -194,6 +198,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         log_nft=parse_address(nft, "POSTHUMAN_LOG_NFT") if nft else None,
         provider_fee=TokenWei(whole("PROVIDER_FEE_WEI", 10**16)),
         publish_fee=TokenWei(whole("PUBLISH_FEE_WEI", 5 * 10**16)),
+        swap_fee=whole("SWAP_FEE", 0, 0, MOST_SWAP_FEE),
         order_timeout_s=whole("ORDER_TIMEOUT_S", 30 * 24 * 3600, 1),
         session_ttl_s=whole("SESSION_TTL_S", 12 * 3600, 1),
         session_calls=whole("SESSION_CALLS", 100_000, 1),

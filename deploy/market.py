@@ -76,6 +76,14 @@ class Market:
         """What the market shows of one asset, withdrawn or not. Raises MarketRefused with code model_unknown."""
         return dict(self._json("GET", f"/v1/models/{did}"))
 
+    def document(self, did: Did) -> dict[str, Any]:
+        """An asset's document as Ocean's clients get it, with what the chain says of NFT and datatokens."""
+        return dict(self._json("GET", f"/api/aquarius/assets/ddo/{did}"))
+
+    def operator(self, chain_id: int) -> str:
+        """Whose address the market signs fees with."""
+        return str(self._json("GET", "/")["providerAddresses"][str(chain_id)])
+
     def offer(self, did: Did, consumer: Address, valid_for_s: int | None = None) -> Offer:
         query = {"consumer": consumer, **({} if valid_for_s is None else {"valid_for_s": str(valid_for_s)})}
         return Offer.from_json(self._json("GET", f"/v1/offers/{did}", params=query))

@@ -184,6 +184,8 @@ class OceanLedger(OceanReader):
                 _check_fees(datatoken, Address(token), int(amount), fee, most)
             sums: dict[Address, int] = {}
             for each, wanted in ((Address(token), int(amount)), (fee.token, int(fee.amount))):
+                if not wanted:  # Ocean's own clients name address 0 as the token of a fee of nothing
+                    continue
                 sums[each] = sums.get(each, 0) + wanted
             self._allow(wallet, key, datatoken, sums)
         action = orders.order_action(datatoken, consumer, service_index, fee)

@@ -4,13 +4,14 @@ In: datatokens, a node. Out: every payment, with its kind and receiver. This mod
 than the datatoken, or Ocean's exchange, has emitted.
 
 Source: ocean-contracts 2.0.3. An order's datatoken goes to its collector and, 3 % of it, to Ocean's community; the exchange keeps
-swap fees until they are collected, and they are counted here when they arise.
+swap fees until they are collected, and they are counted here when they arise. Of a provider fee the community takes the share that
+its router names (0 until Ocean changes it); the events tell the whole fee, so it is parted by the share of now.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from control_plane.chain.assets import read
 from control_plane.chain.contracts import events, topic
@@ -44,9 +45,11 @@ def revenue(rpc: Rpc, network: Network, datatokens: Sequence[Address]) -> tuple[
     """Every payment ever made for these, one datatoken behind the other. Raises Unavailable, NotFound for what is no datatoken."""
     last = rpc.head().number
     (community,) = read(rpc, "FactoryRouter", network.router, "getOPCCollector")
+    (share,) = read(rpc, "FactoryRouter", network.router, "getOPCProviderFee")
     found: list[Earned] = []
     for each in datatokens:
-        found += _orders(rpc, network, each, Address(community), last)
+        for paid in _orders(rpc, network, each, Address(community), last):
+            found += _parted(paid, Address(community), share) if paid.kind == "provider" else [paid]
         found += _sales(rpc, network, each, Address(community), last)
     return tuple(each for each in found if each.amount > 0)
 
@@ -64,6 +67,12 @@ def _orders(rpc: Rpc, network: Network, datatoken: Address, community: Address, 
             continue
         kind = "community" if values["to"] == community else "order"
         yield Earned(kind, Address(values["to"]), datatoken, TokenWei(values["value"]), datatoken, log.transaction)
+
+
+def _parted(fee: Earned, community: Address, share: int) -> list[Earned]:
+    """What the provider and the community get of a provider fee. share: in 10**-18."""
+    taken = TokenWei(fee.amount * share // 10**18)
+    return [replace(fee, amount=TokenWei(fee.amount - taken)), replace(fee, kind="community", to=community, amount=taken)]
 
 
 def _sales(rpc: Rpc, network: Network, datatoken: Address, community: Address, last: int) -> Iterable[Earned]:

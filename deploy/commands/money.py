@@ -6,6 +6,8 @@ In: a wallet, a market, a chain node. Out: sums that the chain shows. This modul
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -15,7 +17,7 @@ from control_plane.chain.ocean import open_reader
 from control_plane.chain.revenue import Earned
 from control_plane.chain.revenue import revenue as read_revenue
 from control_plane.chain.rpc import Rpc
-from control_plane.did import Address, parse_address
+from control_plane.did import Address, Did, parse_address, parse_did
 from control_plane.settings import read_settings
 from deploy import exits
 from deploy.commands.trade import tokens, url_option
@@ -60,7 +62,7 @@ def balances(account: str | None, keystore: Path | None, address: str | None, ur
 
 @click.command(cls=exits.Command)
 @url_option
-@click.option("--did", help="Only of this asset.")
+@click.option("--did", help="Only of this asset; also of a dataset or an algorithm.")
 def revenue(url: str | None, did: str | None, is_json: bool) -> None:
     """Show what everybody earned with this market's assets, from the events on chain: publish, provider, consume and swap fees,
     what buyers paid for datatokens, and what Ocean's community takes.
@@ -71,17 +73,55 @@ def revenue(url: str | None, did: str | None, is_json: bool) -> None:
     """
     settings = read_settings()
     network = network_of(settings.chain_id, settings.confirmations)
-    models = [model for model in Market(url or settings.public_url).models() if did in (None, model["id"])]
-    datatokens = [parse_address(model["datatoken"], "datatoken") for model in models]
-    earned = read_revenue(Rpc(settings.rpc_url, settings.chain_id), network, datatokens)
-    names = {model["datatoken"]: model["name"] for model in models} | {network.ocean: "OCEAN"}
-    sums = sums_of(earned)
+    market = Market(url or settings.public_url)
+    assets = [each for each in sold_models(market) if did in (None, each.did)]
+    if did is not None and not assets:
+        assets = sold_asset(market, parse_did(did, "--did"))
+    earned = read_revenue(Rpc(settings.rpc_url, settings.chain_id), network, [each.datatoken for each in assets])
+    names = {str(each.datatoken): each.name for each in assets} | {str(network.ocean): "OCEAN"}
+    sums, roles = sums_of(earned), roles_of(earned, assets, market.operator(settings.chain_id))
     record = {
         "earned": [
             {"to": to, "kind": kind, "token": token, "amount": str(amount)} for (to, kind, token), amount in sorted(sums.items())
-        ]
+        ],
+        "roles": roles,
     }
-    exits.show(record, revenue_lines(sums, names) or ["nothing was sold yet"], is_json)
+    exits.show(record, revenue_lines(sums, names, roles) or ["nothing was sold yet"], is_json)
+
+
+@dataclass(frozen=True)
+class Sold:
+    """One datatoken of an asset."""
+
+    did: str
+    name: str
+    datatoken: Address
+    owner: str
+
+
+def sold_models(market: Market) -> list[Sold]:
+    return [
+        Sold(each["id"], each["name"], parse_address(each["datatoken"], "datatoken"), each["owned_by"]) for each in market.models()
+    ]
+
+
+def sold_asset(market: Market, did: Did) -> list[Sold]:
+    """The datatokens of a dataset, an algorithm, or a model that was withdrawn. Raises MarketRefused for one that is not known."""
+    found = market.document(did)
+    name, owner = str((found.get("metadata") or {}).get("name") or found["nft"]["name"]), str(found["nft"]["owner"])
+    addresses = dict.fromkeys(parse_address(each["address"], "datatoken") for each in found["datatokens"])  # listed once a service
+    return [Sold(did, name, each, owner) for each in addresses]
+
+
+def roles_of(earned: Sequence[Earned], assets: Sequence[Sold], operator: str) -> dict[str, list[str]]:
+    """Who each receiver is, as far as market and chain say: the marketplace owner, an asset's owner, Ocean's community."""
+    roles: dict[str, list[str]] = {}
+    for to in sorted({str(each.to) for each in earned}):
+        owned = [f"owner of {each.name}" for each in assets if each.owner == to]
+        is_community = any(each.to == to and each.kind == "community" for each in earned)
+        said = [*["this market's operator"] * (to == operator), *owned, *["Ocean's community"] * is_community]
+        roles[to] = list(dict.fromkeys(said))
+    return roles
 
 
 def sums_of(earned: tuple[Earned, ...]) -> dict[tuple[Address, str, Address], int]:
@@ -92,10 +132,12 @@ def sums_of(earned: tuple[Earned, ...]) -> dict[tuple[Address, str, Address], in
     return dict(sums)
 
 
-def revenue_lines(sums: dict[tuple[Address, str, Address], int], names: dict[str, str]) -> list[str]:
+def revenue_lines(
+    sums: dict[tuple[Address, str, Address], int], names: Mapping[str, str], roles: Mapping[str, list[str]]
+) -> list[str]:
     lines: list[str] = []
     for to in sorted({to for to, _, _ in sums}):
-        lines.append(to)
+        lines.append(": ".join([to, *([", ".join(roles[to])] if roles.get(to) else [])]))
         for (_, kind, token), amount in sorted((key, amount) for key, amount in sums.items() if key[0] == to):
             lines.append(f"  {_SAYS[kind]:<22} {tokens(amount)} {names.get(token, token)}")
     return lines

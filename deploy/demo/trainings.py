@@ -207,7 +207,7 @@ def _money(stage: Stage, narrator: Narrator, line: list[Model]) -> None:
     datatokens = {parse_address(stage.market.model(model.did)["datatoken"], "datatoken"): model.name for model in line}
     earned = revenue(Rpc(settings.rpc_url, settings.chain_id), network, tuple(datatokens))
     names = {str(address): name for address, name in datatokens.items()} | {str(network.ocean): "OCEAN"}
-    for text in revenue_lines(sums_of(earned), names):
+    for text in revenue_lines(sums_of(earned), names, {}):
         narrator.say(text)
     operator = local_account("operator").address
     orders = {each.transaction for each in earned if each.kind == "order"}

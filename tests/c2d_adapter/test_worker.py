@@ -25,6 +25,8 @@ from control_plane.did import Bytes32, Did
 from control_plane.errors import BadInput, Forbidden, NotFound, OutcomeUnknown, Refused, Unavailable
 from control_plane.jobs.job import Job
 from control_plane.jobs.states import Kind, State
+from control_plane.receipts.evaluation import SignedEvaluation
+from control_plane.receipts.evaluations import Evaluations
 from control_plane.receipts.workers import is_alive
 from tests.control_plane.jobs.asking import a_job, anyone, held_by
 from tests.fixtures_publish import Breaking
@@ -97,6 +99,30 @@ def test_an_evaluation_asks_the_served_model_and_is_signed(market: JobMarket) ->
     statement = json.loads(json.loads(found.result)["statement"])
     assert statement["log"] == LOG and statement["evaluation"]["did"] == found.did
     assert set(market.server.callers) == {"jobs"} and market.assets.mintings() == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_is_found_is_published_once_if_that_was_asked_whatever_breaks(market: JobMarket, when: str) -> None:
+    publish, broken, shown = market.parts.publish, [True], Evaluations(market.engine, time.time)
+
+    def breaking(signed: SignedEvaluation) -> object:
+        if broken and when == "before":
+            broken.clear()
+            raise Unavailable("the database does not answer")
+        found = publish(signed)
+        if broken:
+            broken.clear()
+            raise Unavailable("the database does not answer")
+        return found
+
+    market.parts = replace(market.parts, publish=breaking)
+    quiet = done(market, ordered(market, EVALUATION, Kind.EVALUATE))
+    assert quiet.state is State.FINISHED and shown.of_asset(quiet.did, 10) == []
+    found = done(market, ordered(market, {**EVALUATION, "samples": 4, "publish": True}, Kind.EVALUATE))
+    assert found.state is State.FINISHED and found.result is not None and not broken
+    (published,) = shown.of_asset(found.did, 10)
+    assert published.signed == SignedEvaluation.from_json(json.loads(json.loads(found.result)["statement"]))
+    assert published.signed.evaluation.evaluator.lower() == found.owner
 
 
 def test_a_batch_is_answered_by_the_served_model(market: JobMarket) -> None:

@@ -27,3 +27,13 @@ def test_a_choice_of_providers_reaches_the_hardware_with_a_place_for_engines(tmp
 def test_providers_that_make_no_sense_are_refused_by_name(providers: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="POSTHUMAN_PROVIDERS"):
         read_settings({"POSTHUMAN_HOME": str(tmp_path), "POSTHUMAN_PROVIDERS": providers})
+
+
+@pytest.mark.parametrize(("given", "is_taken"), [("0", True), (str(5 * 10**17), True), (str(5 * 10**17 + 1), False), ("1%", False)])
+def test_a_share_of_purchases_is_one_that_ocean_s_contract_takes(given: str, is_taken: bool, tmp_path: Path) -> None:
+    environ = {"POSTHUMAN_HOME": str(tmp_path), "POSTHUMAN_SWAP_FEE": given}
+    if is_taken:
+        assert read_settings(environ).swap_fee == int(given)
+    else:
+        with pytest.raises(BadInput, match="POSTHUMAN_SWAP_FEE"):
+            read_settings(environ)

@@ -77,8 +77,8 @@ def test_revenue_is_added_up_by_receiver_kind_and_token() -> None:
             Earned("order", alice, datatoken, TokenWei(97 * 10**16), datatoken, sent),
         )
     )
-    assert revenue_lines(sums, {ocean: "OCEAN", datatoken: "Tiny"}) == [
-        alice,
+    assert revenue_lines(sums, {ocean: "OCEAN", datatoken: "Tiny"}, {alice: ["owner of Tiny"]}) == [
+        f"{alice}: owner of Tiny",
         "  datatokens of orders   0.97 Tiny",
         "  datatokens sold        1.5 OCEAN",
     ]
