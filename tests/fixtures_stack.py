@@ -92,9 +92,10 @@ def outside_of(home: Path) -> Path:
 
 
 @contextmanager
-def running_stack(home: Path) -> Iterator[LiveStack]:
-    """Started here, ended here; a process that is left fails whoever used it."""
+def running_stack(home: Path, **environ: str) -> Iterator[LiveStack]:
+    """Started here, ended here; a process that is left fails whoever used it. environ: settings of its own."""
     one = new_stack(home)
+    one.environ.update(environ)
     up = one.run("up", "--json")
     try:
         assert up.code == 0, up.out + up.err
