@@ -122,5 +122,7 @@ def test_a_model_trusts_what_can_be_done_with_it() -> None:
 
     assert kinds("text-generation", True) == [Kind.TRAIN, Kind.EVALUATE, Kind.INFER]
     assert kinds("text-generation", False) == [Kind.EVALUATE, Kind.INFER]
-    assert kinds("text2text-generation", True) == [Kind.INFER]
+    assert kinds("text2text-generation", True) == [Kind.TRAIN, Kind.INFER]
+    assert kinds("text2text-generation", False) == [Kind.INFER]
+    assert kinds("fill-mask", True) == [Kind.TRAIN]
     assert kinds("feature-extraction", True) == []
