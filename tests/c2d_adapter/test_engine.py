@@ -20,6 +20,8 @@ from c2d_adapter.engine import Engine, Outcome, Progress, Resources
 from c2d_adapter.job_io import Folder
 from control_plane.errors import BadInput, Unavailable
 from tests.c2d_adapter.jobs import held_out_loss, job_folder, said, widest_difference
+from tests.converters.seq2seq_models import tiny_seq2seq
+from tests.converters.tiny_models import tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -133,6 +135,24 @@ def test_two_workers_share_a_job_and_one_may_be_killed(engine: Engine, tiny_gpt2
     assert run(engine, alone) == Outcome("finished", 1)
     one, two = (said(each, "result")["last_loss"] for each in (alone, folder))
     assert two == pytest.approx(one, abs=0.15)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_two_workers_learn_to_fill_and_to_write_what_one_learns(family: str, engine: Engine, tmp_path: Path) -> None:
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = (
+        tiny_model(tmp_path / "bert", "bert", "ForMaskedLM", words=True, **still)
+        if family == "bert"
+        else tiny_seq2seq(tmp_path / "t5", "t5", dropout_rate=0.0)
+    )
+    alone, together = (job_folder(tmp_path / name, model, **{**LENGTHY, "steps": 100, "batch_size": 3}) for name in ("one", "two"))
+    assert run(engine, alone) == Outcome("finished", 1)
+    kill = when_under_way(engine, lambda ranks: ranks[1].send_signal(signal.SIGKILL))
+    assert run(engine, together, workers=2, on_progress=kill) == Outcome("finished", 2)
+    assert kill.done.is_set() and said(together, "result")["workers"] == 2
+    # The same tokens are hidden; sums are rounded in another order, which a hundred steps of Adam make larger.
+    assert widest_difference(alone.out, together.out) <= 1e-4
 
 
 @pytest.mark.long

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import InferenceClient
 
 from control_plane.database import open_database
 from control_plane.did import parse_did
@@ -21,7 +22,10 @@ from control_plane.wiring import open_catalogue, open_ledger
 from deploy.local.chain import local_accounts
 from tests.control_plane.jobs.asking import a_job, anyone
 from tests.converters.tiny_models import tiny_model
+from tests.fixtures_families import Families, families
 from tests.fixtures_stack import LiveStack
+
+__all__ = ["families"]
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
@@ -89,6 +93,25 @@ def test_a_training_on_the_stack_becomes_the_trainers_asset(stack: LiveStack, mo
     assert not (stack.home / "jobs" / job.job_id).exists()
     models = {each["id"] for each in stack.run("models", "--json").json["models"]}
     assert {model, job.derived_did} <= models
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("family", "objective"), [("bert", "masked_tokens"), ("t5", "continuation")])
+def test_what_was_trained_of_another_kind_of_language_model_is_served_and_answers(
+    stack: LiveStack, families: Families, family: str, objective: str
+) -> None:
+    parent = families.sold(family)
+    job = done(stack, parent.did, Kind.TRAIN, TRAINING)
+    assert job.result is not None and job.derived_did is not None
+    assert json.loads(job.result)["objective"] == objective
+    derived = open_catalogue(stack.settings).find(job.derived_did)
+    assert (derived.task, derived.publisher, derived.state) == (parent.task, local_accounts()["bob"].address, "on_sale")
+    client = InferenceClient(model=f"{stack.settings.public_url}/models/{derived.did}", token=families.token_for(str(derived.did)))
+    if family == "bert":
+        assert len(client.fill_mask("the <mask> stands at the end of the street", top_k=3)) == 3
+    else:
+        body = client.translation("the market stands")
+        assert isinstance(body.translation_text, str)
 
 
 def test_an_evaluation_on_the_stack_is_signed(stack: LiveStack, model: str) -> None:
