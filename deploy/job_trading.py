@@ -24,6 +24,9 @@ from deploy.market import JobOffers, Market, MarketRefused
 from deploy.trading import most_unasked, with_session
 
 _PAYMENT_IS_SPENT = frozenset({"order_expired", "payment_used", "payment_used_up"})
+_DATASET_IS_TO_BE_PAID = frozenset(
+    f"dataset_order_{why}" for why in ("expired", "foreign", "wrong_service", "without_provider_fee")
+)
 _OVER = frozenset(state.value for state in OVER)
 _SILENT_FOR_S = 120.0
 _TRIES, _LONGEST_WAIT_S = 30, 10
@@ -76,11 +79,30 @@ def order_job(
 
     tell: hears the whole price before anything is paid. most: base-token wei that all of it may cost; None: of each part as
     `most_unasked`. Raises Refused, with nothing paid, above that; MarketRefused, with nothing paid, for parameters that the market
-    does not take, and for a dataset that is not for this job.
+    does not take, and for a dataset, or a `dataset_order` that was named, which is not for this job.
     Again: after an interruption, or an outcome that is not known, goes on with the same payments, also with other parameters for
     the same time of the same environment; otherwise pays for another job. A dataset's order that is still good is used again.
     """
-    order, dataset_order = _paid(market, ledger, wallet, files, wanted, tell, most)
+    order, dataset_order = _known(files, wanted)
+    if order is not None and (dataset_order is not None or wanted.dataset is None):
+        try:  # before any offer, which an owner whose job is in the queue already may be refused: a free environment takes one
+            return _queue(market, ledger, wallet, files, wanted, order, dataset_order)
+        except MarketRefused as refused:
+            if refused.code not in _DATASET_IS_TO_BE_PAID or wanted.dataset_order is not None:
+                raise
+    return _queue(market, ledger, wallet, files, wanted, *_paid(market, ledger, wallet, files, wanted, tell, most))
+
+
+def _queue(
+    market: Market,
+    ledger: Ledger,
+    wallet: Wallet,
+    files: BuyerFiles,
+    wanted: Wanted,
+    order: TransactionHash,
+    dataset_order: TransactionHash | None,
+) -> dict[str, Any]:
+    """Again: the same job, while it is not over; then refused, and the payment is no longer remembered."""
     body = {"kind": wanted.kind, "parameters": wanted.parameters, "environment": wanted.environment, "order": order}
     if dataset_order is not None:
         body["dataset_order"] = dataset_order
@@ -98,6 +120,15 @@ def order_job(
     return job
 
 
+def _known(files: BuyerFiles, wanted: Wanted) -> tuple[TransactionHash | None, TransactionHash | None]:
+    """The orders of the model and of the dataset that are named, or paid already."""
+    _, order = files.job_payment(wanted.did, wanted.environment, wanted.duration_s)
+    dataset_order = wanted.dataset_order
+    if dataset_order is None and wanted.dataset is not None:
+        _, dataset_order = files.dataset_payment(wanted.dataset)
+    return wanted.order or order, dataset_order
+
+
 def _paid(
     market: Market,
     ledger: Ledger,
@@ -107,27 +138,23 @@ def _paid(
     tell: Callable[[Due], None],
     most: TokenWei | None,
 ) -> tuple[TransactionHash, TransactionHash | None]:
-    """The orders of the model and of the dataset."""
-    key, order = files.job_payment(wanted.did, wanted.environment, wanted.duration_s)
-    order = wanted.order or order
-    dataset = wanted.dataset if wanted.dataset_order is None else None
-    _, dataset_order = (None, wanted.dataset_order) if dataset is None else files.dataset_payment(dataset)
-    if order is not None and dataset is None:
-        return order, dataset_order
-    offers = _offered(market, wallet, wanted, dataset_order if dataset is not None else None)
+    """The orders of the model and of the dataset, each paid where it is to be."""
+    order, dataset_order = _known(files, wanted)
+    offers = _offered(market, wallet, wanted, dataset_order)
     due = Due(offers.model if order is None else None, offers.dataset)
-    _check(due, wanted, is_dataset_paid=dataset is None or dataset_order is not None)
+    _check(due, wanted, dataset_order)
     tell(due)
     if most is not None and due.cost > most:
         found = f"all in all it may cost {due.cost} wei, at most {most} are to be paid"
         raise Refused(f"job of {wanted.did}: {found}", code="too_expensive")
-    if dataset is not None and due.dataset is not None:
+    if due.dataset is not None:
         if dataset_order is not None:
-            files.dataset_ended(dataset, dataset_order)
-        dataset_key, _ = files.dataset_payment(dataset)
-        dataset_order = _pay(ledger, wallet, due.dataset, dataset_key, _limit(due, due.dataset, most), is_dataset=True)
-        files.dataset_paid(dataset, dataset_order)
+            files.dataset_ended(due.dataset.did, dataset_order)
+        key, _ = files.dataset_payment(due.dataset.did)
+        dataset_order = _pay(ledger, wallet, due.dataset, key, _limit(due, due.dataset, most), is_dataset=True)
+        files.dataset_paid(due.dataset.did, dataset_order)
     if order is None and due.model is not None:
+        key, _ = files.job_payment(wanted.did, wanted.environment, wanted.duration_s)
         order = _pay(ledger, wallet, due.model, key, _limit(due, due.model, most))
         files.job_paid(wanted.did, wanted.environment, wanted.duration_s, order)
     assert order is not None  # noqa: S101  # paid before, or just now
@@ -163,7 +190,7 @@ def _offered(
     raise AssertionError("the last try returns or raises")
 
 
-def _check(due: Due, wanted: Wanted, is_dataset_paid: bool) -> None:
+def _check(due: Due, wanted: Wanted, dataset_order: TransactionHash | None) -> None:
     """The chain does not know what a fee is for; its data say it, under the operator's signature."""
     if due.model is not None:
         time_paid = compute_time(due.model.provider_fee)
@@ -174,7 +201,10 @@ def _check(due: Due, wanted: Wanted, is_dataset_paid: bool) -> None:
     for offer, did in ((due.model, wanted.did), (due.dataset, wanted.dataset)):
         if offer is not None and offer.did != did:
             raise Refused(f"offer: expected one of {did or 'no dataset'}, found one of {offer.did}", code="offer_differs")
-    if due.dataset is None and not is_dataset_paid:
+    if due.dataset is not None and wanted.dataset_order is not None:
+        found = f"dataset order {dataset_order}: expected one that is good for this job, the market asks for another"
+        raise Refused(f"{found}; name none to pay for the dataset once more", code="dataset_order_not_good")
+    if due.dataset is None and wanted.dataset is not None and dataset_order is None:
         raise Refused(f"offer: expected one of the dataset {wanted.dataset}, found none", code="offer_differs")
 
 
