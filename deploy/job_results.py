@@ -7,13 +7,19 @@ belong to what was asked is refused, and a statement is only as good as its chec
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from control_plane.did import Address
 from control_plane.errors import BadInput, IntegrityBroken
+from control_plane.jobs.parameters import Evaluate, Limits, parse_parameters
+from control_plane.jobs.states import Kind
 from control_plane.receipts.evaluation import SignedEvaluation, texts_digest
+from deploy.job_trading import Wanted
 
+_ANY_MODEL = Limits(context_length=1 << 40)
+"""A buyer does not know how much the model reads; the market has refused what is too much for it."""
 _SHOWN_LOSS = 6e-5
 """A job's result has its loss in four decimals, the statement in six."""
 
@@ -38,33 +44,40 @@ def answers_of(job: Mapping[str, Any], prompts: int) -> list[Answer]:
     return found
 
 
-def statement_of(job: Mapping[str, Any], texts: Sequence[bytes] | None) -> SignedEvaluation:
-    """The operator's statement, when it is about this job: its model, its parameters, its loss.
+def texts_of(wanted: Wanted) -> list[bytes] | None:
+    """What an evaluation was given to read, in UTF-8; None: passages that the operator draws."""
+    given = wanted.parameters.get("texts")
+    return None if given is None else [str(text).encode() for text in given]
 
-    texts: what was sent to be evaluated; None: passages that the operator has drawn. Raises IntegrityBroken otherwise. Whether the
-    signature is the operator's, only the chain can say.
+
+def statement_of(job: Mapping[str, Any], wanted: Wanted, owner: Address) -> SignedEvaluation:
+    """The operator's statement, when it is about what was wanted: this model, these texts or this drawing, asked for by `owner`.
+
+    job: what the market brings back; nothing that was asked is taken from it. Without `max_tokens` a model that reads less than
+    usual may have read less. Raises IntegrityBroken otherwise. Whether the signature is the operator's, and the digest the model's,
+    only the chain can say.
     """
     try:
-        result, asked = job["result"], job["parameters"]
+        result, texts = job["result"], texts_of(wanted)
         signed = SignedEvaluation.from_json(json.loads(result["statement"]))
-        said = signed.evaluation
-        is_sampled = texts is None
+        said, asked = signed.evaluation, parse_parameters(Kind.EVALUATE, wanted.parameters, _ANY_MODEL)
+        assert isinstance(asked, Evaluate)  # noqa: S101  # of this kind
+        is_named = wanted.parameters.get("max_tokens") is not None
         held = (
-            (said.did, job["did"]),
-            (said.evaluator, job["owner"]),
+            (said.did, wanted.did),
+            (said.evaluator, owner),
             (said.model_digest, job["model_digest"]),
             (said.tokens, result["tokens"]),
-            (said.samples, result["samples"]),
-            (said.max_tokens, asked["max_tokens"]),
-            (said.is_sampled, is_sampled),
-            (said.sample_seed, asked["seed"] if is_sampled else 0),
-            (said.samples, asked["samples"] if is_sampled else len(texts or ())),
+            (said.max_tokens, asked.max_tokens if is_named else min(said.max_tokens, asked.max_tokens)),
+            (said.is_sampled, texts is None),
+            (said.sample_seed, asked.seed if texts is None else 0),
+            (said.samples, asked.samples if texts is None else len(texts)),
             (said.dataset_digest, said.dataset_digest if texts is None else texts_digest(texts)),
         )
         if any(found != expected for found, expected in held) or abs(said.loss - result["loss"]) > _SHOWN_LOSS:
             raise ValueError("about something else")
     except (KeyError, TypeError, ValueError, RecursionError, BadInput):
-        _strange(job, "a signed statement of what was evaluated")
+        _strange(job, "a signed statement of what was asked to be evaluated")
     return signed
 
 

@@ -69,7 +69,12 @@ class Found:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(min(self.loss, _MOST_EXPONENT))
+        return perplexity(self.loss)
+
+
+def perplexity(loss: float) -> float:
+    """loss: nats a token."""
+    return math.exp(min(loss, _MOST_EXPONENT))
 
 
 def passages(texts: Sequence[str]) -> list[str]:

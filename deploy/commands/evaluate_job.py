@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from c2d_adapter.algorithms.evaluate import perplexity
 from control_plane.jobs.parameters import WIKITEXT
 from control_plane.receipts.evaluation import SignedEvaluation
 from control_plane.receipts.verification import Verification
@@ -20,7 +21,7 @@ from deploy import exits
 from deploy.commands.job_buyer import Buyer
 from deploy.commands.verify import verification_lines
 from deploy.evaluating import read_text
-from deploy.job_results import statement_of
+from deploy.job_results import statement_of, texts_of
 from deploy.job_trading import Wanted
 from deploy.progress import Steps
 
@@ -54,12 +55,10 @@ def evaluate_by_job(buyer: Buyer, wanted: Wanted, max_price: str | None, is_json
     told = Steps(is_quiet=is_json)
     queued = buyer.order(wanted, max_price, told)
     job = buyer.finished(queued["job_id"], is_json)
-    own = wanted.parameters.get("texts")
-    texts = None if own is None else [str(text).encode() for text in own]
-    signed = statement_of(job, texts)
+    signed = statement_of(job, wanted, buyer.wallet.address)
     file = buyer.files.keep_evaluation(signed)
     with told.step("checking against the chain"):
-        found = verify_evaluation(buyer.ledger, signed.to_json(), texts=texts)
+        found = verify_evaluation(buyer.ledger, signed.to_json(), texts=texts_of(wanted))
     exits.show(_record(job, signed, found, file), _lines(job, signed, found, file), is_json)
     if not found.is_verified:
         raise SystemExit(exits.FAILED)
@@ -70,7 +69,7 @@ def _record(job: dict[str, Any], signed: SignedEvaluation, found: Verification, 
     return {
         "did": said.did,
         "loss": said.loss,
-        "perplexity": job["result"]["perplexity"],
+        "perplexity": round(perplexity(said.loss), 2),
         "tokens": said.tokens,
         "texts_digest": said.dataset_digest,
         "model_digests": [said.model_digest],
@@ -87,7 +86,7 @@ def _lines(job: dict[str, Any], signed: SignedEvaluation, found: Verification, f
     return [
         *verification_lines(found),
         "",
-        f"loss {said.loss:.4f} nats a token, perplexity {job['result']['perplexity']:.2f}, over {said.tokens} tokens",
+        f"loss {said.loss:.4f} nats a token, perplexity {perplexity(said.loss):.2f}, over {said.tokens} tokens",
         f"texts {said.dataset_digest}",
         f"model digest {said.model_digest}",
         f"job {job['job_id']}, statement {file}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from click.testing import CliRunner, Result
 from c2d_adapter.algorithms.evaluate import evaluate as evaluate_texts
 from c2d_adapter.asking import Asking
 from control_plane.errors import BadInput, IntegrityBroken
+from control_plane.jobs.environments import PAID
+from control_plane.receipts.evaluation import SignedEvaluation
 from control_plane.receipts.signing import ReceiptSigner
 from deploy import exits
 from deploy.cli import main
@@ -24,7 +27,7 @@ from deploy.commands import jobs as jobs_module
 from deploy.commands.infer import read_prompts
 from deploy.commands.job_buyer import Buyer
 from deploy.job_results import answers_of, statement_of
-from deploy.job_trading import follow
+from deploy.job_trading import Wanted, follow
 from tests.fixtures_stand import Stand, stand
 
 __all__ = ["stand"]
@@ -160,17 +163,57 @@ def test_a_job_that_fails_ends_with_one_and_names_the_command_for_its_payment(bo
 
 def test_a_statement_about_something_else_is_refused(bob: Stand) -> None:
     ran = run(bob, "evaluate", "--text", TEXTS[0], "--as-job", "--json")
-    job, texts = json.loads(ran.stdout)["job"], [TEXTS[0].encode()]
-    assert statement_of(job, texts).evaluation.did == bob.market.gpt.did
-    for others in ([b"other"], [*texts, b"one more"], None):
+    job, owner = json.loads(ran.stdout)["job"], bob.bob.address
+    wanted = Wanted("evaluate", bob.market.gpt.did, {"texts": [TEXTS[0]]}, PAID, 600)
+    assert statement_of(job, wanted, owner).evaluation.did == bob.market.gpt.did
+    for others in ({"texts": ["other"]}, {"texts": TEXTS}, {"dataset": "wikitext-2"}, {"texts": [TEXTS[0]], "max_tokens": 9}):
         with pytest.raises(IntegrityBroken):
-            statement_of(job, others)
-    for field in ("did", "owner", "model_digest", "tokens", "samples", "loss", "max_tokens", "statement"):
+            statement_of(job, replace(wanted, parameters=others), owner)
+    for field in ("model_digest", "tokens", "loss", "statement"):
         changed = copy.deepcopy(job)
-        place = next(each for each in (changed["result"], changed["parameters"], changed) if field in each)
+        place = next(each for each in (changed["result"], changed) if field in each)
         place[field] = place[field] + 1 if isinstance(place[field], int | float) else "0x" + "1" * 64
         with pytest.raises(IntegrityBroken):
-            statement_of(changed, texts)
+            statement_of(changed, wanted, owner)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"did": "did:op:" + "1" * 64},
+        {"evaluator": "0x" + "12" * 20},
+        {"sample_seed": 5},
+        {"samples": 1},
+        {"max_tokens": 20},
+        {"max_tokens": 300},
+        {"is_sampled": False, "sample_seed": 0},
+    ],
+    ids=str,
+)
+def test_a_market_that_brings_a_true_statement_of_something_else_is_found_out(
+    bob: Stand, lie: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signed by the receipt key, and the job beside it tells the same."""
+    market_s, bounded = bob.buyers.job, ("--max-tokens", "30") if lie.get("max_tokens") == 20 else ()
+
+    def lying(token: str, job_id: str) -> dict[str, Any]:
+        job = market_s(token, job_id)
+        if job["result"]:
+            said = SignedEvaluation.from_json(json.loads(job["result"]["statement"])).evaluation
+            told = bob.signer.sign_evaluation(replace(said, **lie))
+            job["result"] |= {"statement": json.dumps(told.to_json()), "samples": told.evaluation.samples}
+            job |= {"did": told.evaluation.did, "owner": told.evaluation.evaluator}
+            job["parameters"] |= {
+                "seed": told.evaluation.sample_seed,
+                "samples": told.evaluation.samples,
+                "max_tokens": told.evaluation.max_tokens,
+            }
+        return job
+
+    monkeypatch.setattr(bob.buyers, "job", lying)
+    ran = run(bob, "evaluate", "--dataset", "wikitext-2", "--samples", "2", "--seed", "4", *bounded, "--as-job", "--json")
+    assert ran.exit_code not in (exits.DONE, exits.USAGE)
+    assert json.loads(ran.stdout)["error"]["code"] == "result_differs", ran.output
 
 
 @pytest.mark.parametrize("answers", ["[]", "no JSON", '[{"text": 1, "finish_reason": "stop", "tokens": 1}]', '{"text": "a"}', None])
