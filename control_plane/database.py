@@ -29,7 +29,9 @@ from sqlalchemy import (
     event,
 )
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
+from control_plane.errors import Unavailable
 from control_plane.turn import Turn
 
 metadata = MetaData()
@@ -303,6 +305,16 @@ def open_database(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+@contextmanager
+def answering(what: str) -> Iterator[None]:
+    """Raises Unavailable where the database is silent: locked for 30 s, its disk full, gone. A transaction is rolled back then, or
+    it was committed and only the answer is lost. what: that was to be done, in the infinitive."""
+    try:
+        yield
+    except OperationalError as error:
+        raise Unavailable(f"could not {what}: the database does not answer ({type(error.orig).__name__})") from error
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from control_plane.did import Address
+from control_plane.did import Address, Did
 from control_plane.errors import BadInput, IntegrityBroken
 from control_plane.jobs.parameters import Evaluate, Limits, parse_parameters
 from control_plane.jobs.states import Kind
@@ -78,6 +78,23 @@ def statement_of(job: Mapping[str, Any], wanted: Wanted, owner: Address) -> Sign
             raise ValueError("about something else")
     except (KeyError, TypeError, ValueError, RecursionError, BadInput):
         _strange(job, "a signed statement of what was asked to be evaluated")
+    return signed
+
+
+def published_statement(record: object, did: Did | None = None) -> SignedEvaluation:
+    """The statement in a published evaluation as the market shows it. did: of the asset that it must be of.
+
+    Raises IntegrityBroken for a record that is none, or of another asset. What the statement is worth, only the chain can say.
+    """
+    try:
+        if not isinstance(record, Mapping) or not isinstance(record["id"], str):
+            raise ValueError("no record")
+        signed = SignedEvaluation.from_json(record["statement"])
+        if did not in (None, signed.evaluation.did):
+            raise ValueError("of another asset")
+    except (KeyError, ValueError, BadInput) as error:
+        found = f"{did or 'job'}: expected a published evaluation, the market shows something else"
+        raise IntegrityBroken(found, code="result_differs") from error
     return signed
 
 

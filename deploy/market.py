@@ -25,6 +25,7 @@ from deploy.buyer import KeptSession
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 RECEIPT_HEADER = "X-Posthuman-Receipt"
+EVALUATIONS_AT_ONCE = 100
 _CONNECT_S = 5.0
 
 
@@ -132,8 +133,11 @@ class Market:
         """Again: the same record."""
         return dict(self._json("POST", f"/v1/jobs/{quote(job_id, safe='')}/publish", json={}, headers=_bearer(token)))
 
-    def evaluations(self, did: Did) -> list[dict[str, Any]]:
-        return list(self._json("GET", f"/v1/models/{did}/evaluations")["evaluations"])
+    def evaluations(self, did: Did, evaluator: Address | None = None, before: str | None = None) -> list[dict[str, Any]]:
+        """EVALUATIONS_AT_ONCE at most. before: id of one of them, for what is older."""
+        asked = {"limit": str(EVALUATIONS_AT_ONCE), "evaluator": evaluator, "before": before}
+        chosen = {name: value for name, value in asked.items() if value is not None}
+        return list(self._json("GET", f"/v1/models/{did}/evaluations", params=chosen)["evaluations"])
 
     def nonce(self) -> str:
         return str(self._json("POST", "/v1/auth/nonce", json={})["nonce"])

@@ -22,7 +22,7 @@ from control_plane.flows.services import Services
 from control_plane.jobs.access import Paid, Service
 from control_plane.jobs.environments import Environment
 from control_plane.jobs.job import Job
-from control_plane.jobs.parameters import WIKITEXT, canonical, dataset_needed
+from control_plane.jobs.parameters import WIKITEXT, Evaluate, canonical, dataset_needed
 from control_plane.jobs.states import Kind
 from control_plane.serving.listing import Listing
 from control_plane.serving.sessions import Session
@@ -62,6 +62,8 @@ def job_offer(
     far as it is known: raises what `order_job` and `dataset_offer` raise.
     """
     parameters = parameters_of(services, wanted.kind, listing, wanted.parameters)
+    if isinstance(parameters, Evaluate) and parameters.publish:
+        services.evaluations.check_room(listing.did, consumer)
     service = compute_needed(services.provider.assets, listing)
     algorithm = algorithm_for(services, wanted.kind)
     if algorithm not in service.trusted:

@@ -33,5 +33,8 @@ def publish_job(services: Services, job_id: str, owner: Address) -> Published:
             code="no_evaluation",
         )
     signed = SignedEvaluation.from_json(json.loads(json.loads(job.result)["statement"]))
+    found = services.evaluations.find(signed)
+    if found is not None:
+        return found
     services.evaluations.check_room(signed.evaluation.did, owner)
     return services.evaluations.publish(signed)

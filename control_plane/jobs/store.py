@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, Update, func, insert, select, update
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError
 
+from control_plane.database import answering, reading, writing
 from control_plane.database import jobs as table
-from control_plane.database import reading, writing
 from control_plane.did import Address, Bytes32, Did, TransactionHash
 from control_plane.errors import Conflict, NotFound, Unavailable
 from control_plane.jobs.job import (
@@ -359,25 +359,17 @@ class JobStore:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with _answering("read jobs"), self._reader.connect() as connection:
+        with answering("read jobs"), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[Connection]:
-        with _answering(what), writing(self._engine) as connection:
+        with answering(what), writing(self._engine) as connection:
             yield connection
 
 
 def payment_used(payment: TransactionHash, job_id: str) -> Conflict:
     return Conflict(f"payment {payment}: it has paid for job {job_id}; one payment pays for one job", code="payment_used")
-
-
-@contextmanager
-def _answering(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OperationalError as error:  # locked for 30 s, disk full, I/O error: rolled back
-        raise Unavailable(f"could not {what}: the database does not answer ({type(error.orig).__name__})") from error
 
 
 def _short(reason: Reason | None) -> Reason | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify, request
 
-from control_plane.did import parse_did
+from control_plane.did import parse_address, parse_bytes32, parse_did
 from control_plane.errors import BadInput
 from control_plane.flows.publish_evaluation import publish_job
 from control_plane.flows.services import Services
@@ -21,10 +21,16 @@ def blueprint(services: Services) -> Blueprint:
     @pages.get("/v1/models/<did>/evaluations")
     def listed(did: str) -> Response:
         for name in request.args:
-            if name != "limit":
-                raise BadInput("query", "only limit", name, code="unknown_parameter")
+            if name not in ("limit", "evaluator", "before"):
+                raise BadInput("query", "only limit, evaluator and before", name, code="unknown_parameter")
         asset = services.catalogue.find(parse_did(did, "model"))
-        found = services.evaluations.of_asset(asset.did, limit_in(request.args.get("limit", str(MOST))))
+        evaluator, before = request.args.get("evaluator"), request.args.get("before")
+        found = services.evaluations.of_asset(
+            asset.did,
+            limit_in(request.args.get("limit", str(MOST))),
+            None if evaluator is None else parse_address(evaluator, "evaluator"),
+            None if before is None else parse_bytes32(before, "before"),
+        )
         return jsonify(evaluations=[each.to_json() for each in found])
 
     @pages.post("/v1/jobs/<job_id>/publish")

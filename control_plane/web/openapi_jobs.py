@@ -124,7 +124,7 @@ def job_operations() -> tuple[Operation, ...]:
             "What a job costs, signed by the operator for its environment; refused where the job would be",
             body=OFFER,
             answer=_OFFERED,
-            codes=(400, 403, 404, 413, 415, 422, 429, 503),
+            codes=(400, 403, 404, 409, 413, 415, 422, 429, 503),
         ),
         Operation(
             "post",
@@ -156,8 +156,12 @@ def job_operations() -> tuple[Operation, ...]:
         Operation(
             "get",
             "/v1/models/{did}/evaluations",
-            "What evaluators found of the model and wanted published, newest first",
-            query={"limit": {"type": "integer", "minimum": 1, "maximum": MOST}},
+            "What evaluators found of the model and wanted published, newest first: the newest ten of each, or all of one",
+            query={
+                "limit": {"type": "integer", "minimum": 1, "maximum": MOST},
+                "evaluator": shapes.ADDRESS,
+                "before": {**shapes.HEX32, "description": "an id; only what was published before it"},
+            },
             answer=_PUBLISHED_LIST,
             codes=(400, 404, 503),
         ),

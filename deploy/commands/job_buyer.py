@@ -43,7 +43,9 @@ def payment_options(usual_minutes: int) -> Callable[[Callable[..., Any]], Callab
             type=click.IntRange(1),
             help=f"Of computing to pay for; default: {usual_minutes}, or the environment's most.",
         ),
-        click.option("--max-price", help="OCEAN that all of it may cost; default: twice the price plus 1."),
+        click.option(
+            "--max-price", help="OCEAN that all of it may cost; default: of model and dataset each twice its price plus 1."
+        ),
     )
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ from control_plane.did import parse_did, parse_transaction_hash
 from deploy import exits
 from deploy.commands.job_buyer import Buyer, duration, payment_options
 from deploy.commands.trade import url_option
+from deploy.job_results import published_statement
 from deploy.job_showing import job_lines, progress_text
 from deploy.job_trading import Wanted
 from deploy.progress import Steps
@@ -136,8 +137,9 @@ def job(
     buyer = Buyer(account, keystore, url)
     if is_published:
         published = buyer.ask(lambda token: buyer.market.publish_job(token, job_id))
-        did = published["statement"]["evaluation"]["did"]
-        exits.show(published, [f"published as {published['id']}: posthuman evaluations {did}"], is_json)
+        said = published_statement(published).evaluation
+        line = f"published as {published['id']}: posthuman evaluations {said.did} --evaluator {said.evaluator}"
+        exits.show(published, [line], is_json)
         return
     if is_stopped or once:
         act = buyer.market.stop_job if is_stopped else buyer.market.job

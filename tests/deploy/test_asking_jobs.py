@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from c2d_adapter.algorithms.evaluate import evaluate as evaluate_texts
 from c2d_adapter.asking import Asking
-from control_plane.errors import BadInput, IntegrityBroken
+from control_plane.errors import BadInput, Conflict, IntegrityBroken
 from control_plane.jobs.environments import PAID
 from control_plane.receipts.evaluation import SignedEvaluation
 from control_plane.receipts.signing import ReceiptSigner
@@ -28,6 +28,7 @@ from deploy.commands.infer import read_prompts
 from deploy.commands.job_buyer import Buyer
 from deploy.job_results import answers_of, statement_of
 from deploy.job_trading import Wanted, follow
+from tests.control_plane.receipts.test_evaluation import STATEMENT
 from tests.fixtures_stand import Stand, stand
 
 __all__ = ["stand"]
@@ -130,13 +131,44 @@ def test_what_is_found_is_shown_to_others_when_its_evaluator_wants_it(bob: Stand
     published = CliRunner().invoke(main, ["job", quiet["job_id"], "--publish", "--json"])
     assert published.exit_code == exits.DONE, published.output
     assert json.loads(published.stdout)["id"] == shown["id"], "the same finding at another time is the same record"
+    with monkeypatch.context() as full:
+
+        def no_room(*_: Any) -> None:
+            raise Conflict("as many as there may be", code="too_many_evaluations")
+
+        full.setattr(bob.market.services.evaluations, "check_room", no_room)
+        again = CliRunner().invoke(main, ["job", quiet["job_id"], "--publish", "--json"])
+        assert again.exit_code == exits.DONE and json.loads(again.stdout) == json.loads(published.stdout)
+    assert json.loads(run(bob, "evaluations", "--before", shown["id"], "--json").stdout) == {"evaluations": []}
+    assert json.loads(run(bob, "evaluations", "--evaluator", bob.market.gpt.nft, "--json").stdout) == {"evaluations": []}
     listed = run(bob, "evaluations")
     assert listed.exit_code == exits.DONE and listed.stdout.count("verified") == 1 and bob.bob.address in listed.stdout
     forged = json.loads(json.dumps(shown))
     forged["statement"]["evaluation"]["loss_micronats"] -= 1
-    monkeypatch.setattr(bob.buyers, "evaluations", lambda _did: [forged])
+    monkeypatch.setattr(bob.buyers, "evaluations", lambda *_: [forged])
     lied = run(bob, "evaluations")
     assert lied.exit_code == exits.FAILED and "NOT verified (signature)" in lied.stdout
+
+
+class Showing:
+    """A market that shows these as published."""
+
+    def __init__(self, *records: object) -> None:
+        self.records = list(records)
+
+    def evaluations(self, *_: object) -> list[object]:
+        return self.records
+
+
+@pytest.mark.parametrize(
+    "record", [None, {}, {"id": 1}, {"id": "0x1", "statement": {}}, {"id": "0x1", "statement": {"evaluation": 5}}]
+)
+def test_a_published_record_that_is_none_is_told_without_a_traceback(record: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shown in (record, {"id": "0x1", "statement": STATEMENT}):
+        monkeypatch.setattr(evaluations_module, "Market", lambda _url, found=shown: Showing(found))
+        ran = CliRunner().invoke(main, ["evaluations", "did:op:" + "9" * 64, "--json"])
+        assert json.loads(ran.stdout)["error"]["code"] == "result_differs", ran.output
+        assert ran.exit_code not in (exits.DONE, exits.USAGE)
 
 
 def test_a_statement_by_another_key_is_shown_and_ends_with_one(bob: Stand) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from control_plane.database import open_database
-from control_plane.did import Address, Did, UnixMillis
-from control_plane.errors import Conflict
+from control_plane.did import Address, Bytes32, Did, UnixMillis
+from control_plane.errors import Conflict, NotFound, Unavailable
 from control_plane.migrations.migrate import migrate
-from control_plane.receipts.evaluation import SignedEvaluation
-from control_plane.receipts.evaluations import MOST_OF_AN_EVALUATOR, Evaluations, finding_of
+from control_plane.receipts.evaluation import SignedEvaluation, statement_hash
+from control_plane.receipts.evaluations import MOST_OF_AN_EVALUATOR, MOST_SHOWN_OF_AN_EVALUATOR, Evaluations, finding_of
 from tests.control_plane.receipts.test_evaluation import SIGNER, STATEMENT
 from tests.fixtures_market import Clock
 
@@ -71,17 +72,53 @@ def test_a_write_that_fails_is_repeated_and_makes_one_record(published: Evaluati
             broken.clear()
             if when == "commit":
                 arguments[0].exec_driver_sql("COMMIT")
-            raise ConnectionError("the database went away")
+            raise OperationalError("INSERT secret", {}, Exception("secret: disk I/O error"))
 
     event.listen(published._engine, when, breaking)
     try:
-        with pytest.raises(ConnectionError):
+        with pytest.raises(Unavailable) as caught:
             published.publish(signed())
     finally:
         event.remove(published._engine, when, breaking)
-    assert not broken
+    assert not broken and "secret" not in caught.value.message
     assert published.publish(signed()).signed == signed()
     assert len(published.of_asset(DID, 10)) == 1
+
+
+def test_a_database_that_cannot_be_read_is_told_as_one_that_may_answer_later(published: Evaluations) -> None:
+    def silent(*_: Any) -> None:
+        raise OperationalError("SELECT", {}, Exception("database is locked"))
+
+    event.listen(published._engine, "before_cursor_execute", silent)
+    asks = (
+        lambda: published.find(signed()),
+        lambda: published.of_asset(DID, 1),
+        lambda: published.check_room(DID, EVALUATOR),
+    )
+    for ask in asks:
+        with pytest.raises(Unavailable):
+            ask()
+
+
+def test_an_evaluator_who_publishes_much_hides_nobody_and_all_of_it_can_be_found(published: Evaluations) -> None:
+    clock: Any = published._clock
+    quiet = Address("0x" + "12" * 20)
+    first = published.publish(signed(evaluator=quiet))
+    for number in range(3 * MOST_SHOWN_OF_AN_EVALUATOR):
+        clock.now += number % 2  # some at the same moment
+        published.publish(signed(tokens=number + 1))
+    listed = published.of_asset(DID, 100)
+    assert listed[-1] == first and len(listed) == MOST_SHOWN_OF_AN_EVALUATOR + 1
+    found, before = [], None
+    while page := published.of_asset(DID, 7, EVALUATOR, before):
+        found += page
+        before = statement_hash(page[-1].signed)
+    assert len(found) == len(set(found)) == 3 * MOST_SHOWN_OF_AN_EVALUATOR
+    assert [each.published_at for each in found] == sorted((each.published_at for each in found), reverse=True)
+    assert published.of_asset(DID, 100, before=statement_hash(listed[4].signed)) == listed[5:]
+    for unknown in (Bytes32("0x" + "0" * 64), statement_hash(signed(did=Did("did:op:" + "0" * 64)))):
+        with pytest.raises(NotFound):
+            published.of_asset(DID, 100, before=unknown)
 
 
 def test_one_evaluator_does_not_fill_the_list(published: Evaluations) -> None:

@@ -324,6 +324,10 @@ def test_what_nobody_wants_published_or_is_no_evaluation_is_not(jobs_market: Mar
     assert jobs_market.client.get(evaluations).get_json() == {"evaluations": []}
     assert code_of(jobs_market.client.get(evaluations + "?all=1")) == (400, "unknown_parameter")
     assert code_of(jobs_market.client.get(evaluations + "?limit=0")) == (400, "bad_input")
+    unknown = jobs_market.client.get(f"{evaluations}?before=0x{'0' * 64}")
+    assert code_of(unknown) == (404, "evaluation_unknown")
+    for wrong in ("before=1", "evaluator=bob"):
+        assert code_of(jobs_market.client.get(f"{evaluations}?{wrong}")) == (400, "bad_input")
     assert jobs_market.client.get(f"/v1/models/did:op:{'0' * 64}/evaluations").status_code == 404
 
 
@@ -334,6 +338,7 @@ def test_no_more_is_published_by_one_evaluator_than_there_may_be(jobs_market: Ma
     monkeypatch.setattr(jobs_market.services.evaluations, "check_room", full)
     token = sign_in(jobs_market, "bob", pay(jobs_market, "bob", kind="evaluate", parameters={"texts": ["one"]}))
     asked = {"kind": "evaluate", "parameters": {"texts": ["one"], "publish": True}}
+    assert code_of(offered(jobs_market, "bob", **asked)) == (409, "too_many_evaluations"), "told before the payment"
     assert code_of(ask(jobs_market, token, **asked)) == (409, "too_many_evaluations")
     asked["parameters"] = {"texts": ["one"], "publish": False}
     assert ask(jobs_market, token, **asked).status_code == 200

@@ -24,6 +24,7 @@ DECIDED_ELSEWHERE = {
     ("post", "/v1/auth/message"): "an address has a checksum",
     ("post", "/v1/auth/token"): "a message must be one that the market made, and signed",
     ("get", "/v1/offers/{did}"): "an address has a checksum",
+    ("get", "/v1/models/{did}/evaluations"): "an address has a checksum",
     ("post", "/v1/offers/{did}/jobs"): "a job's parameters are its kind's, within the model's limits",
     ("post", "/v1/jobs"): "a token of an order that pays for jobs, once a job",
     ("get", "/v1/jobs"): "a token of an order that pays for jobs",
