@@ -60,7 +60,10 @@ def context_of(model: Any) -> int | None:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
     ]
     text = model.config.get_text_config(decoder=not model.config.is_encoder_decoder)
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+    writes = getattr(text, "max_decoder_position_embeddings", None)
+    if isinstance(writes, int):  # LED's decoder, which writes the second half of a sequence
+        lengths.append(2 * writes)
+    for name in ("max_position_embeddings", "max_encoder_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
         found = getattr(text, name, None)
         if isinstance(found, int) and found > 0:
             lengths.append(found)

@@ -21,6 +21,8 @@ _NFT, _DATATOKEN = "ERC721Template", "ERC20Template"
 _WRITTEN = ("MetadataCreated", "MetadataUpdated")
 _MOST_TEXT = 512
 """Letters of a name or symbol that are kept: whoever makes a contract chooses them."""
+_MOST_RATES = 8
+"""Exchanges of a datatoken that are asked for a price: its minters may add, and switch off, any number."""
 
 
 def happened(rpc: Rpc, first: int, last: int) -> Happened:
@@ -73,6 +75,10 @@ def nft_facts(rpc: Rpc, network: Network, nft: Address) -> NftFacts:
     )
 
 
+def datatoken_facts(rpc: Rpc, network: Network, nft: Address, datatoken: Address) -> DatatokenFacts | None:
+    return _datatoken(rpc, network, datatoken) if is_from_factory(rpc, network, nft, datatoken) else None
+
+
 def _datatoken(rpc: Rpc, network: Network, datatoken: Address) -> DatatokenFacts:
     price, base_token, exchange = _price(rpc, network, datatoken)
     return DatatokenFacts(
@@ -87,14 +93,12 @@ def _datatoken(rpc: Rpc, network: Network, datatoken: Address) -> DatatokenFacts
 
 
 def _price(rpc: Rpc, network: Network, datatoken: Address) -> tuple[int | None, Address | None, Bytes32 | None]:
-    """The rate of its first exchange and that one's id, else 0 where it has a dispenser; only Ocean's own count."""
-    for exchange, identity in read(rpc, _DATATOKEN, datatoken, "getFixedRates")[0]:
-        if exchange.lower() == network.fixed_rate.lower():
-            _, _, _, base_token, _, rate, is_active, *_ = read(
-                rpc, "FixedRateExchange", network.fixed_rate, "getExchange", identity
-            )
-            if is_active:
-                return int(rate), Address(base_token), Bytes32("0x" + bytes(identity).hex())
+    """The rate of its first active exchange and that one's id, else 0 where it has a dispenser; only Ocean's own count."""
+    made = read(rpc, _DATATOKEN, datatoken, "getFixedRates")[0]
+    for identity in [each for exchange, each in made if exchange.lower() == network.fixed_rate.lower()][:_MOST_RATES]:
+        _, _, _, base_token, _, rate, is_active, *_ = read(rpc, "FixedRateExchange", network.fixed_rate, "getExchange", identity)
+        if is_active:
+            return int(rate), Address(base_token), Bytes32("0x" + bytes(identity).hex())
     dispensers = [each.lower() for each in read(rpc, _DATATOKEN, datatoken, "getDispensers")[0]]
     return (0 if network.dispenser.lower() in dispensers else None), None, None
 

@@ -27,7 +27,7 @@ from control_plane.chain.ledger import (
 )
 from control_plane.chain.networks import network as network_of
 from control_plane.chain.outbox import Outbox
-from control_plane.chain.published import DocumentWritten, Happened, NftFacts, Reuse
+from control_plane.chain.published import DatatokenFacts, DocumentWritten, Happened, NftFacts, Reuse
 from control_plane.chain.rpc import Mined, Rpc
 from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, did_of
 from control_plane.errors import BadInput, Conflict, Refused
@@ -88,6 +88,9 @@ class OceanReader:
 
     def nft_facts(self, nft: Address) -> NftFacts:
         return metadata.nft_facts(self._rpc, self._network, nft)
+
+    def datatoken_facts(self, nft: Address, datatoken: Address) -> DatatokenFacts | None:
+        return metadata.datatoken_facts(self._rpc, self._network, nft, datatoken)
 
     def reuse_of(self, transaction: TransactionHash, datatoken: Address) -> Reuse | None:
         return metadata.reuse_of(self._rpc, transaction, datatoken)

@@ -98,7 +98,12 @@ class PublishedReader(Protocol):
         """What one transaction wrote; nothing when it is unknown or was reverted."""
 
     def nft_facts(self, nft: Address) -> NftFacts:
-        """Raises NotFound when the address holds no data NFT."""
+        """Raises NotFound when the address holds no data NFT. Reads several times for each of its datatokens, of which its owner
+        may make any number: not while a stranger waits."""
+
+    def datatoken_facts(self, nft: Address, datatoken: Address) -> DatatokenFacts | None:
+        """One datatoken of a data NFT, in at most twenty reads, whatever its owner has made; None when the NFT is none of Ocean's
+        factory, or has not made it."""
 
     def reuse_of(self, transaction: TransactionHash, datatoken: Address) -> Reuse | None:
         """The reuse of an order of `datatoken` that a transaction made; events of other emitters do not count."""

@@ -15,7 +15,7 @@ from control_plane.did import Address, TransactionHash, parse_did
 from control_plane.errors import BadInput, Forbidden, Unavailable
 from control_plane.fields import Kind as Described
 from control_plane.flows.compute import DatasetPaid, compute_needed, dataset_paid
-from control_plane.flows.dataset_offer import dataset_offer
+from control_plane.flows.dataset_offer import DatasetOffer, dataset_offer
 from control_plane.flows.jobs import JobOrder, order_job, parameters_of
 from control_plane.flows.offer import Offer, make_job_offer
 from control_plane.flows.services import Services
@@ -43,7 +43,7 @@ class Offered:
     default filled in, as canonical JSON."""
 
     model: Offer
-    dataset: Offer | None
+    dataset: DatasetOffer | None
     parameters: str
 
 

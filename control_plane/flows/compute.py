@@ -71,19 +71,13 @@ def dataset_service(assets: AssetIndex, did: Did) -> ComputeService:
     return service
 
 
-def dataset_trusts(services: Services, did: Did) -> tuple[Algorithm, ...] | None:
-    """See `DatasetPaid`. Raises as `dataset_service`."""
-    sold = dataset_service(services.provider.assets, did)
-    return sold.trusted if find_service(services, did, sold.id).is_compute else None
-
-
 def dataset_paid(services: Services, owner: Address, did: Did, transaction: TransactionHash) -> DatasetPaid:
     """What the chain says of a dataset's order. Raises as `dataset_service`; Forbidden for an asset that is not for use, or not for
     this owner. Whether the order is good, order_job says."""
     sold = dataset_service(services.provider.assets, did)
     service = find_service(services, did, sold.id)
     check_consumable(services, service, owner)
-    return DatasetPaid(paid_by(services, service, sold.id, transaction), dataset_trusts(services, did))
+    return DatasetPaid(paid_by(services, service, sold.id, transaction), sold.trusted if service.is_compute else None)
 
 
 def paid_by(services: Services, service: Ordered, service_id: str, transaction: TransactionHash) -> Paid:

@@ -6,6 +6,8 @@ paid. This module must never offer a model, nor a dataset whose owner does not l
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from control_plane.chain.compute import Algorithm
 from control_plane.chain.ledger import Sale
 from control_plane.did import Address, Did, TransactionHash
@@ -22,6 +24,19 @@ from control_plane.serving.access import may_order_be_used
 _ONE = 10**18
 
 
+@dataclass(frozen=True)
+class DatasetOffer:
+    """order_refused: why the order that was given is none for this job; None where none was given."""
+
+    offer: Offer
+    order_refused: str | None
+
+
+NOT_FOR_THIS_JOB = frozenset({"order_expired", "order_wrong_service", "order_foreign", "order_without_provider_fee"})
+"""Refusals of an order that can start no job here, or none any more: the dataset's owner sells another service of it by now, or for
+another datatoken, or the order was made at another market."""
+
+
 def dataset_offer(
     services: Services,
     did: Did,
@@ -29,40 +44,50 @@ def dataset_offer(
     owner: Address,
     environment: Environment,
     order: TransactionHash | None = None,
-) -> Offer | None:
+) -> DatasetOffer | None:
     """What `owner` must order before a job may read the dataset; None when `order` is good for it.
 
-    All that the job would be refused for after the payment is refused here. Raises NotFound (no such dataset), Forbidden (not for
-    use, a model, an algorithm that its owner does not trust, an order of somebody else), Refused with code not_for_sale where
-    Ocean's exchange and dispenser do not sell it, BadInput and Unavailable for files that cannot be had. An order that is not final
-    yet raises with a time to try again: it was paid, and is not to be paid twice.
+    Offered beside an `order`, it says why that is none for this job (`NOT_FOR_THIS_JOB`). All that the job would be refused for
+    after the payment is refused here. Raises as `readable_dataset` and `check_file`; Forbidden for an order of somebody else,
+    Refused with code not_for_sale where Ocean's exchange and dispenser do not sell the dataset. An order that is not final yet
+    raises with a time to try again: it was paid, and is not to be paid twice.
+    """
+    service = readable_dataset(services, did, algorithm, owner)
+    order_refused = None
+    if order is not None:
+        paid = paid_by(services, service, service.id, order)
+        operator, confirmations = services.operator.address, services.network.confirmations
+        decision = may_order_be_used(part_question(paid, owner, environment, operator, confirmations, services.clock()))
+        if decision.refusal is None:
+            return None
+        if decision.refusal.code not in NOT_FOR_THIS_JOB:
+            decision.enforce()
+        order_refused = decision.refusal.message
+    check_file(services, service)
+    return DatasetOffer(_offer(services, service), order_refused)
+
+
+def readable_dataset(services: Services, did: Did, algorithm: Algorithm, owner: Address) -> Service:
+    """The service of a dataset that an order must be of before `algorithm` may read it in a job of `owner`'s.
+
+    Raises NotFound (no such dataset), Forbidden (not for use, a model, an algorithm that its owner does not trust).
     """
     sold = dataset_service(services.provider.assets, did)
     service = find_service(services, did, sold.id)
     check_no_model(services, service, check_consumable(services, service, owner))
     if service.is_compute and algorithm not in sold.trusted:
         raise Forbidden(f"algorithm: the owner of {did} does not let {algorithm.did} near it", code="algorithm_not_trusted")
-    if order is not None and _is_good(services, service, owner, environment, order):
-        return None
+    return service
+
+
+def check_file(services: Services, service: Service) -> None:
+    """Raises BadInput and Unavailable for a dataset whose first file cannot be had: nobody is to pay for what is not there."""
     files = read_files(service.record, service.nft, services.provider.key)
-    services.provider.files.open(files[0]).close()  # nobody is to pay for what is not there
-    return _offer(services, service)
-
-
-def _is_good(services: Services, service: Service, owner: Address, environment: Environment, order: TransactionHash) -> bool:
-    """False only for an order that has ended; any other fault is told."""
-    paid = paid_by(services, service, service.id, order)
-    operator, confirmations = services.operator.address, services.network.confirmations
-    decision = may_order_be_used(part_question(paid, owner, environment, operator, confirmations, services.clock()))
-    if decision.refusal is not None and decision.refusal.code == "order_expired":
-        return False
-    decision.enforce()
-    return True
+    services.provider.files.open(files[0]).close()
 
 
 def _offer(services: Services, service: Service) -> Offer:
-    datatokens = services.ledger.nft_facts(service.nft).datatokens
-    found = next((each for each in datatokens if each.address == service.datatoken), None)
+    found = services.ledger.datatoken_facts(service.nft, service.datatoken)
     if found is None or found.price is None:
         raise Refused(
             f"{service.did}: Ocean's exchange and dispenser do not sell its datatoken {service.datatoken}; its owner may give it",

@@ -54,7 +54,10 @@ def limits_of(services: Services, kind: Kind, listing: Listing) -> Limits:
         expected = f"a model for {' or '.join(TASKS[kind])}, which a job can {kind.value}"
         raise BadInput("did", expected, Described(f"one for {listing.task}"), code="wrong_task")
     details = services.catalogue.entry(listing).details
-    return Limits(int(details["context_length"]), services.settings.max_new_tokens)
+    lengths = [int(details["context_length"])]
+    if kind is Kind.TRAIN and "decoder_length" in details:  # half of a sequence is read, the other half written
+        lengths.append(2 * int(details["decoder_length"]))
+    return Limits(min(lengths), services.settings.max_new_tokens)
 
 
 def parameters_of(services: Services, kind: Kind, listing: Listing, record: object) -> Parameters:

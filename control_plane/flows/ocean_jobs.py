@@ -15,8 +15,10 @@ from control_plane.chain.fees import sign_fee
 from control_plane.chain.ledger import ProviderFee
 from control_plane.did import Address, Did, TransactionHash, UnixSeconds, parse_did, parse_transaction_hash
 from control_plane.errors import BadInput, Forbidden, NotFound
-from control_plane.flows.compute import DatasetPaid, compute_needed, dataset_paid, dataset_trusts, paid_by
+from control_plane.fields import Kind as Described
+from control_plane.flows.compute import DatasetPaid, compute_needed, dataset_paid, paid_by
 from control_plane.flows.consume import check_consumable, fee_for, find_service
+from control_plane.flows.dataset_offer import check_file, readable_dataset
 from control_plane.flows.jobs import JobOrder, limits_of, order_job
 from control_plane.flows.services import Services
 from control_plane.jobs.access import (
@@ -80,24 +82,36 @@ def price_job(
     """
     listing, service = _model(services, model, owner)
     place = find(services.environments, environment)
-    others = tuple(_price_other(services, each, owner, place) for each in datasets)
+    kind = _check_offered(services, listing, service, algorithm.did, datasets)
+    others = tuple(_price_dataset(services, each, owner, place, kind) for each in datasets)
     ordered = _price_other(services, algorithm, owner, place)
-    _check_offered(services, listing, service, algorithm.did, datasets)
     return Prices(_price_model(services, listing, service, model.order, algorithm.did, owner, place, valid_until), others, ordered)
 
 
-def _check_offered(services: Services, listing: Listing, service: ComputeService, algorithm: Did, datasets: Sequence[Part]) -> None:
-    """Raises BadInput for what no job here can be, Forbidden for an algorithm that an owner does not trust."""
-    limits_of(services, _kind(services, algorithm), listing)
+def _check_offered(services: Services, listing: Listing, service: ComputeService, algorithm: Did, datasets: Sequence[Part]) -> Kind:
+    """The kind of job. Raises BadInput for what no job here can be, Forbidden for an algorithm that the model's owner does not
+    trust, and for a dataset that no job of this kind reads."""
+    kind = _kind(services, algorithm)
+    limits_of(services, kind, listing)
     _at_most_one(datasets)
-    trusting = {listing.did: _trusted(services, service.trusted)}
-    for dataset in datasets:
-        trusts = dataset_trusts(services, dataset.did)
-        if trusts is not None:
-            trusting[dataset.did] = _trusted(services, trusts)
-    for did, trusted in trusting.items():
-        if algorithm not in trusted:
-            raise Forbidden(f"algorithm: the owner of {did} does not let {algorithm} near it", code="algorithm_not_trusted")
+    if algorithm not in _trusted(services, service.trusted):
+        raise Forbidden(f"algorithm: the owner of {listing.did} does not let {algorithm} near it", code="algorithm_not_trusted")
+    if datasets and kind is Kind.INFER:
+        raise Forbidden(f"dataset: expected none, which a job of kind {kind} reads none of, found one", code="dataset_not_ordered")
+    return kind
+
+
+def _price_dataset(services: Services, part: Part, owner: Address, place: Environment, kind: Kind) -> Priced:
+    """Raises as `readable_dataset` and `check_file`; BadInput with code dataset_wrong_service for another service than the one that
+    a job's order must be of."""
+    service = readable_dataset(services, part.did, services.algorithms[kind], owner)
+    if part.service_id != service.id:
+        expected = f"{service.id}, the service of this dataset that jobs are ordered of"
+        raise BadInput("dataset.serviceId", expected, Described("another"), code="dataset_wrong_service")
+    priced = _price_other(services, part, owner, place)
+    if priced.fee is not None:
+        check_file(services, service)
+    return priced
 
 
 def _price_model(
@@ -128,7 +142,7 @@ def _price_model(
             return Priced(service.datatoken, None, order)
         _check_not_only_young(decision)
         is_good = may_be_ordered_again(question).is_allowed
-    has_room(place, owner, services.jobs.standing_in(place.id, owner)).enforce()
+    has_room(place, services.jobs.standing_in(place.id, owner)).enforce()
     fee = sign_fee(
         services.operator,
         service.datatoken,

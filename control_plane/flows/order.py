@@ -58,10 +58,10 @@ def check_offer(ledger: LedgerReader, offer: Offer, is_dataset: bool = False) ->
     facts = ledger.find_asset(offer.did, offer.nft)
     sale = ledger.sale(offer.datatoken, offer.exchange)
     fee = offer.provider_fee
-    sold = [each.address for each in ledger.nft_facts(offer.nft).datatokens] if is_dataset else [facts.datatoken]
+    is_its = ledger.datatoken_facts(offer.nft, offer.datatoken) is not None if is_dataset else offer.datatoken == facts.datatoken
     for is_so, what in (
         (facts.is_from_factory, f"{offer.nft} is not a data NFT of Ocean's factory"),
-        (offer.datatoken in sold, f"the asset's datatoken is {facts.datatoken}, the offer names {offer.datatoken}"),
+        (is_its, f"the asset's datatoken is {facts.datatoken}, the offer names {offer.datatoken}"),
         (facts.state in CALLABLE_STATES, f"the asset's state is {facts.state}: it is not for use"),
         (is_dataset or facts.model_digest is not None, "no model digest is recorded on chain"),
         (sale.is_active, "its exchange or dispenser is switched off"),

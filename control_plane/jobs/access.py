@@ -155,10 +155,11 @@ def _dataset_is_ordered(q: JobQuestion, _s: Standing) -> Refusal | None:
     return None if q.dataset_paid is None else _named("dataset", _order_refused(q, q.dataset_paid, q.now))
 
 
-def has_room(environment: Environment, owner: Address, standing: Standing) -> Decision:
+def has_room(environment: Environment, standing: Standing) -> Decision:
     """Whether the environment takes one more job of the owner's: to be asked before anything is paid, too."""
     if standing.of_owner >= environment.max_jobs_of_an_owner:
-        found = f"{environment.id}: {standing.of_owner} jobs of {owner} are under way, as many as one may have there"
+        # who asks is not known to be the owner: the sentence says no more than that the answer is no
+        found = f"{environment.id}: an owner may have at most {environment.max_jobs_of_an_owner} jobs under way there"
         return Decision(_no("too_many_jobs", found, 429, _QUEUE_AGAIN_S))
     if standing.in_environment >= environment.max_jobs:
         found = f"{environment.id}: {standing.in_environment} jobs are under way, as many as there may be, until one of them ends"
@@ -167,7 +168,7 @@ def has_room(environment: Environment, owner: Address, standing: Standing) -> De
 
 
 def _environment_has_room(q: JobQuestion, s: Standing) -> Refusal | None:
-    return has_room(q.environment, q.owner, s).refusal
+    return has_room(q.environment, s).refusal
 
 
 JobCheck = Callable[[JobQuestion, Standing], Refusal | None]

@@ -44,7 +44,8 @@ USUAL_WARMUP = (10, 100)
 
 @dataclass(frozen=True)
 class Limits:
-    """context_length: tokens that the model can read at once. max_new_tokens: the operator's limit of one answer."""
+    """context_length: tokens that the model can read at once; of a training, that a sequence may have. max_new_tokens: the
+    operator's limit of one answer."""
 
     context_length: int
     max_new_tokens: int = 4096

@@ -85,12 +85,21 @@ def blueprint(services: Services) -> Blueprint:
         fields = parse_fields(read_object()[1], OFFER)
         consumer, given = parse_address(fields["consumer"], "consumer"), fields["dataset_order"]
         environment = find(services.environments, fields["environment"])
-        has_room(environment, consumer, jobs.standing_in(environment.id, consumer)).enforce()
+        has_room(environment, jobs.standing_in(environment.id, consumer)).enforce()
         wanted = Wanted(Kind(fields["kind"]), fields["parameters"] or {}, environment)
         dataset_order = None if given is None else parse_transaction_hash(given, "dataset_order")
         made = job_offer(services, listing, wanted, fields["duration_s"] or environment.max_duration_s, consumer, dataset_order)
-        dataset = None if made.dataset is None else made.dataset.to_json()
-        return unstored(jsonify(offer=made.model.to_json(), dataset_offer=dataset, parameters=json.loads(made.parameters)))
+        dataset, order_refused = (
+            (None, None) if made.dataset is None else (made.dataset.offer.to_json(), made.dataset.order_refused)
+        )
+        parameters = json.loads(made.parameters)
+        told = {
+            "offer": made.model.to_json(),
+            "dataset_offer": dataset,
+            "dataset_order_refused": order_refused,
+            "parameters": parameters,
+        }
+        return unstored(jsonify(told))
 
     @pages.post("/v1/jobs")
     def order() -> Response:

@@ -36,12 +36,16 @@ _STATEMENT: Schema = {
 
 _OFFERED: Schema = {
     "type": "object",
-    "required": ["offer", "dataset_offer", "parameters"],
+    "required": ["offer", "dataset_offer", "dataset_order_refused", "parameters"],
     "properties": {
         "offer": shapes.OFFER,
         "dataset_offer": {
             "anyOf": [shapes.OFFER, {"type": "null"}],
             "description": "what is to be ordered besides; null: no dataset asset is read, or its order is good",
+        },
+        "dataset_order_refused": {
+            "type": ["string", "null"],
+            "description": "why the order of the dataset that was given is none for this job, so that another is offered",
         },
         "parameters": {"type": "object"},
     },

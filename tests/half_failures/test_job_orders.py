@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 from control_plane.chain.compute import compute_object
-from control_plane.did import Did, TokenWei
+from control_plane.chain.fees import sign_fee
+from control_plane.chain.ledger import Terms
+from control_plane.did import Address, Did, TokenWei, UnixSeconds
 from control_plane.errors import BadInput, Forbidden, OutcomeUnknown, PosthumanError, Refused, Unavailable
 from control_plane.jobs.environments import FREE, PAID
 from control_plane.jobs.job import Reason
@@ -18,10 +21,10 @@ from deploy import job_trading
 from deploy.commands.job_buyer import duration, price_lines
 from deploy.job_trading import Due, follow, order_job
 from deploy.market import JobOffers, MarketRefused
-from tests.fixtures_jobs import put
+from tests.fixtures_jobs import offered, put
 from tests.fixtures_market import ONE
 from tests.fixtures_stand import Stand, stand
-from tests.ocean_assets import publish
+from tests.ocean_assets import document_of, publish
 
 __all__ = ["stand"]
 
@@ -322,11 +325,88 @@ def test_nothing_is_paid_for_a_dataset_that_nobody_sells_or_that_is_too_dear(
     with pytest.raises(Refused) as dear:
         stand.order(most=TokenWei(2 * ONE), **words.wanted)
     assert (dear.value.code, stand.paid()) == ("too_expensive", 0)
-    facts = stand.market.ledger.nft_facts(words.asset.nft)
-    unsold = replace(facts, datatokens=tuple(replace(each, price=None, exchange=None) for each in facts.datatokens))
+    facts = stand.market.ledger.datatoken_facts(words.asset.nft, words.asset.datatoken)
+    assert facts is not None
+    unsold = replace(facts, price=None, exchange=None)
     with monkeypatch.context() as only:
-        only.setattr(stand.market.ledger, "nft_facts", lambda _nft: unsold)
+        only.setattr(stand.market.ledger, "datatoken_facts", lambda _nft, _datatoken: unsold)
         with pytest.raises(MarketRefused) as nobody:
             stand.order(**words.wanted)
     assert (nobody.value.code, stand.paid()) == ("not_for_sale", 0)
     assert stand.order(most=TokenWei(3 * ONE), **words.wanted)["state"] == "queued"
+
+
+def test_no_other_datatoken_of_a_dataset_is_read_however_many_there_are(
+    stand: Stand, words: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for a price is a stranger, and the owner of an NFT may make datatokens without end."""
+    ledger = stand.market.ledger
+    terms = Terms(TokenWei(0), ledger.network.ocean, TokenWei(0), stand.bob.address)
+    others = [ledger.add_datatoken(words.asset.nft, terms) for _ in range(3)]
+    read: list[str] = []
+    told = ledger._told
+
+    def counted(address: Address, found: Any) -> Any:
+        read.append(address)
+        return told(address, found)
+
+    monkeypatch.setattr(ledger, "_told", counted)
+    assert stand.order(**words.wanted)["state"] == "queued"
+    assert set(read) == {words.asset.datatoken} and not set(read) & set(others)
+
+
+def of_access_alone(stand: Stand, words: Words) -> None:
+    """What was paid was the access; by now Alice sells computing."""
+    shut = {**words.asset.document["services"][0], "id": "compute", "type": "compute"}
+    shut["compute"] = compute_object([stand.market.services.algorithms[Kind.TRAIN]])
+    put(
+        stand.market,
+        words.asset.did,
+        words.asset.nft,
+        {**words.asset.document, "services": [*words.asset.document["services"], shut]},
+    )
+
+
+def of_another_datatoken(stand: Stand, words: Words) -> None:
+    ledger = stand.market.ledger
+    terms = Terms(TokenWei(0), ledger.network.ocean, TokenWei(0), stand.bob.address)
+    datatoken = ledger.add_datatoken(words.asset.nft, terms)
+    document = document_of(stand.market, words.asset.nft, datatoken, "https://words.example/words.txt")
+    put(stand.market, words.asset.did, words.asset.nft, document)
+
+
+def of_another_market(stand: Stand, words: Words) -> None:
+    ledger, clock = stand.market.ledger, stand.market.clock
+    elsewhere, ends_at = stand.market.wallet("carol"), UnixSeconds(int(clock.now) + 600)
+    fee = sign_fee(elsewhere, words.asset.datatoken, "0", ledger.network.ocean, TokenWei(0), ends_at, clock)
+    ledger.buy_datatoken(stand.bob, "elsewhere", words.asset.datatoken, words.asset.exchange, TokenWei(5 * ONE))
+    sent = ledger.start_order(stand.bob, "ordered elsewhere", words.asset.datatoken, stand.bob.address, 0, fee)
+    _, paid = stand.files.dataset_payment(words.asset.did)
+    assert paid is not None
+    stand.files.dataset_ended(words.asset.did, paid)
+    stand.files.dataset_payment(words.asset.did)
+    stand.files.dataset_paid(words.asset.did, sent.transaction)
+
+
+@pytest.mark.parametrize("change", [of_access_alone, of_another_datatoken, of_another_market])
+def test_a_remembered_order_that_fits_no_more_does_not_stand_in_a_buyers_way(
+    stand: Stand, words: Words, change: Callable[[Stand, Words], None]
+) -> None:
+    first = stand.order(**words.wanted)
+    change(stand, words)
+    _, remembered = stand.files.dataset_payment(words.asset.did)
+    again = stand.order(**words.wanted)
+    assert again["state"] == "queued" and again["dataset_order"] not in (remembered, first["dataset_order"])
+    third = stand.order(**words.wanted)
+    assert third["dataset_order"] == again["dataset_order"]
+
+
+def test_an_order_of_a_dataset_that_does_not_fit_is_named_with_its_reason(stand: Stand, words: Words) -> None:
+    order = stand.order(**words.wanted)["dataset_order"]
+    assert offered(stand.market, "bob", parameters=words.wanted["parameters"]).get_json()["dataset_order_refused"] is None
+    of_access_alone(stand, words)
+    told = offered(stand.market, "bob", parameters=words.wanted["parameters"], dataset_order=order).get_json()
+    assert told["dataset_offer"]["service_id"] == "compute"
+    assert told["dataset_order_refused"] == "order: expected service 1, found 0"
+    unknown = offered(stand.market, "bob", parameters=words.wanted["parameters"], dataset_order="0x" + "2" * 64)
+    assert unknown.get_json()["error"]["code"] == "order_not_found"

@@ -76,6 +76,11 @@ class Published(Rewindable):
             nft, found.name, found.symbol, "", found.owner, found.state, True, tuple(self._told(*each) for each in made)
         )
 
+    def datatoken_facts(self, nft: Address, datatoken: Address) -> DatatokenFacts | None:
+        self._reach()
+        found = self._datatokens.get(datatoken)
+        return None if found is None or found.nft != nft else self._told(datatoken, found)
+
     def _told(self, address: Address, found: Datatoken) -> DatatokenFacts:
         terms = found.terms
         name = f"{self._nfts[found.nft].name} access"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -12,10 +13,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import BartConfig, LEDConfig
 
 from c2d_adapter.algorithms import checkpoint, train
 from c2d_adapter.algorithms.objectives import CONTINUATION, MASKED_TOKENS, NEXT_TOKEN, Lesson, lesson_of, objective_of
-from c2d_adapter.algorithms.plain_model import open_model
+from c2d_adapter.algorithms.plain_model import context_of, open_model
 from c2d_adapter.job_io import FAILED, JobFailed, Place
 from tests.c2d_adapter.jobs import job_folder, said, tensors, widest_difference
 from tests.converters.seq2seq_models import tiny_seq2seq
@@ -23,6 +25,12 @@ from tests.converters.tiny_models import tiny_model, write_tokenizer
 
 QUICK = {"steps": 40, "batch_size": 4, "sequence_length": 32, "learning_rate": 3e-3}
 HIDDEN = -100
+
+
+def test_a_sequence_is_no_longer_than_twice_what_a_decoder_of_its_own_length_can_write() -> None:
+    config = LEDConfig(max_encoder_position_embeddings=16_384, max_decoder_position_embeddings=1_024)
+    assert context_of(SimpleNamespace(config=config, named_modules=list)) == 2_048
+    assert context_of(SimpleNamespace(config=BartConfig(), named_modules=list)) == 1_024
 
 
 @pytest.fixture(autouse=True)

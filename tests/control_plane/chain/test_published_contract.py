@@ -61,6 +61,14 @@ def test_an_nft_is_told_with_its_datatokens_and_their_price(chain: Chain, rate: 
     assert datatoken.exchange == made.exchange
 
 
+def test_one_datatoken_is_told_by_itself_and_only_of_the_nft_that_made_it(chain: Chain) -> None:
+    made, other = publish(chain), publish(chain)
+    (datatoken,) = chain.ledger.nft_facts(made.nft).datatokens
+    assert chain.ledger.datatoken_facts(made.nft, made.datatoken) == datatoken
+    assert chain.ledger.datatoken_facts(made.nft, other.datatoken) is None
+    assert chain.ledger.datatoken_facts(chain.wallets["mallory"].address, made.datatoken) is None
+
+
 def test_an_address_that_is_no_nft_of_the_factory_is_not_found(chain: Chain) -> None:
     with pytest.raises(NotFound):
         chain.ledger.nft_facts(chain.wallets["mallory"].address)

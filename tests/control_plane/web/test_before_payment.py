@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from control_plane.chain.compute import compute_object
 from control_plane.chain.ddo import build_ddo
 from control_plane.did import Address
+from control_plane.errors import BadInput
 from control_plane.jobs.environments import FREE, PAID
 from control_plane.jobs.job import Job, Reason
 from control_plane.jobs.states import Kind, State
@@ -55,6 +60,7 @@ def test_who_has_as_many_jobs_as_one_may_have_is_told_before_he_pays(shop: Shop)
     answer = shop.price(FREE, 60)
     refused(answer, "too_many_jobs", 429)
     assert_oceans(answer)
+    assert shop.market.wallet("bob").address not in answer.text  # whoever asks need not be him
     assert shop.price(FREE, 60, name="carol").status_code == 200
     shop.market.services.jobs.request_stop(job.job_id)
     assert shop.price(FREE, 60).status_code == 200
@@ -91,6 +97,49 @@ def test_datasets_that_no_job_may_read_are_told_before_anything_is_paid(shop: Sh
     read = {"documentId": words.did, "serviceId": "1"}
     refused(shop.price(datasets=[model, read]), "algorithm_not_trusted")
     refused(shop.price(datasets=[model, read, read]), "too_many_datasets")
+
+
+def test_a_dataset_is_priced_by_the_service_that_jobs_are_ordered_of_alone(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order of its access would be refused as one of the wrong service."""
+    market, looked = shop.market, []
+    words, model = publish(market, name="Words"), {"documentId": market.gpt.did, "serviceId": "1"}
+    sold = {**words.document["services"][0], "type": "compute", "id": "1"}
+    sold["compute"] = compute_object([market.services.algorithms[Kind.EVALUATE]])
+    put(market, "alice", words.nft, {**words.document, "services": [*words.document["services"], sold]})
+    index(market)
+    monkeypatch.setattr(market.services.provider.files, "open", looked.append)
+    refused(shop.price(datasets=[model, {"documentId": words.did, "serviceId": "0"}]), "dataset_wrong_service")
+    assert not looked  # not for an answer that is no anyway
+    monkeypatch.setattr(market.services.provider.files, "open", lambda _file: SimpleNamespace(close=lambda: None))
+    answer = shop.price(datasets=[model, {"documentId": words.did, "serviceId": "1"}])
+    assert answer.status_code == 200, answer.text
+    assert [each["datatoken"] for each in answer.get_json()["datasets"]] == [market.gpt.datatoken, words.datatoken]
+
+
+def test_a_model_is_no_dataset_and_a_batch_of_prompts_reads_none(shop: Shop) -> None:
+    market = shop.market
+    words, model = publish(market, name="Words"), {"documentId": market.gpt.did, "serviceId": "1"}
+    index(market)
+    for service in ("0", "1"):
+        refused(shop.price(datasets=[model, {"documentId": market.gpt.did, "serviceId": service}]), "is_a_model")
+    infer = {"documentId": shop.algorithms[Kind.INFER][0], "serviceId": "0"}
+    refused(shop.price(algorithm=infer, datasets=[model, {"documentId": words.did, "serviceId": "0"}]), "dataset_not_ordered")
+
+
+def test_nobody_is_to_pay_for_a_dataset_whose_file_is_not_there(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    market, answers = shop.market, [BadInput("files", "a file", "none", code="file_unreachable")]
+    words, model = publish(market, name="Words"), {"documentId": market.gpt.did, "serviceId": "1"}
+    index(market)
+
+    def opened(_file: Any) -> Any:
+        if answers:
+            raise answers.pop()
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr(market.services.provider.files, "open", opened)
+    read = {"documentId": words.did, "serviceId": "0"}
+    refused(shop.price(datasets=[model, read]), "file_unreachable")
+    assert shop.price(datasets=[model, read]).status_code == 200
 
 
 def test_a_payment_that_was_given_back_is_not_to_be_paid_again_though_its_order_has_ended(shop: Shop) -> None:

@@ -208,6 +208,18 @@ def test_models_that_hide_words_or_write_texts_sell_trainings(jobs_market: Marke
     assert job.status_code == 200 and job.get_json()["did"] == model.did
 
 
+def test_a_training_is_no_longer_than_the_decoder_can_write(jobs_market: Market) -> None:
+    """An LED reads 16,384 tokens and writes 1,024: half of a sequence is read, the other half written."""
+    stated = {"context_length": 64, "decoder_length": 10, "tokenizer": "1/tokenizer.json", "add_special_tokens": False}
+    model = jobs_market.publish("text2text-generation", "long reader", details=stated)
+    index(jobs_market, model)
+    answer = offered(jobs_market, "bob", model, parameters={"steps": 20, "sequence_length": 21})
+    assert code_of(answer) == (400, "bad_input")
+    assert "8 to 20" in answer.get_json()["error"]["message"]
+    assert offered(jobs_market, "bob", model, parameters={"steps": 20, "sequence_length": 20}).status_code == 200
+    assert offered(jobs_market, "bob", model).get_json()["parameters"]["sequence_length"] == 20
+
+
 def test_an_owner_who_trusts_no_algorithm_any_more_has_no_jobs_near(jobs_market: Market) -> None:
     token = sign_in(jobs_market, "bob", pay(jobs_market, "bob"))
     nobody = {"allowRawAlgorithm": False, "allowNetworkAccess": False, "publisherTrustedAlgorithms": []}
