@@ -147,7 +147,9 @@ class Carrier:
             steps.provision(parts, job, lambda: self._is_over(job))
             return None if self._is_over(job) else _Move(State.RUNNING)
         if job.state is State.RUNNING:
-            result = steps.compute(parts, job, lambda record: self._tell(job, record), lambda: self._is_over(job))
+            result = steps.compute(
+                parts, job, lambda record: self._tell(job, record), lambda: self._is_over(job), lambda: self._begin(job)
+            )
             if result is None:
                 return None
             if job.kind is Kind.EVALUATE:
@@ -201,6 +203,11 @@ class Carrier:
             raise _Lost
         if self._is_leaving():
             raise _Leaving
+
+    def _begin(self, job: Job) -> None:
+        """Note that paid time is spent. Raises Unavailable where that is not noted: nothing is computed that would be forgotten."""
+        if not self._store.begin(job.job_id, self._worker):
+            self._look(job)  # to stop, or another worker's: the program is ended before it did anything
 
     def _tell(self, job: Job, record: Mapping[str, Any]) -> None:
         try:

@@ -85,25 +85,29 @@ class Engine:
         tries: int = 3,
         checkpoint_s: float = 30.0,
         sharding: str = "ddp",
+        wait_s: float = 3600.0,
     ) -> None:
         """home: what Ray and the cells write is below it. environ: this process's; a few plain variables are passed on, no others.
 
         address: of a Ray cluster; the process that joins it sees the variables that begin with RAY_ as well. cpus: of a local
         Ray, None for all. tries: in a row that may bring a job no further. checkpoint_s: most seconds of work that a crash
-        costs. sharding: `ddp` or `fsdp`, for jobs of several workers.
+        costs. sharding: `ddp` or `fsdp`, for several workers. wait_s: most seconds until a job's processes begin, each time.
         """
         self._home, self._environ = home, environ
         self._address, self._cpus = address, cpus
-        self._tries, self._checkpoint_s, self._sharding = tries, checkpoint_s, sharding
+        self._tries, self._checkpoint_s, self._sharding, self._wait_s = tries, checkpoint_s, sharding, wait_s
         self._lock = threading.Lock()
         self._driver: _Driver | None = None
 
     def warm(self, workers: int = 1, resources: Resources | None = None, *, timeout_s: float = _START_S) -> None:
         """Have processes ready that have the libraries loaded. It comes by itself after a job, in the job's shape.
 
-        Raises Unavailable when they are not there in time. Again: nothing more happens when they are there.
+        A cluster by its address is only joined: idle processes would keep its room from others' jobs. Raises Unavailable when
+        they are not there in time. Again: nothing more happens when they are there.
         """
         driver = self._started()
+        if self._address:
+            return
         shape = _shape(workers, resources or Resources())
         driver.send({"do": "warm", "shape": shape})
         until = time.monotonic() + timeout_s
@@ -128,7 +132,7 @@ class Engine:
         """Do a job, and return when it ended; on_progress gets each new state of its progress.
 
         timeout_s: how long its processes may run, over all attempts; waiting until a machine has room and a process is ready does
-        not count, and has no end but `is_stopped`. on_run: told each time that they begin and end.
+        not count; after `wait_s` it ends the job as not begun. on_run: told each time that they begin and end.
         Again: a job that has its result is finished at once, and one that was interrupted goes on. is_together: all workers on one
         machine if one is large enough, where they can speak to nobody else; otherwise wherever there is room.
         Raises BadInput for a kind without a program, Unavailable (`NO_ENGINE`) when Ray cannot be started or reached.
@@ -152,20 +156,20 @@ class Engine:
             if (folder / "result.json").exists():
                 return Outcome("finished", attempts)
             if left == 0 and not allowed.has_begun:
-                sentence = f"The job's processes could not be started, {self._tries} times."
-                return Outcome("not_begun", attempts, "internal", sentence)
+                return Outcome("not_begun", attempts, "internal", f"Its processes could not be started, {self._tries} times.")
             if left == 0:
-                sentence = f"The job's processes died {self._tries} times without a step further."
-                return Outcome("failed", attempts, "internal", sentence)
+                return Outcome("failed", attempts, "internal", f"Its processes died {self._tries} times without a step further.")
             (folder / "failure.json").unlink(missing_ok=True)
             attempts, left = attempts + 1, left - 1
             ended = self._attempt(shape, given, allowed, progress, is_stopped)
             progress.look()
             if ended in ("stopped", "timed_out"):
                 return Outcome(ended, attempts)
+            if ended == "unplaced":
+                return Outcome("not_begun", attempts, "no_machine", f"No machine had room for it within {self._wait_s:g} s.")
             if ended.startswith("impossible"):
-                lacking = ended.partition(" ")[2]
-                return Outcome("not_begun", attempts, "internal", f"The machines here cannot run this job: {lacking}.")
+                sentence = f"The machines here cannot run this job: {ended.partition(' ')[2]}."
+                return Outcome("not_begun", attempts, "internal", sentence)
             if ended == "failed":
                 return _failed(folder, attempts)
             if (now := newest_step(folder / "checkpoints")) > reached:
@@ -174,11 +178,11 @@ class Engine:
     def _attempt(
         self, shape: dict[str, Any], order: dict[str, Any], allowed: _Allowed, progress: _Followed, is_stopped: Callable[[], bool]
     ) -> str:
-        """done, failed, lost, stopped, timed_out, or `impossible` and what is lacking."""
+        """done, failed, lost, stopped, timed_out, unplaced, or `impossible` and what is lacking."""
         driver = self._started()
         name = uuid.uuid4().hex
         answers = driver.begin(name, shape, order)
-        asked, has_ended = "", False
+        asked, has_ended, waits_until = "", False, time.monotonic() + self._wait_s
         try:
             while True:
                 with contextlib.suppress(queue.Empty):
@@ -188,7 +192,9 @@ class Engine:
                     if has_ended := "ended" in told:
                         return asked or (f"impossible {told['said']}" if told["ended"] == "impossible" else str(told["ended"]))
                 progress.look()
-                if not asked and (asked := "stopped" if is_stopped() else "timed_out" if allowed.is_used_up else ""):
+                is_late = allowed.is_used_up if allowed.is_running else time.monotonic() > waits_until
+                late = ("timed_out" if allowed.is_running else "unplaced") if is_late else ""
+                if not asked and (asked := "stopped" if is_stopped() else late):
                     driver.send({"do": "end", "job": name})
         finally:
             allowed.end()
@@ -348,6 +354,10 @@ class _Allowed:
             self._left_s -= time.monotonic() - self._since
             self._since = None
             self._tell(False)
+
+    @property
+    def is_running(self) -> bool:
+        return self._since is not None
 
     @property
     def is_used_up(self) -> bool:

@@ -3,7 +3,7 @@
 In: JSON lines on stdin. Out: JSON lines on stdout. This module must never see a key, a wallet or a model, nor leave a process
 behind: when stdin ends it closes every cell, ends a Ray that it started, and then whatever is still below it.
 
-    in    {"do": "warm", "shape": {...}}                  keep cells of this shape ready: see `Shape`
+    in    {"do": "warm", "shape": {...}}                  keep cells of this shape ready, see `Shape`; not on a cluster
           {"do": "begin", "job": "...", "shape": {...}, "order": {...}}
           {"do": "end", "job": "..."}                     end it now; its answer comes all the same
     out   {"up": "127.0.0.1"}                             once; or {"down": "why"}, and the process ends
@@ -158,10 +158,15 @@ class _Job:
 
 @dataclass
 class Driver:
-    """All jobs of one engine. `warm` is the shape that is kept ready, in one crew at most."""
+    """All jobs of one engine. `warm` is the shape that is kept ready, in one crew at most.
+
+    keeps_idle: no for a cluster that others use too: a crew that waits has its room, and another market's worker, whose job waits
+    for that room, would wait until this process ends.
+    """
 
     scratch: Path
     lines: TextIO
+    keeps_idle: bool = True
     warm: Shape | None = None
     idle: Crew | None = None
     has_told_idle: bool = False
@@ -206,7 +211,7 @@ class Driver:
 
     def _keep_warm(self) -> None:
         # Not beside a job: on a small machine the loading of libraries would take time from it.
-        if self.warm is None or self.jobs or _lacking(self.warm):
+        if not self.keeps_idle or self.warm is None or self.jobs or _lacking(self.warm):
             return
         try:
             if self.idle is None or self.idle.shape != self.warm:
@@ -321,7 +326,7 @@ def main(arguments: list[str] | None = None) -> int:
         commands.put("")
 
     threading.Thread(target=read, daemon=True).start()
-    driver = Driver(given.home / "cells", lines)
+    driver = Driver(given.home / "cells", lines, keeps_idle=not given.address)
     try:
         try:
             where = _connect(given)

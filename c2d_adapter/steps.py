@@ -47,8 +47,9 @@ _NOTE_SPENT_S = 2.0
 class PaidTime:
     """Counts the seconds that a job's program ran against those that were paid for, over all processes that had the job."""
 
-    def __init__(self, file: Path, paid_s: int, is_stopped: Callable[[], bool]) -> None:
-        self._file, self._paid_s, self._is_stopped = file, paid_s, is_stopped
+    def __init__(self, file: Path, paid_s: int, is_stopped: Callable[[], bool], begin: Callable[[], None]) -> None:
+        """begin: told each time before the first of the seconds; what it raises lets none begin."""
+        self._file, self._paid_s, self._is_stopped, self._begin = file, paid_s, is_stopped, begin
         try:
             self._before_s = float(file.read_text(encoding="ascii"))
         except (FileNotFoundError, ValueError):
@@ -66,6 +67,8 @@ class PaidTime:
 
     def runs(self, is_running: bool) -> None:
         """To be told when the program begins and ends: waiting for a machine with room is not the owner's. Again: no difference."""
+        if is_running:
+            self._begin()
         self._before_s = self._spent_s
         self._began = time.monotonic() if is_running else None
         self.note()
@@ -175,15 +178,17 @@ def provision(parts: Parts, job: Job, is_over: Callable[[], bool]) -> None:
     scratch.replace(folder.path / "job.json")
 
 
-def compute(parts: Parts, job: Job, tell: Callable[[Progress], None], is_stopped: Callable[[], bool]) -> dict[str, Value] | None:
-    """Run the job's program to its end; returns the result, None when `is_stopped` ended it.
+def compute(
+    parts: Parts, job: Job, tell: Callable[[Progress], None], is_stopped: Callable[[], bool], begin: Callable[[], None]
+) -> dict[str, Value] | None:
+    """Run the job's program to its end; returns the result, None when `is_stopped` ended it. begin: see `PaidTime`.
 
     Raises JobOver when the program failed or its paid time is used up, Unavailable when engine or server do not answer. Again: goes
     on; the result of an ended program stays as it is.
     """
     folder = parts.folder(job.job_id)
     if not folder.is_done:
-        paid = PaidTime(folder.path / "spent", job.paid_s, is_stopped)
+        paid = PaidTime(folder.path / "spent", job.paid_s, is_stopped, begin)
         try:
             ended = _run(parts, job, folder.path, tell, paid)
         except Unavailable:  # the operator's fault, and no computing: what was computed before was noted on the way

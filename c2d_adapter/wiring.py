@@ -79,6 +79,7 @@ def open_engine(settings: Settings) -> Engine:
         address=jobs.ray_address or None,
         cpus=None if jobs.ray_address else jobs.cpus * jobs.at_once,
         sharding=jobs.sharding,
+        wait_s=jobs.wait_s,
     )
 
 

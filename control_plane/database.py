@@ -167,6 +167,7 @@ jobs = Table(
     Column("reason", Text),
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
+    Column("begun_at", Float),
     Column("finished_at", Float),
     Column("stop_requested_at", Float),
     Column("attempts", Integer, nullable=False),

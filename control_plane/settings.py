@@ -34,7 +34,8 @@ class JobSettings:
     once, waiting ones among them. free_s, free_queue: the same of the free environment; free_s 0: there is none. kept_s: how long a
     result is kept at least. What it runs on is asked of Ray for each job, and told to buyers.
     warm_after_s: seconds without a training after which a worker starts Ray and a program's process for the first one; 0: that one
-    does. at_once: jobs that a worker does at a time. workers: processes that share a training. sharding: how, `ddp` or `fsdp`.
+    does. wait_s: seconds that a training waits for a machine with room until it fails. at_once: jobs that a worker does at a time.
+    workers: processes that share a training. sharding: how, `ddp` or `fsdp`.
     ram_limit_gb: of a training, where the operator named a size; None: no limit, and Ray is not asked for memory.
     wikitext: the folder with WikiText-2, see `c2d_adapter/texts.py`. ray_address: of a cluster; blank: a Ray is started here.
     """
@@ -52,6 +53,7 @@ class JobSettings:
     ram_gb: int
     disk_gb: int
     warm_after_s: int
+    wait_s: int
     at_once: int
     workers: int
     sharding: str
@@ -233,6 +235,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
             ram_gb=whole("JOB_RAM_GB", max(_MEMORY_BYTES >> 30, 1), 1, 2**20),
             disk_gb=whole("JOB_DISK_GB", 10, 1, 2**20),
             warm_after_s=whole("JOB_WARM_AFTER_S", 300, 0, 2**31 - 1),
+            wait_s=whole("JOB_WAIT_S", 3600, 1, 2**31 - 1),
             at_once=whole("JOB_AT_ONCE", 1, 1, 1024),
             workers=whole("JOB_WORKERS", 1, 1, 1024),
             sharding=_sharding(text("JOB_SHARDING", "ddp")),

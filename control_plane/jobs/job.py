@@ -109,7 +109,8 @@ class NewJob:
 class Job(NewJob):
     """One row of `jobs`. Times are seconds since 1970.
 
-    job_id: 32 hex digits. reason: of a job that ended badly, or was stopped. started_at: when a worker first had it.
+    job_id: 32 hex digits. reason: of a job that ended badly, or was stopped. started_at: when a worker first had it. begun_at:
+    when its program first ran; None: nothing of what was paid for was spent.
     stop_requested_at: its owner wants it stopped; the worker that has it obeys. attempts: how often a worker took it.
     worker: the name of the process that has it, or had it at its end; None in the queue, and where it waits to be gone on with.
     result: canonical JSON. holds_payment: the payment is spent on this job; a job that failed gives it back.
@@ -120,6 +121,7 @@ class Job(NewJob):
     created_at: float
     reason: Reason | None = None
     started_at: float | None = None
+    begun_at: float | None = None
     finished_at: float | None = None
     stop_requested_at: float | None = None
     attempts: int = 0
@@ -156,6 +158,7 @@ class Job(NewJob):
             "paid_s": self.paid_s,
             "created_at": self.created_at,
             "started_at": self.started_at,
+            "begun_at": self.begun_at,
             "finished_at": self.finished_at,
             "stop_requested_at": self.stop_requested_at,
             "attempts": self.attempts,
@@ -166,14 +169,14 @@ class Job(NewJob):
         }
 
 
-def gives_payment_back(state: State, reason: Reason | None, has_started: bool) -> bool:
-    """Whether a job that ends in `state` gives its payment back.
+def gives_payment_back(state: State, reason: Reason | None, has_begun: bool) -> bool:
+    """Whether a job that ends in `state` gives its payment back. has_begun: its program ran, if only for a moment.
 
-    A failure does, except that a program which used up the time it was paid for had what was bought. A stop does only before any
-    worker took the job.
+    A failure does, except that a program which used up the time it was paid for had what was bought. A stop does while nothing of
+    that time was spent: in the queue, while texts and weights are brought, while it waits for a machine with room.
     """
     if state is State.STOPPED:
-        return not has_started
+        return not has_begun
     return state in FAILURES and (reason is None or reason.code != TIMED_OUT)
 
 

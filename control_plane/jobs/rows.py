@@ -29,6 +29,7 @@ _OF_THE_RUN = (
     "job_id",
     "created_at",
     "started_at",
+    "begun_at",
     "finished_at",
     "stop_requested_at",
     "attempts",

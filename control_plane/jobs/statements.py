@@ -24,6 +24,11 @@ def waits() -> ColumnElement[bool]:
     return in_queue | (state_in(GONE_ON_WITH) & table.c.worker.is_(None))
 
 
+def runs_with(job_id: str, worker: str) -> ColumnElement[bool]:
+    """The job, while its program may run in the hands of this worker."""
+    return (table.c.job_id == job_id) & (table.c.worker == worker) & (table.c.state == State.RUNNING.value)
+
+
 def next_for(worker: str, doing: Collection[str]) -> Select[Any]:
     """The row that `JobStore.claim` is about. It is locked where rows can be; one that another worker is taking is passed over."""
     is_forgotten = (table.c.worker == worker) & state_in(HELD) & table.c.job_id.not_in(sorted(doing))

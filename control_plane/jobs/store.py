@@ -35,7 +35,7 @@ from control_plane.jobs.job import (
     gives_payment_back,
 )
 from control_plane.jobs.rows import job_of, new_row, progress_text, reason_columns
-from control_plane.jobs.statements import next_for, state_in, waits
+from control_plane.jobs.statements import next_for, runs_with, state_in, waits
 from control_plane.jobs.states import BEGUN_AGAIN, FAILURES, GONE_ON_WITH, HELD, OVER, Kind, State, is_legal
 
 MOST_ATTEMPTS: Mapping[State, int] = {State.PROVISIONING: 5, State.RUNNING: 5, State.STORING: 25, State.DERIVING: 25}
@@ -212,12 +212,21 @@ class JobStore:
             lacking = [name for name in _NEEDED.get((job.kind, to_state), ()) if (values.get(name) or getattr(job, name)) is None]
             if lacking:
                 raise ValueError(f"job {job_id}: {job.kind} does not come to {to_state} without {', '.join(lacking)}")
-            change = self._move(job_id, from_state, to_state, worker, values, reason)
+            change = self._move(job, from_state, to_state, worker, values, reason)
             if connection.execute(change).rowcount == 1:
                 return self._read(connection, job_id)
         if job.state is to_state and job.worker == worker and all(getattr(job, name) == value for name, value in values.items()):
             return job
         raise _moved(job, f"{from_state.value} and taken by this worker")
+
+    def begin(self, job_id: str, worker: str) -> bool:
+        """Note that the program of a running job begins: what was paid for is spent from now on. Again: the first time stays.
+
+        False, and nothing is written, when it is not this worker's, or is to stop: then its program must not run.
+        """
+        noted = update(table).where(runs_with(job_id, worker), table.c.stop_requested_at.is_(None))
+        with self._writing("note a job's begin") as connection:
+            return connection.execute(noted.values(begun_at=func.coalesce(table.c.begun_at, self._clock()))).rowcount == 1
 
     def progress(self, job_id: str, worker: str, progress: Progress) -> bool:
         """Note how far a running job is. False, and nothing is written, when it is not this worker's or does not run any more.
@@ -225,14 +234,14 @@ class JobStore:
         Again: writes the same.
         """
         with self._writing("note a job's progress") as connection:
-            is_its = (table.c.job_id == job_id) & (table.c.worker == worker) & (table.c.state == State.RUNNING.value)
-            return connection.execute(update(table).where(is_its).values(progress=progress_text(progress))).rowcount == 1
+            noted = update(table).where(runs_with(job_id, worker)).values(progress=progress_text(progress))
+            return connection.execute(noted).rowcount == 1
 
     def request_stop(self, job_id: str) -> Job:
         """Stop a job at its owner's wish: in the queue at once; before its program has ended, as soon as its worker obeys.
 
-        Raises NotFound; Conflict with code `job_over` for one that ended otherwise, `job_too_late` for one whose program has
-        ended. Again: the same, and the first request's time stays.
+        It gives its payment back where its program never ran. Raises NotFound; Conflict with code `job_over` for one that ended
+        otherwise, `job_too_late` for one whose program has ended. Again: the same, and the first request's time stays.
         """
         now = self._clock()
         with self._writing("stop a job") as connection:
@@ -285,44 +294,45 @@ class JobStore:
         if is_to_stop or job.attempts < MOST_ATTEMPTS[job.state]:
             return False
         message = f"the process that ran it ended unexpectedly, {job.attempts} times in all; the payment is good for another job"
-        change = self._move(job.job_id, job.state, State.FAILED, job.worker, {}, Reason(WORKER_LOST, message))
+        change = self._move(job, job.state, State.FAILED, job.worker, {}, Reason(WORKER_LOST, message))
         return connection.execute(change).rowcount == 1
 
     def _let_go(self, connection: Connection, job: Job, attempts: int) -> bool:
         """Take a job from its worker; False when it is not there any more."""
         to_state = job.state if job.state in GONE_ON_WITH else State.QUEUED
-        change = self._move(job.job_id, job.state, to_state, job.worker, {"worker": None, "attempts": attempts}, None)
+        change = self._move(job, job.state, to_state, job.worker, {"worker": None, "attempts": attempts}, None)
         if connection.execute(change).rowcount != 1:
             return False
         self._stop_queued(connection, job.job_id)
         return True
 
     def _stop_queued(self, connection: Connection, job_id: str) -> None:
-        """End a job in the queue whose stop was asked for. It gives its payment back if no worker ever had it."""
+        """End a job in the queue whose stop was asked for."""
         asked = (table.c.job_id == job_id) & (table.c.state == State.QUEUED.value) & table.c.stop_requested_at.is_not(None)
-        row = connection.execute(select(table.c.started_at).where(asked)).first()
-        if row is None:
-            return
-        values: dict[str, Any] = {"state": State.STOPPED.value, "finished_at": self._clock(), **reason_columns(STOPPED)}
-        if gives_payment_back(State.STOPPED, STOPPED, row.started_at is not None):
-            values["held_payment"] = None
-        connection.execute(update(table).where(asked).values(**values))
+        row = connection.execute(select(table.c.begun_at).where(asked)).first()
+        if row is not None:
+            values: dict[str, Any] = {"state": State.STOPPED.value, "finished_at": self._clock(), **reason_columns(STOPPED)}
+            if gives_payment_back(State.STOPPED, STOPPED, row.begun_at is not None):
+                values["held_payment"] = None
+            connection.execute(update(table).where(asked).values(**values))
 
     def _move(
-        self, job_id: str, from_state: State, to_state: State, worker: str | None, values: Mapping[str, Any], reason: Reason | None
+        self, job: Job, from_state: State, to_state: State, worker: str | None, values: Mapping[str, Any], reason: Reason | None
     ) -> Update:
         written: dict[str, Any] = {**values, "state": to_state.value, **reason_columns(_short(reason))}
         if to_state in OVER:
             written["finished_at"] = self._clock()
-            if gives_payment_back(to_state, reason, has_started=True):
+            if gives_payment_back(to_state, reason, job.begun_at is not None):
                 written["held_payment"] = None
-        is_as_known = (table.c.job_id == job_id) & (table.c.state == from_state.value) & (table.c.worker == worker)
+        is_as_known = (table.c.job_id == job.job_id) & (table.c.state == from_state.value) & (table.c.worker == worker)
         return update(table).where(is_as_known).values(**written)
 
     def _standing(self, connection: Connection, asked: NewJob) -> Standing:
         chosen = select(table).where(table.c.payment == asked.payment).order_by(table.c.position)
-        crowd = self._crowd(connection, asked.environment, asked.owner)
-        return replace(crowd, of_payment=tuple(job_of(row) for row in connection.execute(chosen)))
+        return replace(
+            self._crowd(connection, asked.environment, asked.owner),
+            of_payment=tuple(job_of(row) for row in connection.execute(chosen)),
+        )
 
     def _crowd(self, connection: Connection, environment: str, owner: Address) -> Standing:
         there = table.c.environment == environment

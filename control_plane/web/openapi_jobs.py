@@ -90,6 +90,7 @@ _JOB: Schema = {
         "state": {"enum": [state.value for state in State]},
         "reason": {"type": ["object", "null"], "description": "code and message, of a job that ended badly or was stopped"},
         "is_payment_given_back": {"type": "boolean", "description": "the same order starts one more job"},
+        "begun_at": {"type": ["number", "null"], "description": "when its program first ran; a stop before gives the payment back"},
         "status": {"type": "integer", "description": "the state as Ocean's clients know it"},
         "status_text": {"type": "string"},
         "queue_position": {"type": ["integer", "null"], "minimum": 1},

@@ -38,7 +38,9 @@ class Driver:
 
     def _say(self, attempt: Attempt, answers: queue.SimpleQueue[dict[str, Any]]) -> None:
         if attempt.waits_s is not None:
-            time.sleep(attempt.waits_s)
+            if self._asked_to_end.wait(attempt.waits_s):
+                answers.put({"ended": "lost", "said": "stopped"})
+                return
             answers.put({"begun": [1]})
             if self._asked_to_end.wait(attempt.runs_s):
                 answers.put({"ended": "lost", "said": "stopped"})
@@ -52,9 +54,9 @@ class Driver:
             self._asked_to_end.set()
 
 
-def run(tmp_path: Path, timeout_s: float, *attempts: Attempt) -> tuple[Outcome, list[bool]]:
+def run(tmp_path: Path, timeout_s: float, *attempts: Attempt, wait_s: float = 60.0) -> tuple[Outcome, list[bool]]:
     """Also what it told of when the processes ran."""
-    engine = Engine(tmp_path / "home", {})
+    engine = Engine(tmp_path / "home", {}, wait_s=wait_s)
     driver = Driver(tmp_path, attempts)
     engine._started = lambda: driver  # type: ignore[assignment, method-assign, return-value]
     told: list[bool] = []
@@ -84,3 +86,17 @@ def test_the_time_of_processes_that_died_counts_and_the_wait_for_others_does_not
 def test_what_never_began_is_told_from_what_began_and_died(waits_s: float | None, state: str, tmp_path: Path) -> None:
     outcome, _told = run(tmp_path, 60.0, *[Attempt(waits_s, runs_s=0.0, ended="lost")] * 3)
     assert (outcome.state, outcome.code, outcome.attempts) == (state, "internal", 3)
+
+
+def test_a_job_that_gets_no_machine_in_time_is_not_begun_and_says_so(tmp_path: Path) -> None:
+    began = time.monotonic()
+    outcome, told = run(tmp_path, 60.0, Attempt(waits_s=30.0, runs_s=0.1, ended="done"), wait_s=0.5)
+    assert outcome == Outcome("not_begun", 1, "no_machine", "No machine had room for it within 0.5 s.")
+    assert 0.5 < time.monotonic() - began < 10.0 and not any(told)
+
+
+def test_the_wait_for_a_machine_is_counted_anew_for_each_attempt_and_ends_with_it(tmp_path: Path) -> None:
+    """A program that runs for longer than it may have waited is not late."""
+    died = Attempt(waits_s=0.4, runs_s=1.0, ended="lost")
+    outcome, _told = run(tmp_path, 60.0, died, Attempt(waits_s=0.4, runs_s=1.0, ended="done"), wait_s=0.9)
+    assert outcome == Outcome("finished", 2)

@@ -138,7 +138,11 @@ class Counting:
         self.most_workers = most_workers
         if self.ended is not None:
             return self.ended
-        time.sleep(self.wait_s)
+        room_at = time.monotonic() + self.wait_s
+        while time.monotonic() < room_at:
+            if is_stopped():
+                return Outcome("stopped", 1)
+            time.sleep(0.01)
         on_run(True)
         try:
             return self._count(Folder(folder), time.monotonic() + timeout_s, on_progress, is_stopped)

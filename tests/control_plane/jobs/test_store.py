@@ -204,9 +204,13 @@ def test_a_job_in_the_queue_is_stopped_at_once_and_gives_its_payment_back(store:
     assert store.add(asked, anyone).job_id != job.job_id
 
 
-@pytest.mark.parametrize("state", [State.PROVISIONING, State.RUNNING])
-def test_a_job_that_a_worker_has_is_stopped_by_that_worker_and_stays_paid(store: JobStore, clock: Clock, state: State) -> None:
+@pytest.mark.parametrize(("state", "has_begun"), [(State.PROVISIONING, False), (State.RUNNING, False), (State.RUNNING, True)])
+def test_a_job_that_a_worker_has_is_stopped_by_that_worker_and_stays_paid_if_its_program_ran(
+    store: JobStore, clock: Clock, state: State, has_begun: bool
+) -> None:
     job = bring(store, Kind.TRAIN, state)
+    if has_begun:
+        assert store.begin(job.job_id, ONE_WORKER)
     assert store.get(job.job_id).stop_requested_at is None
     asked = store.request_stop(job.job_id)
     assert (asked.state, asked.stop_requested_at) == (state, clock.now)
@@ -214,8 +218,38 @@ def test_a_job_that_a_worker_has_is_stopped_by_that_worker_and_stays_paid(store:
     clock.now += 9
     assert store.request_stop(job.job_id).stop_requested_at == clock.now - 9
     stopped = store.advance(job.job_id, state, State.STOPPED, worker=ONE_WORKER)
-    assert (stopped.state, stopped.holds_payment) == (State.STOPPED, True)
+    assert (stopped.state, stopped.holds_payment) == (State.STOPPED, has_begun)
     assert stopped.reason is not None and stopped.reason.code == "stopped"
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+@pytest.mark.parametrize("is_dead", [False, True])
+def test_a_job_back_in_the_queue_is_stopped_for_nothing_only_if_its_program_never_ran(
+    store: JobStore, is_dead: bool, has_begun: bool
+) -> None:
+    """Its worker was shut down, or has died."""
+    job = bring(store, Kind.TRAIN, State.RUNNING)
+    if has_begun:
+        assert store.begin(job.job_id, ONE_WORKER)
+    if is_dead:
+        store.reclaim(everyone_is_dead)
+    else:
+        store.release(job.job_id, ONE_WORKER)
+    stopped = store.request_stop(job.job_id)
+    assert (stopped.state, stopped.holds_payment) == (State.STOPPED, has_begun)
+
+
+def test_a_program_begins_only_in_the_hands_of_its_worker_and_while_nobody_wants_it_stopped(store: JobStore, clock: Clock) -> None:
+    waiting, job = bring(store, Kind.TRAIN, State.PROVISIONING), bring(store, Kind.TRAIN, State.RUNNING)
+    assert not store.begin(waiting.job_id, ONE_WORKER) and not store.begin(job.job_id, OTHER_WORKER)
+    assert store.get(job.job_id) == job
+    assert store.begin(job.job_id, ONE_WORKER)
+    clock.now += 5
+    assert store.begin(job.job_id, ONE_WORKER)  # its processes died, and others begin
+    assert store.get(job.job_id).begun_at == clock.now - 5
+    other = bring(store, Kind.TRAIN, State.RUNNING)
+    store.request_stop(other.job_id)
+    assert not store.begin(other.job_id, ONE_WORKER) and store.get(other.job_id).begun_at is None
 
 
 @pytest.mark.parametrize("state", [State.STORING, State.DERIVING])
@@ -293,6 +327,7 @@ def test_a_database_that_does_not_answer_is_unavailable_and_leaves_everything_as
         lambda: store.add(a_job(), anyone),
         lambda: store.claim(OTHER_WORKER),
         lambda: store.progress(job.job_id, ONE_WORKER, PROGRESS),
+        lambda: store.begin(job.job_id, ONE_WORKER),
         lambda: store.request_stop(job.job_id),
         lambda: store.reclaim(everyone_is_dead),
     ):

@@ -86,6 +86,14 @@ class Jobs(RuleBasedStateMachine):
         job = self._store.get(job_id)
         assert self._store.progress(job_id, name, Progress(step, 9)) == (job.state is State.RUNNING and job.worker == name)
 
+    @rule(job_id=ids, worker=st.sampled_from(WORKERS), is_late=st.booleans())
+    def begin(self, job_id: str, worker: int, is_late: bool) -> None:
+        name = f"{worker}-{self._generation[worker] - 1}" if is_late else self._name(worker)
+        job = self._store.get(job_id)
+        may = job.state is State.RUNNING and job.worker == name and job.stop_requested_at is None
+        assert self._store.begin(job_id, name) == may
+        assert (self._store.get(job_id).begun_at is not None) == (may or job.begun_at is not None)
+
     @rule(job_id=ids)
     def stop(self, job_id: str) -> None:
         before = self._store.get(job_id)
@@ -132,6 +140,7 @@ class Jobs(RuleBasedStateMachine):
                 assert job.is_over == (job.finished_at is not None)
                 assert (job.state in HELD or job.is_over) or job.worker is None
                 assert job.state is not State.FINISHED or job.result is not None
+                assert job.state is not State.STOPPED or job.holds_payment == (job.begun_at is not None)
                 self._last[job.job_id] = job
 
 

@@ -97,3 +97,28 @@ def test_orders_that_were_counted_before_0007_stay_counted(tmp_path: Path) -> No
     migrate(engine)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT did, block, count FROM counted_orders").all() == [("did:op:1", 0, 3)]
+
+
+def test_jobs_of_before_count_as_begun_when_a_worker_had_them(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0008")
+        for name, started_at in (("taken", 5.0), ("waiting", None)):
+            row = {
+                **dict.fromkeys(("did", "model_digest", "owner", "algorithm_did", "parameters", "environment"), "x"),
+                **dict.fromkeys(("valid_until", "paid_s", "created_at", "attempts"), 1),
+                "job_id": name,
+                "payment": name,
+                "kind": "train",
+                "state": "queued",
+                "started_at": started_at,
+            }
+            columns = ", ".join(row)
+            connection.exec_driver_sql(f"INSERT INTO jobs ({columns}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))  # noqa: S608  # names of ours
+    migrate(engine)
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("SELECT job_id, begun_at FROM jobs ORDER BY job_id").all()
+    assert [tuple(each) for each in found] == [("taken", 5.0), ("waiting", None)]
