@@ -82,9 +82,9 @@ def price_job(
     """
     listing, service = _model(services, model, owner)
     place = find(services.environments, environment)
+    ordered = _price_other(services, algorithm, owner, place)
     kind = _check_offered(services, listing, service, algorithm.did, datasets)
     others = tuple(_price_dataset(services, each, owner, place, kind) for each in datasets)
-    ordered = _price_other(services, algorithm, owner, place)
     return Prices(_price_model(services, listing, service, model.order, algorithm.did, owner, place, valid_until), others, ordered)
 
 
