@@ -34,6 +34,7 @@ RUN = (
     "tests/half_failures/test_derive_forgotten_blocks.py",
     "tests/half_failures/test_job_orders.py",
     "tests/c2d_adapter/test_worker.py",
+    "tests/c2d_adapter/test_worker_faults.py",
     "tests/c2d_adapter/test_storage.py",
     "tests/c2d_adapter/test_engine.py",
 )
@@ -126,7 +127,9 @@ def _place(case: Case, write: str) -> tuple[str, str]:
         return f"deriving, each transaction, {'real' if 'a_node' in case.test else 'simulated'} chain", write
     if name == "test_storage":
         return "object storage, each request", " ".join(write.split("-")[:2])
-    return {"test_worker": "a job's steps and rows", "test_job_orders": "ordering a job"}.get(name, name), write
+    if name in ("test_worker", "test_worker_faults"):
+        return "a job's steps and rows", write
+    return {"test_job_orders": "ordering a job"}.get(name, name), write
 
 
 def tables(report: Mapping[str, Any]) -> str:
