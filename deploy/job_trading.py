@@ -55,10 +55,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Due:
-    """What is to be paid for a job before it can be asked for. None: nothing, or paid already."""
+    """What is to be paid for a job before it can be asked for. None: nothing, or paid already.
+
+    dataset_order_refused: why an order of the dataset that was paid before is none for this job, in the market's words.
+    """
 
     model: Offer | None
     dataset: Offer | None
+    dataset_order_refused: str | None = None
 
     @property
     def cost(self) -> TokenWei:
@@ -141,7 +145,7 @@ def _paid(
     """The orders of the model and of the dataset, each paid where it is to be."""
     order, dataset_order = _known(files, wanted)
     offers = _offered(market, wallet, wanted, dataset_order)
-    due = Due(offers.model if order is None else None, offers.dataset)
+    due = Due(offers.model if order is None else None, offers.dataset, offers.dataset_order_refused)
     _check(due, wanted, dataset_order)
     tell(due)
     if most is not None and due.cost > most:
@@ -202,7 +206,8 @@ def _check(due: Due, wanted: Wanted, dataset_order: TransactionHash | None) -> N
         if offer is not None and offer.did != did:
             raise Refused(f"offer: expected one of {did or 'no dataset'}, found one of {offer.did}", code="offer_differs")
     if due.dataset is not None and wanted.dataset_order is not None:
-        found = f"dataset order {dataset_order}: expected one that is good for this job, the market asks for another"
+        why = due.dataset_order_refused or "the market asks for another"
+        found = f"dataset order {dataset_order}: expected one that is good for this job; {why}"
         raise Refused(f"{found}; name none to pay for the dataset once more", code="dataset_order_not_good")
     if due.dataset is None and wanted.dataset is not None and dataset_order is None:
         raise Refused(f"offer: expected one of the dataset {wanted.dataset}, found none", code="offer_differs")

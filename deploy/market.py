@@ -54,10 +54,12 @@ class Answered:
 
 @dataclass(frozen=True)
 class JobOffers:
-    """What a job costs. dataset: None where none is to be ordered."""
+    """What a job costs. dataset: None where none is to be ordered. dataset_order_refused: why the order of it that was told is none
+    for this job."""
 
     model: Offer
     dataset: Offer | None
+    dataset_order_refused: str | None = None
 
 
 class Market:
@@ -112,8 +114,12 @@ class Market:
             **({} if dataset_order is None else {"dataset_order": dataset_order}),
         }
         record = self._json("POST", f"/v1/offers/{did}/jobs", json=asked)
-        dataset = record.get("dataset_offer")
-        return JobOffers(Offer.from_json(record["offer"]), None if dataset is None else Offer.from_json(dataset))
+        dataset, refused = record.get("dataset_offer"), record.get("dataset_order_refused")
+        return JobOffers(
+            Offer.from_json(record["offer"]),
+            None if dataset is None else Offer.from_json(dataset),
+            None if refused is None else str(refused),
+        )
 
     def order_job(self, token: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Again: the same job, while it is not over."""

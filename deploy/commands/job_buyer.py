@@ -120,6 +120,8 @@ def duration(environments: list[dict[str, Any]], environment: str, minutes: int 
 def price_lines(due: Due, wanted: Wanted) -> list[str]:
     lines = [] if due.model is None else _model_lines(due.model, wanted)
     if due.dataset is not None:
+        if due.dataset_order_refused is not None:
+            lines.append(f"the dataset was paid for before, but not for this job: {due.dataset_order_refused}")
         lines += [
             f"one datatoken of the dataset: at most {tokens(most_for_one(due.dataset))} OCEAN, the exchange's fees inside",
             f"to where the dataset was published: {tokens(due.dataset.publish_fee)} OCEAN",

@@ -11,6 +11,7 @@ from control_plane.did import TokenWei, UnixSeconds
 from control_plane.errors import PosthumanError, Refused, Unavailable
 from control_plane.flows import dataset_offer
 from control_plane.jobs.environments import FREE, PAID
+from deploy.commands.job_buyer import price_lines
 from deploy.market import MarketRefused
 from tests.fixtures_stand import Stand, stand
 from tests.half_failures.test_job_orders import Words, words
@@ -80,11 +81,14 @@ def test_an_order_of_a_dataset_that_is_named_is_judged_before_the_model_is_paid(
     stand.market.clock.now += 3601
     stand.market.ledger.advance_time(3601)
     spent = stand.paid()
-    with pytest.raises((Refused, MarketRefused)):
+    with pytest.raises(Refused, match="that ended at") as over:
         stand.order(dataset_order=named, **words.wanted)
+    assert over.value.code == "dataset_order_not_good"
     with pytest.raises((Refused, MarketRefused)):  # of another asset
         stand.order(dataset_order=second["payment"], **words.wanted)
     with pytest.raises(MarketRefused):  # and beside a job that reads no dataset
         stand.order(dataset_order=named)
     assert stand.paid() == spent
     assert stand.order(**words.wanted)["dataset_order"] != named
+    lines = price_lines(stand.told[-1], stand.wanted)
+    assert any(line.startswith("the dataset was paid for before, but not for this job: order: expected") for line in lines)
