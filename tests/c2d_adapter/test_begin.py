@@ -12,7 +12,7 @@ from c2d_adapter.engine import Outcome
 from control_plane.errors import Unavailable
 from control_plane.jobs.job import Job
 from control_plane.jobs.states import Kind, State
-from tests.c2d_adapter.test_worker import EVALUATION, WITHIN_S, done, market, ordered, wait, working
+from tests.fixtures_workers import EVALUATION, WITHIN_S, done, market, ordered, wait, working
 from tests.simulators.jobs import JobMarket
 
 __all__ = ["market"]
