@@ -118,7 +118,8 @@ def _run(order: Order, rank: int, local_rank: int, left: str) -> int:
         resource.setrlimit(resource.RLIMIT_DATA, (order.memory_bytes, order.memory_bytes))
     host, port = order.rendezvous.rsplit(":", 1)
     os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(local_rank), WORLD_SIZE=str(order.world), MASTER_ADDR=host, MASTER_PORT=port
+        RANK=str(rank), LOCAL_RANK=str(local_rank), WORLD_SIZE=str(order.world), MASTER_ADDR=host, MASTER_PORT=port,
+        LOCAL_SIZE=str(len(order.ranks)),  # without it DeepSpeed asks a program for it, in every step
     )  # fmt: skip
     if host == "127.0.0.1":
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # or gloo asks for this machine's name, which nobody answers in here

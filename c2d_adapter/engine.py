@@ -91,7 +91,7 @@ class Engine:
 
         address: of a Ray cluster; the process that joins it sees the variables that begin with RAY_ as well. cpus: of a local
         Ray, None for all. tries: in a row that may bring a job no further. checkpoint_s: most seconds of work that a crash
-        costs. sharding: `ddp` or `fsdp`, for several workers. wait_s: most seconds until a job's processes begin, each time.
+        costs. sharding: as in `Place`, for several workers. wait_s: most seconds until a job's processes begin, each time.
         """
         self._home, self._environ = home, environ
         self._address, self._cpus = address, cpus

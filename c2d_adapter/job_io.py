@@ -61,7 +61,8 @@ class JobFailed(Exception):
 class Place:
     """Where one process stands among those that run a job together. rank: counted from 0, below `world`.
 
-    checkpoint_s: most seconds of work that a crash may cost. sharding: `ddp` (each holds all weights) or `fsdp` (each a part).
+    checkpoint_s: most seconds of work that a crash may cost. sharding: `ddp` (each holds all weights), `fsdp` (each a part), or
+    `deepspeed-zero2` and `deepspeed-zero3` (the same two by DeepSpeed, which each time parts gradients and optimizer).
     """
 
     rank: int = 0

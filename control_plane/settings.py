@@ -10,6 +10,7 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from control_plane.did import Address, TokenWei, parse_address
@@ -23,6 +24,10 @@ MOST_SWAP_FEE = 5 * 10**17
 _MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 ALGORITHMS = ("train", "evaluate", "infer")
 """Kinds of job. `POSTHUMAN_ALGORITHM_TRAIN` and so on name the data NFT of each one's algorithm."""
+PRECISIONS = ("fp32", "bf16", "fp16")
+DEEPSPEED = ("deepspeed-zero2", "deepspeed-zero3")
+SHARDINGS = ("ddp", "fsdp", *DEEPSPEED)
+"""How processes share a training: each holds the model; each a part of it; the same by DeepSpeed, without and with the weights."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -35,7 +40,7 @@ class JobSettings:
     result is kept at least. What it runs on is asked of Ray for each job, and told to buyers.
     warm_after_s: seconds without a training after which a worker starts Ray and a program's process for the first one; 0: that one
     does. wait_s: seconds that a training waits for a machine with room until it fails. at_once: jobs that a worker does at a time.
-    workers: processes that share a training. sharding: how, `ddp` or `fsdp`.
+    workers: processes that share a training. sharding: how, one of SHARDINGS.
     ram_limit_gb: of a training, where the operator named a size; None: no limit, and Ray is not asked for memory.
     wikitext: the folder with WikiText-2, see `c2d_adapter/texts.py`. ray_address: of a cluster; blank: a Ray is started here.
     """
@@ -60,6 +65,11 @@ class JobSettings:
     ram_limit_gb: int | None
     wikitext: Path | None
     ray_address: str
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """That a training's arithmetic may have. DeepSpeed's own way with fp16 was not tried, so it is not sold."""
+        return PRECISIONS[:2] if self.workers > 1 and self.sharding in DEEPSPEED else PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -256,8 +266,11 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def _sharding(text: str) -> str:
-    if text not in ("ddp", "fsdp"):
-        raise BadInput("POSTHUMAN_JOB_SHARDING", "ddp or fsdp", text)
+    if text not in SHARDINGS:
+        raise BadInput("POSTHUMAN_JOB_SHARDING", f"one of {', '.join(SHARDINGS)}", text)
+    if text in DEEPSPEED and find_spec("deepspeed") is None:
+        command = ".venv/bin/pip install -c constraints/main.txt -e '.[deepspeed]'"
+        raise BadInput("POSTHUMAN_JOB_SHARDING", f"ddp or fsdp, or DeepSpeed installed first ({command})", text)
     return text
 
 

@@ -37,6 +37,7 @@ def name_of(line: str) -> str:
 
 RUNTIME = [name_of(line) for line in PROJECT["dependencies"]]
 DEVELOPMENT = [name_of(line) for line in PROJECT["optional-dependencies"]["development"]]
+EXTRA = [name_of(line) for line in PROJECT["optional-dependencies"]["deepspeed"]]
 HEAVY = {"accelerate", "torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "openai"}
 
 
@@ -56,6 +57,12 @@ def test_a_dependency_can_be_imported(distribution: str) -> None:
 @pytest.mark.parametrize("distribution", sorted(HEAVY))
 def test_a_heavy_dependency_can_be_imported(distribution: str) -> None:
     check_import(distribution)
+
+
+@pytest.mark.parametrize("distribution", EXTRA)
+def test_what_an_operator_may_add_is_pinned_and_not_in_the_default_environment(distribution: str) -> None:
+    assert f"\n{distribution}==" in (REPOSITORY / "constraints" / "main.txt").read_text()
+    assert distribution not in {*RUNTIME, *DEVELOPMENT}
 
 
 @pytest.mark.parametrize("distribution", sorted({*RUNTIME, *DEVELOPMENT}))

@@ -4,8 +4,8 @@ In: a place among them. Out: a model whose gradients are the mean over all, sums
 This module must never decide what is trained.
 
 `ddp`: each holds the model, gradients are averaged (Li et al., 2020, "PyTorch Distributed"). `fsdp`: each holds a part of
-weights, gradients and optimizer, and fetches the rest layer by layer (Zhao et al., 2023; `fully_shard`). gloo on processors,
-NCCL on GPUs.
+weights, gradients and optimizer, and fetches the rest layer by layer (Zhao et al., 2023; `fully_shard`). ZeRO is in `zero.py`.
+gloo on processors, NCCL on GPUs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ from c2d_adapter.job_io import Place
 
 _WAIT = timedelta(minutes=10)
 """How long one waits for another before it gives up; a process that died is noticed at once, by its closed connection."""
+_KEPT: list[Any] = []
+"""Groups, which are never taken apart: that waits for a thread that may wait for Python (torch 2.13: one of eight trainings by two
+processes hung so after its result). A job's process ends right after it."""
+ZERO_STAGES = {"deepspeed-zero2": 2, "deepspeed-zero3": 3}
+"""Sharding -> stage of ZeRO."""
 
 
 class Workers:
@@ -33,10 +38,17 @@ class Workers:
             torch.cuda.set_device(self.device)
         if place.world > 1:
             distributed.init_process_group("nccl" if has_gpu else "gloo", timeout=_WAIT)
+            _KEPT.append(distributed.group.WORLD)
 
     @property
     def are_sharded(self) -> bool:
-        return self.place.world > 1 and self.place.sharding == "fsdp"
+        """Does no process hold a whole model that can be saved?"""
+        return self.place.world > 1 and self.place.sharding != "ddp"
+
+    @property
+    def zero_stage(self) -> int:
+        """Of DeepSpeed's ZeRO; 0 where it has no part in this."""
+        return ZERO_STAGES.get(self.place.sharding, 0) if self.place.world > 1 else 0
 
     def wrap(self, model: Any) -> Any:
         """What is called for a forward pass. All processes must have loaded the same weights."""
@@ -51,10 +63,8 @@ class Workers:
         if self.place.world > 1:
             from torch.nn.parallel import DistributedDataParallel
 
-            # Experts that no token chose, and layers left out by chance, have no gradient in some steps.
-            skips = any(("expert" in name or "layerdrop" in name) and value for name, value in model.config.to_dict().items())
             return DistributedDataParallel(
-                model, forward_sync_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=skips
+                model, forward_sync_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=leaves_some_out(model)
             )
         return model
 
@@ -95,6 +105,11 @@ class Workers:
             return
         model.load_state_dict(weights, strict=False)
         optimizer.load_state_dict(state)
+
+
+def leaves_some_out(model: Any) -> bool:
+    """Experts that no token chose, and layers left out by chance, have no gradient in some steps."""
+    return any(("expert" in name or "layerdrop" in name) and value for name, value in model.config.to_dict().items())
 
 
 def _layers(model: Any) -> list[Any]:

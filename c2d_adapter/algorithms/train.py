@@ -15,8 +15,7 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import transformers
 
 from c2d_adapter.algorithms import checkpoint, lora
 from c2d_adapter.algorithms.blocks import Blocks, blocks_of, tokens_of
+from c2d_adapter.algorithms.learner import Manner, learner_of
 from c2d_adapter.algorithms.objectives import Lesson, lesson_of
 from c2d_adapter.algorithms.parallel import Workers
 from c2d_adapter.algorithms.plain_model import context_of, export, open_model
@@ -40,7 +40,6 @@ _MEAN_OF = 10
 """How many losses, at the beginning and at the end, make the two that the result tells: one step's loss is mostly chance."""
 _CHECKPOINT_SHARE = 0.05
 """Most of the time that checkpoints may take: a large model is then saved less often than the operator asked for."""
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -80,36 +79,28 @@ class _Measured:
 
 
 class Training:
-    """One training in one process. `wrapped` is what computes; `model` is the same without what shares the work among processes."""
+    """One training in one process."""
 
     def __init__(
         self, parameters: Parameters, model: Any, lesson: Lesson, blocks: Blocks, workers: Workers, checkpoints: Path
     ) -> None:
+        """Goes on from the newest checkpoint. Raises JobFailed where the model cannot be trained as the operator set."""
         self._parameters, self._workers, self._checkpoints = parameters, workers, checkpoints
         self._lesson, self._blocks = lesson, blocks
-        self.model = model.to(workers.device)
-        self.model.train()
-        self.wrapped = workers.wrap(self.model)
-        self.trained = [value for value in self.model.parameters() if value.requires_grad]
-        self._optimizer = torch.optim.AdamW(
-            [
-                {"params": [value for value in self.trained if value.ndim >= 2], "weight_decay": parameters.weight_decay},
-                # as usual: decay is for matrices, neither for biases nor for norms
-                {"params": [value for value in self.trained if value.ndim < 2], "weight_decay": 0.0},
-            ],
-            lr=parameters.learning_rate,
-            fused=True,
-        )
-        # A loss in half precision is scaled up so that small gradients are not lost; a step in which one overflowed is left out.
-        self._scaler = torch.amp.GradScaler(workers.device.type, enabled=parameters.precision == "fp16")
+        model = model.to(workers.device)
+        model.train()
         self.measured = _Measured()
+        self._begun, kept = self._newest()
+        if kept is not None:
+            self.measured = _Measured(**kept["measured"])
+        manner = Manner(parameters.learning_rate, parameters.weight_decay, parameters.gradient_clip, parameters.precision)
+        self._learner = learner_of(model, manner, workers, kept)
         self._step_rate = 0.0
         self._saved_at, self._save_took_s = time.monotonic(), 0.0
 
     def go(self, show: Callable[[int, float, float], None]) -> None:
-        """Train to the last step, from the newest checkpoint. show: step, loss, steps per second; called often enough."""
-        steps = self._parameters.steps
-        begun = self._resume()
+        """Train to the last step. show: step, loss, steps per second; called often enough."""
+        steps, begun = self._parameters.steps, self._begun
         started = shown_at = time.monotonic()
         seconds_before = self.measured.seconds
         for step in range(begun, steps):
@@ -139,26 +130,19 @@ class Training:
         rate = learning_rate(
             step, steps=chosen.steps, highest=chosen.learning_rate, shape=chosen.schedule, warmup_steps=chosen.warmup_steps
         )
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        self._learner.set_rate(rate)
         _seed(chosen.seed, step, place.rank)
         inputs, labels = self._lesson.given(self._blocks.batch(step, chosen.batch_size), chosen.seed, step)
         inputs, labels = {name: self._mine(value) for name, value in inputs.items()}, self._mine(labels)
-        with self._arithmetic():
-            loss = self._lesson.loss(self.wrapped, inputs, labels)
+        with self._learner.arithmetic():
+            loss = self._lesson.loss(self._learner.wrapped, inputs, labels)
         # Processes may have one sequence more or less; gradients are averaged over processes, and ours must be over sequences.
         share = len(labels) / chosen.batch_size
-        self._scaler.scale(loss * (share * place.world) if place.world > 1 else loss).backward()
-        self._scaler.unscale_(self._optimizer)
-        length = torch.nn.utils.clip_grad_norm_(self.trained, chosen.gradient_clip or math.inf)
-        if chosen.precision != "fp16" and not bool(torch.isfinite(length)):
+        if not self._learner.learn(loss * (share * place.world) if place.world > 1 else loss):
             raise JobFailed(
                 "loss_not_finite",
                 f"The gradient of step {step + 1} is no finite number. Try a lower learning rate or more warm-up.",
             )
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
         total, due = self._workers.sums([float(loss.detach()) * share, float(place.is_first and self._is_checkpoint_due())])
         return total, due > 0
 
@@ -167,42 +151,27 @@ class Training:
         place = self._workers.place
         return torch.from_numpy(batch[place.rank :: place.world]).to(self._workers.device)
 
-    def _arithmetic(self) -> AbstractContextManager[Any]:
-        numbers = _AUTOCAST.get(self._parameters.precision)
-        return nullcontext() if numbers is None else torch.autocast(self._workers.device.type, dtype=numbers)
-
     def _is_checkpoint_due(self) -> bool:
         waited = time.monotonic() - self._saved_at
         return waited >= max(self._workers.place.checkpoint_s, self._save_took_s / _CHECKPOINT_SHARE)
 
     def _save(self, step: int) -> None:
         began = time.monotonic()
-        weights, optimizer = self._workers.state(self.model, self._optimizer)
+        state = self._learner.state()
         if self._workers.place.is_first:
-            state = {
-                "weights": weights,
-                "optimizer": optimizer,
-                "scaler": self._scaler.state_dict(),
-                "measured": vars(self.measured),
-            }
-            checkpoint.save(self._checkpoints, step, state)
+            checkpoint.save(self._checkpoints, step, {**state, "measured": vars(self.measured)})
         self._saved_at = time.monotonic()
         self._save_took_s = 0.0 if self._workers.place.checkpoint_s == 0 else self._saved_at - began
 
-    def _resume(self) -> int:
+    def _newest(self) -> tuple[int, Mapping[str, Any] | None]:
+        """The step of the newest checkpoint, and what it holds; 0 and None without one."""
         # The first one looks and tells: a file that appears meanwhile must not send two processes to different steps.
         step = int(self._workers.sums([checkpoint.newest_step(self._checkpoints) * self._workers.place.is_first])[0])
-        if step:
-            state = checkpoint.load(self._checkpoints, step)
-            self._workers.restore(self.model, self._optimizer, state["weights"], state["optimizer"])
-            if self._scaler.is_enabled():
-                self._scaler.load_state_dict(state["scaler"])
-            self.measured = _Measured(**state["measured"])
-        return step
+        return step, checkpoint.load(self._checkpoints, step) if step else None
 
     def _check_weights(self) -> None:
         """The last step's loss was computed before its weights were changed."""
-        if not all(bool(torch.isfinite(value).all()) for value in self.trained):
+        if not self._learner.are_finite():
             raise JobFailed(
                 "loss_not_finite", "The trained weights are not all finite numbers. Try a lower learning rate or more warm-up."
             )
@@ -212,7 +181,7 @@ class Training:
         return self._step_rate
 
     def whole_weights(self) -> dict[str, Any]:
-        return self._workers.state(self.model, self._optimizer)[0]
+        return self._learner.weights()
 
 
 def train(folder: Folder, place: Place) -> None:
@@ -228,8 +197,9 @@ def train(folder: Folder, place: Place) -> None:
     lesson = lesson_of(objective, model, tokenizer)
     blocks = _blocks(folder, parameters, model, tokenizer, lesson, workers)
     model = _prepared(model, parameters)
+    whole = sum(value.numel() for value in model.parameters())
+    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
     training = Training(parameters, model, lesson, blocks, workers, folder.checkpoints)
-    trained, whole = (sum(value.numel() for value in some) for some in (training.trained, model.parameters()))
 
     def show(step: int, loss: float, steps_per_second: float) -> None:
         if place.is_first:

@@ -57,7 +57,7 @@ def limits_of(services: Services, kind: Kind, listing: Listing) -> Limits:
     lengths = [int(details["context_length"])]
     if kind is Kind.TRAIN and "decoder_length" in details:  # half of a sequence is read, the other half written
         lengths.append(2 * int(details["decoder_length"]))
-    return Limits(min(lengths), services.settings.max_new_tokens)
+    return Limits(min(lengths), services.settings.max_new_tokens, services.settings.jobs.precisions)
 
 
 def parameters_of(services: Services, kind: Kind, listing: Listing, record: object) -> Parameters:

@@ -16,6 +16,7 @@ from control_plane.fields import DID_PATTERN, Field, Table, flag, is_text, kind_
 from control_plane.fields import Kind as Described
 from control_plane.jobs.job import canonical_json
 from control_plane.jobs.states import Kind
+from control_plane.settings import PRECISIONS
 
 WIKITEXT = "wikitext-2"
 """The one dataset that is known by name: the operator's configured text. Every other is a DID."""
@@ -45,10 +46,11 @@ USUAL_WARMUP = (10, 100)
 @dataclass(frozen=True)
 class Limits:
     """context_length: tokens that the model can read at once; of a training, that a sequence may have. max_new_tokens: the
-    operator's limit of one answer."""
+    operator's limit of one answer. precisions: what a training's arithmetic may be done in."""
 
     context_length: int
     max_new_tokens: int = 4096
+    precisions: tuple[str, ...] = PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def _train_table(limits: Limits) -> Table:
             min(context, USUAL_SEQUENCE),
         ),
         "seed": _SEED,
-        "precision": _choice("fp32", "bf16", "fp16"),
+        "precision": _choice(*limits.precisions),
         "method": _choice("full", "lora"),
         "lora_rank": whole("a whole number from 1 to 256, where method is 'lora'", 1, 256),
         "weight_decay": number("a number from 0 to 1", 0, 1, 0.01),

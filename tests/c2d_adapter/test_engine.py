@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from tests.converters.tiny_models import tiny_model
 
 pytestmark = pytest.mark.slow
 
+ZERO = pytest.mark.skipif(
+    find_spec("deepspeed") is None,
+    reason="DeepSpeed is not installed: .venv/bin/pip install -c constraints/main.txt -e '.[deepspeed]'",
+)
 SECRET = "Zyx7Canary-a-key-of-the-market"
 SHORT = {"steps": 12, "batch_size": 4, "sequence_length": 32, "learning_rate": 3e-3}
 LENGTHY = {**SHORT, "steps": 300, "learning_rate": 3e-4}
@@ -156,22 +161,31 @@ def test_two_workers_learn_to_fill_and_to_write_what_one_learns(family: str, eng
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("how", ["full", "lora", "bf16"])
+@pytest.mark.parametrize(
+    "sharding", ["fsdp", pytest.param("deepspeed-zero2", marks=ZERO), pytest.param("deepspeed-zero3", marks=ZERO)]
+)
 def test_sharded_workers_learn_what_others_learn_and_one_may_be_killed(
-    method: str, engine: Engine, tiny_gpt2: Path, tmp_path: Path
+    sharding: str, how: str, engine: Engine, tmp_path: Path
 ) -> None:
-    asked = {**LENGTHY, "steps": 100, "method": method}
-    plain, folder = (job_folder(tmp_path / name, tiny_gpt2, **asked) for name in ("plain", "sharded"))
+    # Three heads of 11: the two parts of most tensors are not of one length.
+    model = tiny_model(tmp_path / "model", "gpt2", "LMHeadModel", n_embd=33, n_head=3)
+    asked = {**LENGTHY, "steps": 100, **({"precision": how} if how == "bf16" else {"method": how})}
+    plain, undisturbed, folder = (job_folder(tmp_path / name, model, **asked) for name in ("plain", "undisturbed", "killed"))
     assert run(engine, plain, workers=2) == Outcome("finished", 1)
-    sharding = Engine(tmp_path / "engine", {"PATH": os.environ["PATH"]}, cpus=2, checkpoint_s=0.1, sharding="fsdp")
+    other = Engine(tmp_path / "engine", {"PATH": os.environ["PATH"]}, cpus=2, checkpoint_s=0.1, sharding=sharding)
     try:
-        kill = when_under_way(sharding, lambda ranks: ranks[1].send_signal(signal.SIGKILL))
-        assert run(sharding, folder, workers=2, on_progress=kill) == Outcome("finished", 2)
+        assert run(other, undisturbed, workers=2) == Outcome("finished", 1)
+        kill = when_under_way(other, lambda ranks: ranks[1].send_signal(signal.SIGKILL))
+        assert run(other, folder, workers=2, on_progress=kill) == Outcome("finished", 2)
         assert kill.done.is_set()
     finally:
-        sharding.close()
-    # Gradients are the same mean of the same two, summed by another collective.
-    assert widest_difference(plain.out, folder.out) <= 1e-6
+        other.close()
+    assert widest_difference(undisturbed.out, folder.out) == 0.0
+    # Gradients are the same mean of the same two, summed by another collective: 8e-7 at most was seen in fp32. In bf16 that is at
+    # times enough to round a number to its neighbour, a 256th away: 2e-3 was seen, of weights that moved by 3e-2 at most.
+    assert widest_difference(plain.out, folder.out) <= (5e-3 if how == "bf16" else 5e-6)
+    assert said(plain, "result")["trained_parameters"] == said(folder, "result")["trained_parameters"]
 
 
 @pytest.mark.long

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from control_plane import settings
 from control_plane.errors import BadInput
-from control_plane.settings import read_settings
+from control_plane.settings import DEEPSPEED, PRECISIONS, SHARDINGS, read_settings
 from control_plane.wiring import hardware_of
 
 
@@ -37,3 +38,23 @@ def test_a_share_of_purchases_is_one_that_ocean_s_contract_takes(given: str, is_
     else:
         with pytest.raises(BadInput, match="POSTHUMAN_SWAP_FEE"):
             read_settings(environ)
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_a_training_is_shared_in_one_of_four_ways(sharding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "find_spec", lambda name: name == "deepspeed" or None)
+    given = {"POSTHUMAN_HOME": str(tmp_path), "POSTHUMAN_JOB_SHARDING": sharding}
+    assert read_settings(given).jobs.sharding == sharding
+    assert read_settings(given).jobs.precisions == PRECISIONS  # one worker shares nothing
+    shared = read_settings({**given, "POSTHUMAN_JOB_WORKERS": "2"}).jobs.precisions
+    assert ("fp16" in shared) == (sharding not in DEEPSPEED) and {"fp32", "bf16"} <= {*shared}
+
+
+@pytest.mark.parametrize("sharding", [*DEEPSPEED, "zero", "DDP", "deepspeed"])
+def test_a_way_that_is_not_there_is_refused_at_the_start_with_what_to_install(
+    sharding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match="POSTHUMAN_JOB_SHARDING") as caught:
+        read_settings({"POSTHUMAN_HOME": str(tmp_path), "POSTHUMAN_JOB_SHARDING": sharding})
+    assert ("pip install -c constraints/main.txt -e '.[deepspeed]'" in caught.value.message) == (sharding in DEEPSPEED)

@@ -187,6 +187,15 @@ def test_what_is_refused_costs_nothing(market: Market, changes: dict[str, Any], 
     assert order_job(market.services, asking(market, "bob", payment)).state is State.QUEUED
 
 
+def test_a_precision_that_deepspeed_was_not_tried_with_is_refused_and_costs_nothing(market: Market) -> None:
+    payment, settings = pay(market, "bob", market.gpt), market.services.settings
+    shared = replace(settings, jobs=replace(settings.jobs, workers=2, sharding="deepspeed-zero2"))
+    with pytest.raises(BadInput, match="'fp32' or 'bf16'"):
+        order_job(replace(market.services, settings=shared), asking(market, "bob", payment, parameters={"precision": "fp16"}))
+    assert market.services.jobs.of_payment(payment) == ()
+    assert order_job(market.services, asking(market, "bob", payment, parameters={"precision": "fp16"})).state is State.QUEUED
+
+
 def test_a_model_of_another_task_or_one_that_is_withdrawn_has_no_jobs(market: Market) -> None:
     payment = pay(market, "bob", market.embedder)
     with pytest.raises(BadInput) as caught:

@@ -138,6 +138,16 @@ def test_a_bad_input_is_refused_by_its_field(kind: Kind, record: dict[str, Any],
         parse_parameters(kind, record, LIMITS)
     assert caught.value.field == field
     assert expected in caught.value.message
+
+
+def test_a_precision_that_this_market_s_trainings_cannot_have_is_refused() -> None:
+    limits = Limits(context_length=1024, precisions=("fp32", "bf16"))
+    assert parse_parameters(Kind.TRAIN, {"precision": "bf16"}, limits) == parse_parameters(
+        Kind.TRAIN, {"precision": "bf16"}, LIMITS
+    )
+    with pytest.raises(BadInput, match="'fp32' or 'bf16'") as caught:
+        parse_parameters(Kind.TRAIN, {"precision": "fp16"}, limits)
+    assert caught.value.field == "precision"
     assert len(caught.value.message) < 300
 
 
