@@ -121,6 +121,8 @@ def _run(order: Order, rank: int, local_rank: int, left: str) -> int:
         RANK=str(rank), LOCAL_RANK=str(local_rank), WORLD_SIZE=str(order.world), MASTER_ADDR=host, MASTER_PORT=port,
         LOCAL_SIZE=str(len(order.ranks)),  # without it DeepSpeed asks a program for it, in every step
     )  # fmt: skip
+    if not order.has_gpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"  # or DeepSpeed, which transformers loads where it is, warns of finding no GPU
     if host == "127.0.0.1":
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # or gloo asks for this machine's name, which nobody answers in here
     torch = importlib.import_module("torch")
