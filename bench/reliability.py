@@ -33,6 +33,7 @@ RUN = (
     "tests/half_failures/test_derive_kills.py",
     "tests/half_failures/test_derive_forgotten_blocks.py",
     "tests/half_failures/test_job_orders.py",
+    "tests/half_failures/test_dataset_orders.py",
     "tests/c2d_adapter/test_worker.py",
     "tests/c2d_adapter/test_worker_faults.py",
     "tests/c2d_adapter/test_storage.py",
@@ -129,7 +130,7 @@ def _place(case: Case, write: str) -> tuple[str, str]:
         return "object storage, each request", " ".join(write.split("-")[:2])
     if name in ("test_worker", "test_worker_faults"):
         return "a job's steps and rows", write
-    return {"test_job_orders": "ordering a job"}.get(name, name), write
+    return {"test_job_orders": "ordering a job", "test_dataset_orders": "ordering a dataset for it"}.get(name, name), write
 
 
 def tables(report: Mapping[str, Any]) -> str:

@@ -18,17 +18,6 @@ from tests.simulators.jobs import JobMarket
 __all__ = ["market"]
 
 
-def test_a_job_that_is_stopped_while_its_program_runs_stays_paid(market: JobMarket) -> None:
-    market.program.pause_s = 0.2
-    job = ordered(market)
-    with working(market) as (_, lines):
-        wait(lambda: market.store.get(job.job_id).progress is not None, lambda: lines)
-        market.store.request_stop(job.job_id)
-        wait(lambda: market.store.get(job.job_id).is_over, lambda: lines)
-    stopped = market.store.get(job.job_id)
-    assert (stopped.state, stopped.holds_payment) == (State.STOPPED, True)
-
-
 def test_a_job_that_is_stopped_while_it_waits_for_a_machine_gives_its_payment_back(market: JobMarket) -> None:
     market.program.wait_s = WITHIN_S
     job = ordered(market)

@@ -100,14 +100,15 @@ def test_a_job_s_lines_hold_no_text_and_no_parameter(market: JobMarket) -> None:
     assert "the market" not in json.dumps(lines)
 
 
-def test_a_stop_is_obeyed_while_the_program_runs(market: JobMarket) -> None:
+def test_a_stop_is_obeyed_while_the_program_runs_and_the_job_stays_paid(market: JobMarket) -> None:
     market.program.pause_s = 0.2
     job = ordered(market)
     with working(market) as (_, lines):
         wait(lambda: market.store.get(job.job_id).progress is not None, lambda: lines)
         market.store.request_stop(job.job_id)
         wait(lambda: market.store.get(job.job_id).is_over, lambda: lines)
-    assert market.store.get(job.job_id).state is State.STOPPED and market.assets.mintings() == []
+    stopped = market.store.get(job.job_id)
+    assert (stopped.state, stopped.holds_payment) == (State.STOPPED, True) and market.assets.mintings() == []
 
 
 def test_a_worker_that_is_told_to_end_gives_its_job_to_the_next_which_goes_on(market: JobMarket) -> None:
