@@ -21,7 +21,7 @@ from control_plane.jobs.environments import find
 from control_plane.jobs.job import Job, NewJob
 from control_plane.jobs.parameters import TASKS, Evaluate, Infer, Limits, Parameters, canonical, dataset_needed, parse_parameters
 from control_plane.jobs.states import Kind
-from control_plane.jobs.store import JobStore
+from control_plane.jobs.store import JobStore, Standing
 from control_plane.serving.access import on_sale_only
 from control_plane.serving.listing import Listing
 
@@ -82,8 +82,6 @@ def order_job(services: Services, asked: JobOrder) -> Job:
     on_sale_only(asked.listing).enforce()
     environment = find(services.environments, asked.environment)
     parameters = parameters_of(services, asked.kind, asked.listing, asked.parameters)
-    if isinstance(parameters, Evaluate) and parameters.publish:
-        services.evaluations.check_room(asked.listing.did, asked.owner)
     dataset, ours = dataset_needed(parameters), services.algorithms.values()
     trusts = None if asked.dataset_trusts is None else frozenset(each.did for each in asked.dataset_trusts if each in ours)
     question = JobQuestion(
@@ -116,7 +114,13 @@ def order_job(services: Services, asked: JobOrder) -> Job:
         valid_until=UnixSeconds(0 if fee is None else fee.valid_until),
         paid_s=0 if time is None else min(time.seconds, environment.max_duration_s),
     )
-    return services.jobs.add(new, lambda standing: may_have_job(question, standing).enforce())
+
+    def decide(standing: Standing) -> None:
+        may_have_job(question, standing).enforce()
+        if isinstance(parameters, Evaluate) and parameters.publish:
+            services.evaluations.check_room(asked.listing.did, asked.owner)
+
+    return services.jobs.add(new, decide)
 
 
 def job_of(jobs: JobStore, job_id: str, owner: Address) -> Job:

@@ -347,10 +347,26 @@ def test_no_more_is_published_by_one_evaluator_than_there_may_be(jobs_market: Ma
     def full(*_: Any) -> None:
         raise Conflict("as many as there may be", code="too_many_evaluations")
 
-    monkeypatch.setattr(jobs_market.services.evaluations, "check_room", full)
     token = sign_in(jobs_market, "bob", pay(jobs_market, "bob", kind="evaluate", parameters={"texts": ["one"]}))
+    monkeypatch.setattr(jobs_market.services.evaluations, "check_room", full)
     asked = {"kind": "evaluate", "parameters": {"texts": ["one"], "publish": True}}
     assert code_of(offered(jobs_market, "bob", **asked)) == (409, "too_many_evaluations"), "told before the payment"
     assert code_of(ask(jobs_market, token, **asked)) == (409, "too_many_evaluations")
     asked["parameters"] = {"texts": ["one"], "publish": False}
     assert ask(jobs_market, token, **asked).status_code == 200
+
+
+def test_a_job_that_is_queued_is_found_again_also_when_another_evaluation_took_the_last_room(
+    jobs_market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = sign_in(jobs_market, "bob", pay(jobs_market, "bob", kind="evaluate", parameters={"texts": ["one"]}))
+    asked = {"kind": "evaluate", "parameters": {"texts": ["one"], "publish": True}}
+    queued = ask(jobs_market, token, **asked)
+
+    def full(*_: Any) -> None:
+        raise Conflict("as many as there may be", code="too_many_evaluations")
+
+    monkeypatch.setattr(jobs_market.services.evaluations, "check_room", full)
+    again = ask(jobs_market, token, **asked)
+    assert (queued.status_code, again.status_code) == (200, 200)
+    assert again.get_json()["job_id"] == queued.get_json()["job_id"]
