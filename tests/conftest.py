@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,15 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder with gpt2-wikitext-mini/: run `POSTHUMAN_TEST_DATA=FOLDER make test`")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversion in the tests' own process switches the hub's library off for good, its client for our market with it.
+
+    So each test begins with the library on, whatever ran before; sessions that it made while it was off are dropped.
+    """
+    if (constants := sys.modules.get("huggingface_hub.constants")) is not None and constants.HF_HUB_OFFLINE:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        if (http := sys.modules.get("huggingface_hub.utils._http")) is not None:
+            http.reset_sessions()

@@ -13,12 +13,6 @@ from deploy.local.ports import HOST
 from tests.fixtures_market import Market
 
 
-@pytest.fixture(autouse=True)
-def _online(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A conversion in the tests' own process switches the hub's library off for good, its client for our market with it."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-
-
 class Http11(WSGIRequestHandler):
     """Keeps connections and sends chunks, as production's server does; says nothing on standard error."""
 

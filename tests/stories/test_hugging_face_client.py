@@ -19,11 +19,10 @@ from PIL import Image
 from control_plane.receipts.store import Issued
 from tests.fixtures_families import Families, families
 from tests.fixtures_market import receipt_of
-from tests.fixtures_web import _online
 from tests.pictures import file_of, picture
 from tests.sounds import wave_file
 
-__all__ = ["_online", "families"]
+__all__ = ["families"]
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 

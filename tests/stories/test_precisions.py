@@ -9,9 +9,8 @@ import requests
 from huggingface_hub import InferenceClient
 
 from tests.fixtures_families import Families, families
-from tests.fixtures_web import _online
 
-__all__ = ["_online", "families"]
+__all__ = ["families"]
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 

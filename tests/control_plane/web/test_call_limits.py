@@ -17,9 +17,7 @@ from huggingface_hub.errors import OverloadedError
 from control_plane.errors import PosthumanError
 from control_plane.flows.call import admit, call, call_streaming
 from tests.fixtures_market import Market, open_market
-from tests.fixtures_web import _online, serving
-
-__all__ = ["_online"]
+from tests.fixtures_web import serving
 
 
 def opened(tmp_path: Path, **given: str) -> Iterator[Market]:

@@ -15,9 +15,9 @@ from control_plane.receipts.store import Issued
 from control_plane.web.chat_messages import MOST_MESSAGES
 from tests.control_plane.web.asking import checked
 from tests.fixtures_market import CONTEXT_LENGTH, PROMPT_CANARY, Market, events_of, receipt_of, record_of
-from tests.fixtures_web import _online, url
+from tests.fixtures_web import url
 
-__all__ = ["_online", "url"]
+__all__ = ["url"]
 
 SAID: list[Any] = [
     {"role": "system", "content": "Be brief."},

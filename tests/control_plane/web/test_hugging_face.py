@@ -14,10 +14,10 @@ from control_plane.receipts.receipt import response_hash
 from control_plane.receipts.store import Issued
 from tests.control_plane.web.asking_hugging_face import FILE, SENTENCES, Shared, client_of, post, shared
 from tests.fixtures_market import Market, receipt_of
-from tests.fixtures_web import _online, url
+from tests.fixtures_web import url
 from tests.simulators.answers import VOCABULARY
 
-__all__ = ["_online", "shared", "url"]
+__all__ = ["shared", "url"]
 
 Ask = Callable[[InferenceClient], Any]
 CALLS: dict[str, tuple[str, Ask, Callable[[Any], bool]]] = {

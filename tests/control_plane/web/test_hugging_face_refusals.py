@@ -16,9 +16,9 @@ from control_plane.serving import oip
 from control_plane.serving.inference import TensorAnswer
 from tests.control_plane.web.asking_hugging_face import FILE, SENTENCES, Shared, client_of, post, shared
 from tests.fixtures_market import Market, events_of, record_of
-from tests.fixtures_web import _online, url
+from tests.fixtures_web import url
 
-__all__ = ["_online", "shared", "url"]
+__all__ = ["shared", "url"]
 
 GENERATION: tuple[tuple[dict[str, Any], str], ...] = (
     ({}, "inputs"),
