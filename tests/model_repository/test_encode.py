@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
 import pytest
 
 from opening.entry import open_entry
-from opening.refusal import Refused
+from opening.refusal import Refused, TooLate
 from predict import encode
 from predict.encode import Encoder
 from tests.make_smoke_entry import FOLDER
@@ -56,3 +58,13 @@ def test_a_text_counts_with_each_label_that_it_is_read_with(encoder: Encoder) ->
         encoder.encode([("hello world", "label")] * 13, "text_input")
     assert asked(encoder) == []
     assert len(encoder.encode([("hello world", "label")] * 12, "text_input")) == 12
+
+
+def test_who_waits_too_long_for_another_calls_texts_is_told_so(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "_MANY_CHARACTERS", 20)
+    with encoder._turn(21, math.inf):
+        with pytest.raises(TooLate):
+            encoder.encode(["a " * 20], "text_input", time.monotonic() + 0.02)
+        assert asked(encoder) == []
+        assert len(encoder.encode(["a " * 10], "text_input", time.monotonic())) == 1, "few characters wait for nobody"
+    assert len(encoder.encode(["a " * 20], "text_input", time.monotonic())) == 1, "nobody is to be waited for"

@@ -8,7 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from generate.engine import Counts
-from generate.meters import Meters
+from generate.meters import COUNTERS, GAUGES
+from opening.meters import Meter, Meters
+from opening.refusal import Cancelled, TooBusy, TooLate
+from predict.crew import Crew
+from predict.meters import Counts as PredictCounts
+from predict.meters import Tally
 
 NOTHING = Counts(0, 0, 0, 0, 0, 0, 0)
 ARGS = {"model_name": "m-1", "model_version": "1"}
@@ -20,10 +25,10 @@ class Port:
     def __init__(self) -> None:
         self.told: list[tuple[str, float]] = []
 
-    def make(self, name: str, description: str, args: Mapping[str, str]) -> Callable[[float], None]:
-        assert description
+    def make(self, meter: Meter, args: Mapping[str, str]) -> Callable[[float], None]:
+        assert meter.description
         assert args == ARGS
-        return lambda value: self.told.append((name.removeprefix("posthuman_engine_"), value))
+        return lambda value: self.told.append((meter.name.removeprefix("posthuman_engine_"), value))
 
 
 class Looked:
@@ -47,7 +52,7 @@ class Looked:
 
 def test_only_what_changed_is_told() -> None:
     port, looked = Port(), Looked()
-    meters = Meters(looked, port.make, port.make, ARGS, every_s=0.005)
+    meters = Meters(looked, GAUGES, COUNTERS, (port.make, port.make), ARGS, every_s=0.005)
     looked.wait()
     assert port.told == [("calls_waiting", 0), ("calls_running", 0)], "what a process that died left behind is put right"
     port.told.clear()
@@ -66,8 +71,22 @@ def test_only_what_changed_is_told() -> None:
 
 def test_the_last_counts_are_told_at_the_end() -> None:
     port, looked = Port(), Looked()
-    meters = Meters(looked, port.make, port.make, ARGS, every_s=60)
+    meters = Meters(looked, GAUGES, COUNTERS, (port.make, port.make), ARGS, every_s=60)
     looked.counts = replace(NOTHING, tokens=3)
     meters.close()
     meters.close()
     assert ("tokens_total", 3) in port.told
+
+
+def test_calls_of_a_model_that_predicts_are_counted_where_they_are() -> None:
+    crew, gate, begun = Crew(at_once=1, most_waiting=1), threading.Event(), threading.Event()
+    tally = Tally(crew)
+    crew.add(lambda: (begun.set(), gate.wait(20))[0], lambda _late: None)
+    assert begun.wait(20)
+    crew.add(lambda: None, lambda _late: None)
+    assert tally.counts() == PredictCounts(waiting=1, running=1, refused_full=0, refused_late=0)
+    for error in (TooLate(), TooBusy("2 calls are waiting for this model"), TooLate(), Cancelled(), ValueError()):
+        tally.note(error)
+    gate.set()
+    crew.close()
+    assert tally.counts() == PredictCounts(waiting=0, running=0, refused_full=1, refused_late=2)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
+from opening.refusal import TooLate
 from predict.groups import Joining
 from predict.passes import Part, Passes
 
@@ -22,7 +25,11 @@ class Graph:
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)
-        self.through = Passes(self.compute, joining)
+        self.now: float | None = None
+        self.through = Passes(self.compute, joining, clock=self.clock)
+
+    def clock(self) -> float:
+        return time.monotonic() if self.now is None else self.now
 
     def compute(self, items: Sequence[int]) -> list[np.ndarray]:
         self.passes.append(list(items))
@@ -32,9 +39,9 @@ class Graph:
             raise ValueError("an item below 0")
         return [np.array(items) * 2]
 
-    def ask(self, items: Sequence[int], lengths: Sequence[int] | None = None) -> list[int]:
+    def ask(self, items: Sequence[int], lengths: Sequence[int] | None = None, until: float = math.inf) -> list[int]:
         found = [0] * len(items)
-        for part in self.through.through(items, lengths or [8] * len(items)):
+        for part in self.through.through(items, lengths or [8] * len(items), until):
             for index, value in zip(part.indices, part.arrays[0], strict=True):
                 found[index] = int(value)
         return found
@@ -151,6 +158,83 @@ def test_who_does_not_take_its_parts_gets_no_more_of_them() -> None:
     assert sorted(index for part in parts for index in part.indices) == list(range(10))
 
 
+def test_who_has_waited_too_long_is_told_while_the_pass_of_another_goes_on_and_is_never_computed() -> None:
+    graph, told = Graph(), threading.Event()
+    graph.gate.clear()
+
+    def hasty() -> None:
+        with pytest.raises(TooLate):
+            graph.ask([1], until=time.monotonic() + 0.05)
+        told.set()
+
+    threads = beside(lambda: graph.ask([0]))
+    assert graph.entered.acquire(timeout=20)
+    threads += beside(hasty, lambda: graph.ask([2], until=time.monotonic() + 60))
+    assert told.wait(20)
+    sleeping(graph, 1)
+    graph.gate.set()
+    wait_for(threads)
+    assert graph.passes == [[0], [2]]
+    assert not graph.through._calls and not graph.through._sleeping
+
+
+def test_whose_thread_computes_for_others_waits_for_one_pass_too_long_at_most() -> None:
+    graph = Graph()
+    graph.now = 0.0
+    compute = graph.compute
+
+    def watched(items: Sequence[int]) -> list[np.ndarray]:
+        graph.now = float(len(graph.passes))  # each pass takes a second
+        return compute(items)
+
+    graph.through = Passes(watched, TOGETHER, clock=graph.clock)
+    parts = graph.through.through([1, 2, 3], [64] * 3)
+    assert next(parts).indices == [2]
+    with pytest.raises(TooLate):
+        graph.ask([9], [64], until=1.0)
+    assert graph.passes == [[3], [2]], "the one that was the other's turn, and no more"
+    assert sorted(index for part in parts for index in part.indices) == [0, 1]
+
+
+def test_a_call_that_has_begun_is_computed_to_its_end_however_long_that_takes() -> None:
+    graph = Graph()
+    graph.now = 0.0
+    parts = graph.through.through([1, 2, 3], [64] * 3, until=1.0)
+    assert next(parts).indices == [2]
+    graph.now = 2.0
+    assert [part.indices for part in parts] == [[1], [0]]
+    with pytest.raises(TooLate):
+        graph.ask([4], until=1.0)
+    assert len(graph.passes) == 3
+
+
+def test_what_is_planned_of_a_call_that_is_late_is_not_computed() -> None:
+    """Items that were shared out for the pass after the next are still nobody's."""
+    graph = Graph()
+    graph.now = 0.0
+    graph.gate.clear()
+    threads = beside(lambda: graph.ask([0]))
+    assert graph.entered.acquire(timeout=20)
+    refused = list[TooLate]()
+
+    def planned() -> None:
+        try:
+            graph.ask([7], [30], until=1.0)
+        except TooLate as error:
+            refused.append(error)
+
+    threads += beside(lambda: graph.ask([5, 6], [4, 4]))
+    sleeping(graph, 1)
+    threads += beside(planned)
+    sleeping(graph, 2)
+    graph.through._plan()
+    assert [sorted(call.items[place] for call, place in group) for group in graph.through._planned] == [[5, 6], [7]]
+    graph.now = 2.0
+    graph.gate.set()
+    wait_for(threads)
+    assert (len(refused), [sorted(one) for one in graph.passes]) == (1, [[0], [5, 6]])
+
+
 @pytest.mark.parametrize("joining", [TOGETHER, Joining(most=64, pads=False, joins=True), Joining(most=64, pads=False, joins=False)])
 def test_in_any_mix_each_call_gets_its_own(joining: Joining) -> None:
     graph, failures = Graph(joining), list[str]()
@@ -160,10 +244,15 @@ def test_in_any_mix_each_call_gets_its_own(joining: Joining) -> None:
         for _ in range(60):
             items = [int(item) for item in chances.integers(-1 if chances.random() < 0.1 else 0, 50, chances.integers(1, 10))]
             lengths = [int(length) for length in chances.integers(1, 81, len(items))]
+            until = time.monotonic() + chances.random() * 2e-3 if chances.random() < 0.3 else math.inf
             try:
-                found: object = graph.ask(items, lengths)
+                found: object = graph.ask(items, lengths, until)
             except ValueError:
                 found = None
+            except TooLate:
+                if until < math.inf:
+                    continue
+                raise
             if found != (None if min(items) < 0 else [2 * item for item in items]):
                 failures.append(f"{items}: {found}")
 

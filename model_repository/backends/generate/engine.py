@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from generate.generation import Generation
-from generate.listener import Cancelled, Listener, TooBusy
+from generate.listener import Cancelled, Listener, TooBusy, TooLate
 from generate.rows import Rows
 from generate.scoring import Scoring
 
@@ -115,7 +115,7 @@ class Engine:
                 entering = self._next_entering()
             for one in late:
                 self._refused += 1
-                _tell(one, TooBusy("this call has waited for this model as long as it may"))
+                _tell(one, TooLate())
             if entering is not None:
                 self._enter(entering)
             if self._joining:

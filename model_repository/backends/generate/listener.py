@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from generate.generation import Piece
-from opening.refusal import Cancelled, TooBusy
+from opening.refusal import Cancelled, TooBusy, TooLate
 
-__all__ = ["Cancelled", "Listener", "TooBusy"]
+__all__ = ["Cancelled", "Listener", "TooBusy", "TooLate"]
 
 
 class Listener(Protocol):

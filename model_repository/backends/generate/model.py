@@ -23,10 +23,11 @@ from generate.aside import Aside
 from generate.call import Call, Parameters, read_call, read_parameters
 from generate.engine import Engine
 from generate.generation import Generation, Piece
-from generate.meters import Meters
+from generate.meters import COUNTERS, GAUGES
 from generate.model_rows import cache_bytes, rows_of
 from generate.scoring import Scoring
 from generate.source import source_of
+from opening.meters import Meters
 from opening.tritonside import counter, end_with_the_server, error_response, gauge, name_of, open_from, tensors_of
 
 MOST_WAITING = 256
@@ -48,7 +49,7 @@ class TritonPythonModel:
         rows = rows_of(self._entry, most_bytes=cache_bytes(self._entry))
         self._engine = Engine(rows, most_waiting=MOST_WAITING)
         self._aside = Aside(most_waiting=MOST_CONVERSATIONS)
-        self._meters = Meters(self._engine.counts, gauge, counter, args)
+        self._meters = Meters(self._engine.counts, GAUGES, COUNTERS, (gauge, counter), args)
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
         for request in requests:

@@ -25,5 +25,12 @@ class TooBusy(Exception):
     """Nobody must act: try again. Nothing was computed."""
 
 
+class TooLate(TooBusy):
+    """As above, of a call that has waited as long as it may."""
+
+    def __init__(self) -> None:
+        super().__init__("this call has waited for this model as long as it may")
+
+
 class Cancelled(Exception):
     """The caller has gone."""

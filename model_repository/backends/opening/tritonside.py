@@ -22,6 +22,7 @@ import triton_python_backend_utils as pb_utils
 
 from opening.entry import OpenEntry, open_entry
 from opening.memory import ceiling, limit_memory
+from opening.meters import Meter
 from opening.providers import providers_for
 from opening.refusal import Cancelled, Refused, TooBusy
 
@@ -75,22 +76,22 @@ def end_with_the_server() -> None:
     threading.Thread(target=put_off, name="end with the server", daemon=True).start()
 
 
-def gauge(name: str, description: str, args: Mapping[str, str]) -> Callable[[float], None]:
+def gauge(meter: Meter, args: Mapping[str, str]) -> Callable[[float], None]:
     """A number at Triton's own metrics port that goes up and down; call it with each new value, which costs about 30 us."""
-    metric = _metric(name, description, args, pb_utils.MetricFamily.GAUGE)
+    metric = _metric(meter, args, pb_utils.MetricFamily.GAUGE)
     return lambda value: metric.set(value)
 
 
-def counter(name: str, description: str, args: Mapping[str, str]) -> Callable[[float], None]:
+def counter(meter: Meter, args: Mapping[str, str]) -> Callable[[float], None]:
     """A number there that only grows, also over loads of the entry; call it with what came to it."""
-    metric = _metric(name, description, args, pb_utils.MetricFamily.COUNTER)
+    metric = _metric(meter, args, pb_utils.MetricFamily.COUNTER)
     return lambda more: metric.increment(more)
 
 
-def _metric(name: str, description: str, args: Mapping[str, str], kind: object) -> pb_utils.Metric:
+def _metric(meter: Meter, args: Mapping[str, str], kind: object) -> pb_utils.Metric:
     """One of an entry's; the server keeps a family of one name once, whichever entry asks first."""
-    family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
-    metric = family.Metric(labels={"model": args["model_name"], "version": args["model_version"]})
+    family = pb_utils.MetricFamily(name=meter.name, description=meter.description, kind=kind)
+    metric = family.Metric(labels={"model": args["model_name"], "version": args["model_version"], **meter.labels})
     _KEPT.append((family, metric))
     return metric
 

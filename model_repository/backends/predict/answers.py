@@ -5,6 +5,7 @@ In: questions, and a context for each. Out: answers with their place in characte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
@@ -52,18 +53,18 @@ class QuestionAnswering:
         self._context_length = int(entry.detail("context_length"))
         self._max_answer_tokens = int(entry.detail("max_answer_tokens"))
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         asked = self._asked(Parameters(tensors, _KEYS))
         questions = read_texts(items_of(tensors, "question"), "question", most=MAX_ITEMS)
         contexts = read_texts(items_of(tensors, "context"), "context", most=MAX_ITEMS)
         if len(questions) != len(contexts):
             raise Refused("context", f"one context for each of the {len(questions)} questions", f"{len(contexts)} contexts")
-        encodings = self._reader.encode(list(zip(questions, contexts, strict=True)), "context")
+        encodings = self._reader.encode(list(zip(questions, contexts, strict=True)), "context", until)
         for index, encoding in enumerate(encodings):
             if 1 not in encoding.sequence_ids:
                 raise Refused("context", "a text with at least one token", f"0 tokens in item {index}")
         found: list[list[Answer]] = [[] for _ in encodings]
-        for rows in self._reader.read(encodings):
+        for rows in self._reader.read(encodings, until):
             starts, ends = rows.outputs
             for row, index in enumerate(rows.indices):
                 tokens = rows.mask[row] == 1

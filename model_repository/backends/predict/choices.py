@@ -5,6 +5,7 @@ In: one text and its choices. Out: one probability a choice. This module must ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
@@ -27,13 +28,13 @@ class MultipleChoice:
     def __init__(self, entry: OpenEntry) -> None:
         self._reader = Reader(entry, [entry.detail("output")], is_per_token=False, are_choices=True)
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         Parameters(tensors, ())
         (text,) = read_texts(items_of(tensors, "text_input"), "text_input", most=1)
         choices = read_texts(items_of(tensors, "choices"), "choices", most=MAX_CHOICES)
-        encodings = self._reader.encode([(text, choice) for choice in choices], "text_input")
+        encodings = self._reader.encode([(text, choice) for choice in choices], "text_input", until)
         logits: np.ndarray = np.empty(len(choices), np.float32)
-        for rows in self._reader.read(encodings):
+        for rows in self._reader.read(encodings, until):
             (logits[rows.indices],) = rows.outputs
         scores: np.ndarray = softmax(logits).astype(np.float32)
         total = sum(len(encoding) for encoding in encodings)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from opening.refusal import TooBusy
+from opening.refusal import TooBusy, TooLate
 
 _CLOSE_TIMEOUT_S = 5.0
 
@@ -25,7 +25,7 @@ class _Waiting:
     """until: by the crew's clock."""
 
     job: Callable[[], None]
-    refuse: Callable[[TooBusy], None]
+    refuse: Callable[[TooLate], None]
     until: float
 
 
@@ -48,7 +48,7 @@ class Crew:
         for thread in (*self._threads, self._watch):
             thread.start()
 
-    def add(self, job: Callable[[], None], refuse: Callable[[TooBusy], None], most_wait_s: float = math.inf) -> None:
+    def add(self, job: Callable[[], None], refuse: Callable[[TooLate], None], most_wait_s: float = math.inf) -> None:
         """most_wait_s: if no thread has taken the job by then it is not done, and `refuse` is told so at once, from another thread.
 
         Raises TooBusy when as many wait as may wait; then nothing is done.
@@ -62,6 +62,11 @@ class Crew:
             if until < self._looks_at:  # seldom: who comes later may as a rule wait until later
                 self._is_earlier.notify()
         self._tokens.put(True)
+
+    def load(self) -> tuple[int, int]:
+        """Jobs that wait for a thread, and those that have one."""
+        with self._lock:
+            return len(self._waiting), self._unfinished - len(self._waiting)
 
     def close(self) -> None:
         """Wait until all that was added is done, but not for ever. Again: does nothing."""
@@ -109,4 +114,4 @@ class Crew:
 
 def _refuse(one: _Waiting) -> None:
     with suppress(BaseException):  # as above
-        one.refuse(TooBusy("this call has waited for this model as long as it may"))
+        one.refuse(TooLate())

@@ -6,6 +6,7 @@ another: the models it serves answer each thing once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
@@ -35,7 +36,7 @@ class ObjectDetection:
         if self._activation not in ("softmax", "sigmoid"):
             raise EntryUnusable(f"entry.json: activation must be softmax or sigmoid, found {self._activation!r}")
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         threshold = Parameters(tensors, ("threshold",)).number("threshold", DEFAULT_THRESHOLD, 0.0, 1.0)
         images = read_images(items_of(tensors, "image"))
         scores: list[np.ndarray] = [np.empty(0)] * len(images)

@@ -5,9 +5,11 @@ In: texts, or pairs of them. Out: token ids, masks and positions as the graph wa
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +17,7 @@ import tokenizers
 
 from opening.entry import OpenEntry
 from opening.feeds import Feeds
-from opening.refusal import Refused
+from opening.refusal import Refused, TooLate
 
 MAX_ITEMS = 256
 """Texts in one call."""
@@ -63,18 +65,34 @@ class Encoder:
         """Is the graph told what is padding? One that is not reads it as text."""
         return "attention_mask" in self._input_names
 
-    def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]], field: str) -> list[tokenizers.Encoding]:
-        """Raises Refused when an item has no token, or more than the context holds; `field` is what the caller can shorten."""
+    def encode(
+        self, texts: Sequence[str] | Sequence[tuple[str, str]], field: str, until: float = math.inf
+    ) -> list[tokenizers.Encoding]:
+        """Raises Refused when an item has no token, or more than the context holds; `field` is what the caller can shorten.
+        Raises TooLate where others were tokenised until then, by `time.monotonic`.
+        """
         lengths = [len(text) if isinstance(text, str) else sum(map(len, text)) for text in texts]
         if sum(lengths) > MAX_CHARACTERS:
             raise Refused(field, f"at most {MAX_CHARACTERS} characters to read, all pairs counted", sum(lengths))
-        with self._one_at_a_time if sum(lengths) > _MANY_CHARACTERS else nullcontext():
+        with self._turn(sum(lengths), until):
             encodings: list[tokenizers.Encoding] = []
             for begin, end in _parts(lengths):
                 made = self._tokenizer.encode_batch(list(texts[begin:end]), add_special_tokens=self._add_special_tokens)
                 self._check(made, begin, field)
                 encodings += made
             return encodings
+
+    @contextmanager
+    def _turn(self, characters: int, until: float) -> Iterator[None]:
+        if characters <= _MANY_CHARACTERS:
+            yield
+            return
+        if not self._one_at_a_time.acquire(timeout=min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)):
+            raise TooLate
+        try:
+            yield
+        finally:
+            self._one_at_a_time.release()
 
     def _check(self, encodings: Sequence[tokenizers.Encoding], begin: int, field: str) -> None:
         for index, encoding in enumerate(encodings, start=begin):

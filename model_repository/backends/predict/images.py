@@ -5,6 +5,7 @@ In: image files. Out: one array per output tensor, first axis = images. This mod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
@@ -33,7 +34,7 @@ class ImageClassification:
         self._entry, self._pixels = entry, Pixels(entry)
         self._labels = Labels(entry)
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         asked = self._labels.asked(tensors)
         images = read_images(items_of(tensors, "image"))
         logits: np.ndarray = np.empty((len(images), len(self._labels)), np.float32)
@@ -49,7 +50,7 @@ class ImageFeatureExtraction:
         self._entry, self._pixels = entry, Pixels(entry)
         self._output, self._pooled = entry.detail("output"), entry.detail("pooled_output")
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         pools = Parameters(tensors, ("pool",)).flag("pool", False)
         if pools and self._pooled is None:
             raise Refused("parameters.pool", "false: this model has no pooling of its own", "true")
@@ -88,7 +89,7 @@ class ZeroShotImageClassification:
         self._text_inputs = [str(tensor["name"]) for tensor in entry.detail("graph_inputs") if tensor["name"] in FED]
         self._activation = activation_of(entry)
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         parameters = Parameters(tensors, ("hypothesis_template",))
         labels = read_texts(items_of(tensors, "candidate_labels"), "candidate_labels", most=MAX_LABELS)
         texts = self._texts(self._encoder.encode(hypotheses(parameters, self._template, labels), "candidate_labels"))

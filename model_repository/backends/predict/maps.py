@@ -6,6 +6,7 @@ Triton.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
@@ -37,7 +38,7 @@ class DepthEstimation:
         self._entry, self._pixels = entry, Pixels(entry)
         self._output = entry.detail("output")
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         Parameters(tensors, ())
         step = _stride(tensors)
         images = read_images(items_of(tensors, "image"))
@@ -82,7 +83,7 @@ class ImageSegmentation:
         if self._form == "queries":
             self._outputs.append(entry.detail("masks_output"))
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         parameters = Parameters(tensors, ("mask_threshold", "overlap_mask_area_threshold", "subtask", "threshold"))
         subtasks = ("semantic",) if self._form == "semantic" else ("panoptic", "semantic")
         subtask = parameters.choice("subtask", subtasks[0], subtasks)

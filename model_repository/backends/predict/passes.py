@@ -7,11 +7,16 @@ There is no thread of its own, so a call that is alone waits for nobody: whoever
 himself and for all who wait (Hendler, Incze, Shavit and Tzafrir, 2010: flat combining). Who is next is decided by self-clocked fair
 queuing (Golestani, 1994): of all calls the one whose next item would be finished first if all had got equal shares since they came.
 So a short call goes before a long one, a call of many items gets them one share at a time, and nobody starves.
+
+A call of which nothing is computed yet waits no longer than it may. Its thread may be computing for others when its time is over:
+it is told when that pass has ended, and takes no other one.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +24,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from opening.refusal import TooLate
 from predict.groups import Joining
 
 Item = TypeVar("Item")
@@ -36,10 +42,11 @@ class Part:
 
 
 class _Call(Generic[Item]):
-    """left: places of items that nobody computes yet, the longest last. due: when its next item would be finished."""
+    """left: places of items that nobody computes yet, the longest last. due: when its next item would be finished.
+    until: how long it may wait; for ever once it has begun."""
 
-    def __init__(self, items: Sequence[Item], lengths: Sequence[int], now: int) -> None:
-        self.items, self.lengths = items, lengths
+    def __init__(self, items: Sequence[Item], lengths: Sequence[int], now: int, until: float) -> None:
+        self.items, self.lengths, self.until = items, lengths, until
         self.left = sorted(range(len(items)), key=lengths.__getitem__)
         self.missing = len(items)
         self.parts: deque[Part] = deque()
@@ -62,8 +69,14 @@ _Group = list[tuple[_Call[Item], int]]
 class Passes(Generic[Item]):
     """compute: gives the graph's outputs for items of one group, first axis = items."""
 
-    def __init__(self, compute: Callable[[Sequence[Item]], Sequence[np.ndarray]], joining: Joining) -> None:
-        self._compute, self._joining = compute, joining
+    def __init__(
+        self,
+        compute: Callable[[Sequence[Item]], Sequence[np.ndarray]],
+        joining: Joining,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """clock: seconds that only pass."""
+        self._compute, self._joining, self._clock = compute, joining, clock
         self._lock = threading.Lock()
         self._is_busy = False
         self._now = 0
@@ -71,10 +84,12 @@ class Passes(Generic[Item]):
         self._planned: deque[_Group[Item]] = deque()
         self._sleeping: dict[_Call[Item], None] = {}
 
-    def through(self, items: Sequence[Item], lengths: Sequence[int]) -> Iterator[Part]:
-        """All items, at least one, in parts as they are computed. Raises whatever computing them raised."""
+    def through(self, items: Sequence[Item], lengths: Sequence[int], until: float = math.inf) -> Iterator[Part]:
+        """All items, at least one, in parts as they are computed. Raises whatever computing them raised, and TooLate when no pass
+        had taken any of them until then, by our clock.
+        """
         with self._lock:
-            call = _Call(items, lengths, self._now)
+            call = _Call(items, lengths, self._now, until)
             self._calls.append(call)
         try:
             while call.missing:
@@ -85,17 +100,21 @@ class Passes(Generic[Item]):
                 elif group is not None:
                     self._run(group)
                 else:
-                    call.bell.acquire()
+                    call.bell.acquire(timeout=min(max(0.0, call.until - self._clock()), threading.TIMEOUT_MAX))
         finally:
             self._leave(call)
 
     def _next_for(self, call: _Call[Item]) -> tuple[Part | None, _Group[Item] | None]:
         """What the call's thread does next: take a part, or compute a group, or sleep until its bell rings."""
         with self._lock:
+            self._sleeping.pop(call, None)  # for it woke up by itself,
+            call.bell.acquire(blocking=False)  # and may have been rung since
             if call.error is not None:
                 raise call.error
             if call.parts:
                 return call.parts.popleft(), None
+            if call.until <= self._clock():
+                raise TooLate
             if not self._is_busy and (group := self._take()):
                 self._is_busy = True
                 return None, group
@@ -110,6 +129,8 @@ class Passes(Generic[Item]):
             if not self._planned:
                 return None
             group = [(call, place) for call, place in self._planned.popleft() if call in self._calls]
+            for call, _ in group:
+                call.until = math.inf
             if group:
                 return group
 

@@ -5,6 +5,7 @@ In: the graph's inputs. Out: the graph's outputs that were asked for. This modul
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
@@ -31,7 +32,7 @@ class Tensors:
             check_dtype(tensor)
         entry.graph_input_names(frozenset(self._inputs))
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         lengths: dict[str, tuple[str, int]] = {}
         feeds = {name: self._fed(name, tensors, lengths) for name in self._inputs}
         names = [name for name in self._outputs if name in wanted]

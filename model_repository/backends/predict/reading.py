@@ -6,6 +6,7 @@ who else asks: whether padding or neighbours change it is tried when the entry i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -61,14 +62,16 @@ class Reader:
         )
         self._passes = Passes(self._compute, joining)
 
-    def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]], field: str) -> list[tokenizers.Encoding]:
+    def encode(
+        self, texts: Sequence[str] | Sequence[tuple[str, str]], field: str, until: float = math.inf
+    ) -> list[tokenizers.Encoding]:
         """As `Encoder.encode`."""
-        return self._encoder.encode(texts, field)
+        return self._encoder.encode(texts, field, until)
 
-    def read(self, encodings: Sequence[tokenizers.Encoding]) -> Iterator[Rows]:
-        """Every text once, in any order."""
+    def read(self, encodings: Sequence[tokenizers.Encoding], until: float = math.inf) -> Iterator[Rows]:
+        """Every text once, in any order. until: as `Passes.through` has it."""
         rows = [row_of(encoding) for encoding in encodings]
-        for part in self._passes.through(rows, [len(row.ids) for row in rows]):
+        for part in self._passes.through(rows, [len(row.ids) for row in rows], until):
             mask, *outputs = part.arrays
             yield Rows(part.indices, mask, outputs)
 

@@ -9,6 +9,7 @@ sound's neighbours would change what is heard in it.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
@@ -28,7 +29,7 @@ class AudioClassification:
         self._entry, self._listener = entry, Listener(entry)
         self._labels = Labels(entry)
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         asked = self._labels.asked(tensors)
         heard = self._listener.hear(items_of(tensors, "audio"))
         logits = np.concatenate([self._entry.session.run([self._labels.output], feeds)[0] for feeds in heard])
@@ -49,7 +50,7 @@ class SpeechRecognition:
         self._blank = str(tokenizer.id_to_token(blank) or unknown)
         self._unknown = str(unknown)
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         Parameters(tensors, ())
         heard = self._listener.hear(items_of(tensors, "audio"))
         spoken: list[str] = []

@@ -6,6 +6,7 @@ In: nothing. Out: the interface `Task`. This module must never know one task fro
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
@@ -20,10 +21,12 @@ RESULT = "result"
 
 
 class Task(Protocol):
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         """At least the outputs in `wanted`; one that costs something and is not wanted may be left out.
 
-        Raises Refused when an input is not what it should be.
+        until: by `time.monotonic`, how long it may wait for others before a graph computes any of it.
+
+        Raises Refused when an input is not what it should be, TooLate when it has waited until then.
         """
 
 

@@ -5,6 +5,7 @@ In: texts. Out: one array per output tensor, first axis = items. This module mus
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
@@ -34,11 +35,12 @@ class FeatureExtraction:
         if self._pooling not in ("mean", "cls", "last"):
             raise EntryUnusable(f"entry.json: pooling must be mean, cls or last, found {self._pooling!r}")
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         normalises = Parameters(tensors, ("normalize",)).flag("normalize", self._normalises)
-        encodings = self._reader.encode(read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS), "text_input")
+        texts = read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS)
+        encodings = self._reader.encode(texts, "text_input", until)
         embedding: np.ndarray = np.empty((len(encodings), self._dimensions), np.float32)
-        for rows in self._reader.read(encodings):
+        for rows in self._reader.read(encodings, until):
             embedding[rows.indices] = pool(rows.outputs[0], rows.mask, self._pooling)
         if normalises:
             embedding = normalised(embedding)
@@ -53,11 +55,12 @@ class TextClassification:
         self._labels = Labels(entry)
         self._reader = Reader(entry, [self._labels.output], is_per_token=False)
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         asked = self._labels.asked(tensors)
-        encodings = self._reader.encode(read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS), "text_input")
+        texts = read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS)
+        encodings = self._reader.encode(texts, "text_input", until)
         logits: np.ndarray = np.empty((len(encodings), len(self._labels)), np.float32)
-        for rows in self._reader.read(encodings):
+        for rows in self._reader.read(encodings, until):
             (logits[rows.indices],) = rows.outputs
         return {**self._labels.answer(logits, asked, wanted), "prompt_tokens": prompt_tokens(encodings)}
 
@@ -74,7 +77,7 @@ class ZeroShotClassification:
             entry.detail(key) for key in ("entailment", "contradiction", "hypothesis_template")
         )
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         parameters = Parameters(tensors, ("hypothesis_template", "multi_label"))
         is_multiple = parameters.flag("multi_label", False)
         texts = read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS)
@@ -82,9 +85,9 @@ class ZeroShotClassification:
         if len(texts) * len(labels) > MAX_PAIRS:
             raise Refused("candidate_labels", f"at most {MAX_PAIRS} pairs of a text and a label", len(texts) * len(labels))
         sentences = hypotheses(parameters, self._template, labels)
-        encodings = self._reader.encode([(text, hypothesis) for text in texts for hypothesis in sentences], "text_input")
+        encodings = self._reader.encode([(text, hypothesis) for text in texts for hypothesis in sentences], "text_input", until)
         logits: np.ndarray = np.empty((len(encodings), 2), np.float32)
-        for rows in self._reader.read(encodings):
+        for rows in self._reader.read(encodings, until):
             logits[rows.indices] = rows.outputs[0][:, [self._contradiction, self._entailment]]
         pairs = logits.reshape(len(texts), len(labels), 2)
         is_each_alone = is_multiple or len(labels) == 1

@@ -5,6 +5,7 @@ In: texts. Out: one array per output tensor. This module must never know of Trit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
@@ -41,12 +42,12 @@ class TokenClassification:
         self._labels = list(entry.detail("labels"))
         self._entities = Entities(entry.tokenizer, self._labels)
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         parameters = Parameters(tensors, ("aggregation_strategy", "ignore_labels"))
         strategy = parameters.choice("aggregation_strategy", "simple", STRATEGIES)
         ignored = parameters.texts("ignore_labels", _MAX_IGNORED) if parameters.has("ignore_labels") else ("O",)
         texts = read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS)
-        encodings = self._reader.encode(texts, "text_input")
+        encodings = self._reader.encode(texts, "text_input", until)
         shape = (len(encodings), max(len(encoding.ids) for encoding in encodings))
         scores: np.ndarray
         starts: np.ndarray
@@ -56,7 +57,7 @@ class TokenClassification:
             np.zeros(shape, np.int32),
             np.zeros(shape, np.int32),
         )
-        for rows in self._reader.read(encodings):
+        for rows in self._reader.read(encodings, until):
             for row, index in enumerate(rows.indices):
                 tokens = rows.outputs[0][row, : rows.mask.shape[1]][rows.mask[row] == 1]
                 scores[index, : len(tokens)] = softmax(tokens)
@@ -78,11 +79,12 @@ class FillMask:
         most = max(1, _MOST_LOGITS // self._vocabulary)
         self._reader = Reader(entry, [entry.detail("output")], is_per_token=True, most_tokens=most)
 
-    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str]) -> Arrays:
+    def answer(self, tensors: Mapping[str, np.ndarray], wanted: AbstractSet[str], until: float = math.inf) -> Arrays:
         parameters = Parameters(tensors, ("targets", "top_k"))
         targets = self._targets(parameters.texts("targets", MAX_TARGETS))
         count = min(parameters.count("top_k", _DEFAULT_TOP, most=MAX_TOP), len(targets) or self._vocabulary)
-        encodings = self._reader.encode(read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS), "text_input")
+        texts = read_texts(items_of(tensors, "text_input"), "text_input", most=MAX_ITEMS)
+        encodings = self._reader.encode(texts, "text_input", until)
         places = [self._places(encoding, index) for index, encoding in enumerate(encodings)]
         if (masks := sum(map(len, places))) > MAX_MASKS:
             raise Refused("text_input", f"at most {MAX_MASKS} masks in all texts", masks)
@@ -90,7 +92,7 @@ class FillMask:
         if RESULT in wanted and written > MAX_WRITTEN:
             raise Refused("parameters.top_k", f"at most {MAX_WRITTEN} tokens in all filled texts together", written)
         found: list[list[tuple[list[int], list[float]]]] = [[] for _ in encodings]
-        for rows in self._reader.read(encodings):
+        for rows in self._reader.read(encodings, until):
             for row, index in enumerate(rows.indices):
                 # Only the masks' rows are copied: all of a long text's may be gigabytes.
                 chances = softmax(rows.outputs[0][row, np.flatnonzero(rows.mask[row])[places[index]]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.live
 
 AT_ONCE = 2
 """Calls of a model of tensors that are computed at once (`predict/tasks.py`)."""
-LONG = 200_000
+LONG = 400_000
 """Rounds: seconds of computation."""
 WAIT_S = 0.3
 FORGED = {"X-Posthuman-Wait-Ms": "3600000", "x-posthuman-wait-ms": "3600000"}
@@ -96,7 +97,7 @@ def test_a_call_that_waits_too_long_for_a_model_that_predicts_is_a_503_and_no_ch
         return sum(float(line.removeprefix(named)) for line in lines if line.startswith(named))
 
     before, answered = refusals(), 0
-    with ThreadPoolExecutor(AT_ONCE + 1) as pool:
+    with ThreadPoolExecutor(AT_ONCE + 2) as pool:
         long = [pool.submit(triton_server.client.infer, name, rounds(LONG), None) for _ in range(AT_ONCE)]
         while True:
             asked, pending = pool.submit(timed, ask, rounds(1, parameters=FORGED)), list[float]()
@@ -113,6 +114,13 @@ def test_a_call_that_waits_too_long_for_a_model_that_predicts_is_a_503_and_no_ch
         assert took_s >= WAIT_S
         assert median(pending) == 0, "it waited with us, where the limit is known, and not in Triton's own queue"
         assert (refusals() - before, market.calls_used(order)) == (1, answered)
+        patient = pool.submit(triton_server.client.infer, name, rounds(1), None)
+        told = told_by(triton_server, name)
+        while told != {"waiting": 1, "running": AT_ONCE, "refused queue_full": 0, "refused queue_timeout": 1}:
+            assert not any(each.done() for each in long), told
+            time.sleep(0.1)
+            told = told_by(triton_server, name)
+        assert not patient.done()
         assert all(json.loads(each.result(60).body)["outputs"][0]["data"] == [64.0] for each in long)
     assert ask(rounds(1)).status_code == 200
     assert market.calls_used(order) == answered + 1
@@ -125,7 +133,21 @@ def timed(ask: Any, body: bytes) -> tuple[float, Any]:
 
 def waiting_before(server: TritonServer, name: str) -> float:
     """Calls in Triton's own queue."""
+    (found,) = metrics_of(server, name, "nv_inference_pending_request_count{")
+    return float(found.rsplit(" ", 1)[1])
+
+
+def told_by(server: TritonServer, name: str) -> dict[str, float]:
+    """What the model says of its calls, once a second."""
+    told: dict[str, float] = {}
+    for line in metrics_of(server, name, "posthuman_predict_calls_"):
+        what, reason = line.removeprefix("posthuman_predict_calls_").split("{")[0], re.search(r'reason="(\w+)"', line)
+        told[f"refused {reason[1]}" if reason else what] = float(line.rsplit(" ", 1)[1])
+    return told
+
+
+def metrics_of(server: TritonServer, name: str, family: str) -> list[str]:
+    """The lines of a model."""
     with urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics", timeout=10) as answer:  # our own server
         lines = answer.read().decode().splitlines()
-    (found,) = [line for line in lines if line.startswith("nv_inference_pending_request_count{") and f'"{name}"' in line]
-    return float(found.rsplit(" ", 1)[1])
+    return [line for line in lines if line.startswith(family) and f'"{name}"' in line]
