@@ -152,9 +152,12 @@ class Carrier:
             )
             if result is None:
                 return None
+            if job.kind is Kind.TRAIN:
+                return _Move(State.STORING, {"result": result})
             if job.kind is Kind.EVALUATE:
                 steps.publish(parts, job, result)
-            return _Move(State.STORING if job.kind is Kind.TRAIN else State.FINISHED, {"result": result})
+                return _Move(State.FINISHED, {"result": result})
+            return _Move(State.FINISHED, {"result": result, "along": parts.leave_receipt})
         if job.state is State.STORING and job.kind is Kind.TRAIN:
             return _Move(State.DERIVING, {"weights_digest": steps.store(parts, job)})
         if job.state is State.STORING:

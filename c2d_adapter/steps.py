@@ -31,6 +31,7 @@ from c2d_adapter.storage import WEIGHTS, Kind
 from c2d_adapter.texts import TextsOf, provide_texts
 from control_plane.did import Bytes32, Did
 from control_plane.errors import IntegrityBroken, NotFound, Unavailable
+from control_plane.flows.job_receipts import LeaveReceipt
 from control_plane.jobs.job import TIMED_OUT, Job, Reason
 from control_plane.jobs.states import Kind as JobKind
 from control_plane.jobs.states import State
@@ -154,6 +155,7 @@ class Parts:
     signer: ReceiptSigner
     derive: Derive
     publish: Publish
+    leave_receipt: LeaveReceipt
     clock: Callable[[], float] = time.time
 
     def folder(self, job_id: str) -> Folder:

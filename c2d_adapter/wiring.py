@@ -87,6 +87,7 @@ def build_parts(settings: Settings, engine: Engine, report: Report) -> Parts:
     """What jobs are done with. Raises BadInput or NotFound before `posthuman up` made the log and the keys."""
     from c2d_adapter.market import open_store
     from c2d_adapter.ocean_texts import OceanTexts
+    from control_plane.flows.job_receipts import leave_receipt
     from control_plane.receipts.keys import read_receipt_key
     from control_plane.receipts.signing import ReceiptSigner
     from control_plane.wiring import build_services, receipt_key_file
@@ -106,6 +107,7 @@ def build_parts(settings: Settings, engine: Engine, report: Report) -> Parts:
         signer=ReceiptSigner(read_receipt_key(receipt_key_file(settings)), settings.chain_id, settings.log_nft),
         derive=_deriving(services, store, report),
         publish=services.evaluations.publish,
+        leave_receipt=partial(leave_receipt, services.store),
         clock=services.clock,
     )
 

@@ -154,6 +154,7 @@ jobs = Table(
     Column("owner", String(42), nullable=False),
     Column("payment", String(66), nullable=False),
     Column("held_payment", String(66), unique=True),
+    Column("original_order", String(66)),
     Column("dataset_did", String(71)),
     Column("dataset_order", String(66)),
     Column("algorithm_did", String(71), nullable=False),

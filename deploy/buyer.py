@@ -161,10 +161,11 @@ class BuyerFiles:
         return (Did(orders[-1]["did"]), TransactionHash(orders[-1]["order"])) if orders else None
 
     def keep_call(self, call: KeptCall) -> Path:
-        """Raises BadInput for a receipt that is none: what a market sends does not name files unread."""
+        """Raises BadInput for a receipt that is none: what a market sends does not name files unread. Again: the same file."""
         issued = Issued.from_json(call.receipt)
         name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(self._clock()))}-{issued.id[2:14]}.json"
-        return self._write(f"calls/{name}", call.to_json())
+        kept = next((self.folder / "calls").glob(f"*-{issued.id[2:14]}.json"), None)
+        return self._write(f"calls/{name if kept is None else kept.name}", call.to_json())
 
     def keep_evaluation(self, signed: SignedEvaluation) -> Path:
         """The statement as JSON, as `posthuman verify` reads it. Again: the same file."""

@@ -1,4 +1,4 @@
-"""What a job that asked a model brings back: answers, or a statement that the operator has signed.
+"""What a job that asked a model brings back: answers and their receipt, or a statement that the operator has signed.
 
 In: a finished job as the market shows it, what was asked. Out: typed values. This module must never trust a market: what does not
 belong to what was asked is refused, and a statement is only as good as its check against the chain (`verify_evaluation`).
@@ -13,9 +13,12 @@ from typing import Any, NoReturn
 
 from control_plane.did import Address, Did
 from control_plane.errors import BadInput, IntegrityBroken
+from control_plane.jobs.job import canonical_json
 from control_plane.jobs.parameters import Evaluate, Limits, parse_parameters
 from control_plane.jobs.states import Kind
 from control_plane.receipts.evaluation import SignedEvaluation, texts_digest
+from control_plane.receipts.receipt import Issued, request_hash, response_hash
+from deploy.buyer import KeptCall
 from deploy.job_trading import Wanted
 
 _ANY_MODEL = Limits(context_length=1 << 40)
@@ -42,6 +45,34 @@ def answers_of(job: Mapping[str, Any], prompts: int) -> list[Answer]:
     except (KeyError, TypeError, ValueError, RecursionError):
         _strange(job, f"answers to {prompts} prompts")
     return found
+
+
+def call_of(job: Mapping[str, Any], owner: Address, asked: Mapping[str, Any] | None = None) -> KeptCall | None:
+    """A batch of prompts as a call that is kept: its receipt, and the bytes that it speaks of. None for a job that has no receipt.
+
+    asked: parameters that were given: then there must be a receipt, and of these. Raises IntegrityBroken for one that is not of
+    this job, this owner, these parameters and this result. What the receipt is worth, the log and the chain say (`verify`).
+    """
+    if job.get("receipt") is None and asked is None:
+        return None
+    try:
+        issued, parameters = Issued.from_json(job["receipt"]), job["parameters"]
+        request, response = canonical_json(parameters).encode(), canonical_json(job["result"]).encode()
+        said = issued.signed.receipt
+        held = (
+            (said.did, job["did"]),
+            (said.model_digest, job["model_digest"]),
+            (said.consumer, owner),
+            (said.order, job["original_order"] or job["payment"]),
+            (said.request_hash, request_hash(issued.salt, request)),
+            (said.response_hash, response_hash(issued.salt, response)),
+            *((parameters[name], value) for name, value in (asked or {}).items()),
+        )
+        if any(found != expected for found, expected in held):
+            raise ValueError("about something else")
+    except (KeyError, TypeError, ValueError, RecursionError, BadInput):
+        _strange(job, "a receipt of what was asked and answered")
+    return KeptCall(said.did, "/v1/jobs", request, response, job["receipt"], (said.finished_at - said.started_at) / 1000)
 
 
 def texts_of(wanted: Wanted) -> list[bytes] | None:

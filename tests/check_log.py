@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from control_plane.chain.fees import compute_time
 from control_plane.chain.histories import recorded
 from control_plane.chain.ledger import KEYS_LABEL, LOG_LABEL, MODEL_LABEL, OPERATOR_LABEL, DataRecord, LedgerReader, data_key
 from control_plane.did import Address, Bytes32, did_of
@@ -156,11 +157,13 @@ def _paid(ledger: LedgerReader, assets: _Assets, receipts: Sequence[Receipt]) ->
     did, digest = did_of(facts.nft, ledger.network.chain_id), assets.digest_in(facts.nft, facts.emitter, facts.block)
     if not assets.names_log(facts.nft, facts.emitter):
         yield f"order {order}: {did} never named this log"
+    fee = facts.provider_fee
+    is_job = facts.service_index != 0 and fee is not None and compute_time(fee) is not None
     for receipt in receipts:
         what = f"order {order}, receipt {receipt.sequence}"
         if receipt.did != did:
             yield f"{what}: of {receipt.did}, the order is for {did}"
-        if receipt.consumer != facts.consumer:
+        if receipt.consumer not in (facts.consumer, facts.payer if is_job else facts.consumer):
             yield f"{what}: by {receipt.consumer}, the order is by {facts.consumer}"
         if receipt.model_digest != digest:
             yield f"{what}: model {receipt.model_digest}, the chain says {digest}"
@@ -168,7 +171,7 @@ def _paid(ledger: LedgerReader, assets: _Assets, receipts: Sequence[Receipt]) ->
             yield f"{what}: its times are not in order"
         if receipt.started_at < facts.ordered_at * 1000 - SKEW_MS:
             yield f"{what}: began before the order"
-        if facts.provider_fee is not None and receipt.started_at > facts.provider_fee.valid_until * 1000 + SKEW_MS:
+        if fee is not None and not is_job and receipt.started_at > fee.valid_until * 1000 + SKEW_MS:
             yield f"{what}: began after the order's end"
 
 

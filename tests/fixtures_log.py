@@ -113,13 +113,21 @@ class LogMarket:
         self.ledger.record_data(self.alice, f"{key} log", made.nft, data_key(OPERATOR_LABEL), log)
         return made.nft, made.datatoken, did_of(made.nft, self.ledger.network.chain_id)
 
-    def buy(self, key: str, datatoken: Address | None = None, valid_for_s: int = 86_400) -> TransactionHash:
-        """Bob buys one datatoken and orders with it."""
+    def buy(
+        self,
+        key: str,
+        datatoken: Address | None = None,
+        valid_for_s: int = 86_400,
+        environment: str | None = None,
+        consumer: Address | None = None,
+    ) -> TransactionHash:
+        """Bob buys one datatoken and orders with it: calls, or computing in an environment, for himself unless said otherwise."""
         token, ocean = datatoken or self.datatoken, self.ledger.network.ocean
         self.ledger.buy_datatoken(self.bob, f"{key} bought", token, self._exchanges[token], TokenWei(2 * ONE))
         valid_until = UnixSeconds(int(self.chain.now()) + valid_for_s)
-        fee = sign_provider_fee(self.operator, token, 0, ocean, TokenWei(0), valid_until, clock=self.chain.now)
-        return self.ledger.start_order(self.bob, key, token, self.bob.address, 0, fee).transaction
+        service = 0 if environment is None else 1
+        fee = sign_provider_fee(self.operator, token, service, ocean, TokenWei(0), valid_until, self.chain.now, environment)
+        return self.ledger.start_order(self.bob, key, token, consumer or self.bob.address, service, fee).transaction
 
     def open_log(self) -> Log:
         return Log(self.folder / "log", self.engine, self.notes, self.folder / "guard" / "checkpoint")

@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,18 @@ from deploy.local.triton_server import shared_memory_prefix
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CORPUS = REPOSITORY / "deploy" / "demo" / "corpus.txt"
+WITHIN_S = 30.0
 POSTHUMAN = str(Path(sys.executable).parent / "posthuman")
 
 _CACHES = ("HF_HOME", "TORCH_HOME", "MPLCONFIGDIR", "RCLONE_CACHE_DIR", "RCLONE_CONFIG", "XDG_RUNTIME_DIR")
 """Where libraries would write instead of HOME, were they told so."""
+
+
+def within(holds: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + WITHIN_S
+    while not holds():
+        assert time.monotonic() < until, f"{what}: not within {WITHIN_S:.0f} s"
+        time.sleep(0.2)
 
 
 @dataclass(frozen=True)

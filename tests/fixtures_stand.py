@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from c2d_adapter.worker import Hands
 from control_plane.chain.ledger import OPERATOR_LABEL, data_key
 from control_plane.did import TokenWei
 from control_plane.errors import Unavailable
+from control_plane.flows.job_receipts import leave_receipt
 from control_plane.flows.open_log import open_log
 from control_plane.jobs.environments import PAID
 from control_plane.receipts.signing import ReceiptSigner
+from control_plane.receipts.store import ReceiptStore
 from deploy.buyer import BuyerFiles
 from deploy.job_trading import Due, Wanted, order_job, with_any_session
 from deploy.local.ports import free_port
@@ -78,6 +81,9 @@ class Stand:
             signer=self.signer,
             derive=Assets(home / "assets").derive,
             publish=services.evaluations.publish,
+            leave_receipt=partial(
+                leave_receipt, ReceiptStore(self.market.engine, self.signer, worker="a" * 32, merge_delay_s=3600)
+            ),
             clock=self.market.clock,
         )
         told: list[Any] = []

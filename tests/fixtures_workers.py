@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from control_plane.jobs.states import Kind
 from tests.control_plane.jobs.asking import a_job, anyone
 from tests.simulators.jobs import STEPS, JobMarket
 
+REPOSITORY = Path(__file__).parents[1]
 WITHIN_S = 20.0
 TRAINING = {"dataset": "wikitext-2", "steps": STEPS, "batch_size": 8}
 EVALUATION = {"dataset": "wikitext-2", "samples": 5, "seed": 1, "max_tokens": 16}
@@ -49,6 +52,19 @@ def working(market: JobMarket, **more: Any) -> Iterator[tuple[Hands, list[dict[s
         hands.leaving.set()
         thread.join(WITHIN_S)
         assert not thread.is_alive()
+
+
+@contextmanager
+def worker_process(home: Path, point: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker in a process of its own, which waits at a point to be killed there; see `tests/simulators/jobs.py`."""
+    with (home / "lines").open("ab") as out:
+        command = [sys.executable, "-m", "tests.simulators.jobs", str(home), point]
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=subprocess.STDOUT)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait(10)
 
 
 def wait(is_so: Callable[[], bool], about: Callable[[], object] = lambda: None) -> None:

@@ -105,6 +105,7 @@ def order_job(services: Services, asked: JobOrder) -> Job:
         model_digest=asked.listing.model_digest,
         owner=asked.owner,
         payment=asked.model.payment,
+        original_order=None if asked.model.facts.transaction == asked.model.payment else asked.model.facts.transaction,
         dataset_did=dataset,
         dataset_order=None if asked.dataset_paid is None else asked.dataset_paid.payment,
         algorithm_did=asked.algorithm,

@@ -85,6 +85,7 @@ class NewJob:
     """What is asked for, and what was paid for it.
 
     did, model_digest: the model. owner: who pays and sees it. payment: the transaction that ordered the model; one job a payment.
+    original_order: the order that `payment` ordered again (`reuseOrder`); None: `payment` is the order itself.
     parameters: canonical JSON, as `parameters.canonical` writes it. environment: the id of one that is offered.
     valid_until: until when the order may start a job; seconds since 1970. paid_s: seconds of computing that it pays for, counted
     from when the program starts: time in the queue is not the owner's.
@@ -103,6 +104,7 @@ class NewJob:
     dataset_did: Did | None = None
     dataset_order: TransactionHash | None = None
     algorithm_order: TransactionHash | None = None
+    original_order: TransactionHash | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +149,7 @@ class Job(NewJob):
             "model_digest": self.model_digest,
             "owner": self.owner,
             "payment": self.payment,
+            "original_order": self.original_order,
             "is_payment_given_back": not self.holds_payment,
             "dataset_did": self.dataset_did,
             "dataset_order": self.dataset_order,

@@ -16,6 +16,7 @@ _KEPT_AS_IT_IS = (
     "model_digest",
     "owner",
     "payment",
+    "original_order",
     "dataset_did",
     "dataset_order",
     "algorithm_did",

@@ -185,11 +185,13 @@ class JobStore:
         result: Mapping[str, Any] | None = None,
         weights_digest: Bytes32 | None = None,
         derived_did: Did | None = None,
+        along: Callable[[Connection, Job], object] | None = None,
     ) -> Job:
         """Move a job that `worker` has. What is given is stored with the move, and stays where it is not given.
 
         reason: needed for a failure, which gives the payment back in the same transaction. result: at most 64 KB of JSON; nothing
-        finishes without one. weights_digest: needed before a training job derives, derived_did before it finishes.
+        finishes without one. weights_digest: needed before a training job derives, derived_did before it finishes. along: writes
+        more in the same transaction, of the job as it is moved; what it raises undoes the move.
         Raises NotFound; Conflict with code `job_moved` when the job is not in `from_state` or is another worker's; BadInput for a
         result that is none. An illegal move is a fault of ours: ValueError.
         Again: the job as it was moved.
@@ -214,7 +216,10 @@ class JobStore:
                 raise ValueError(f"job {job_id}: {job.kind} does not come to {to_state} without {', '.join(lacking)}")
             change = self._move(job, from_state, to_state, worker, values, reason)
             if connection.execute(change).rowcount == 1:
-                return self._read(connection, job_id)
+                moved = self._read(connection, job_id)
+                if along is not None:
+                    along(connection, moved)
+                return moved
         if job.state is to_state and job.worker == worker and all(getattr(job, name) == value for name, value in values.items()):
             return job
         raise _moved(job, f"{from_state.value} and taken by this worker")

@@ -8,12 +8,14 @@ Source: operator-service 1.1 `create_response`; `ocean.py` 3.1.2 reads `jobId`, 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from control_plane.jobs.job import Job
 from control_plane.jobs.ocean_status import ocean_status
 from control_plane.jobs.states import State
+from control_plane.receipts.receipt import Issued
 
 
 @dataclass(frozen=True)
@@ -25,21 +27,23 @@ class ResultFile:
     content: bytes
 
 
-def result_files(job: Job) -> tuple[ResultFile, ...]:
-    """What `computeResult` gives, by position; nothing before the job is over."""
+def result_files(job: Job, receipt: Issued | None) -> tuple[ResultFile, ...]:
+    """What `computeResult` gives, by position; nothing before the job is over. receipt: that the job has left."""
     if not job.is_over:
         return ()
     found = [] if job.result is None else [ResultFile("result.json", "output", job.result.encode())]
+    if receipt is not None:
+        found.append(ResultFile("receipt.json", "output", json.dumps(receipt.to_json()).encode()))
     if job.reason is not None:
         found.append(ResultFile("algorithm.log", "algorithmLog", f"{job.reason.code}: {job.reason.message}\n".encode()))
     return tuple(found)
 
 
-def job_record(job: Job, queue_position: int | None) -> dict[str, Any]:
+def job_record(job: Job, queue_position: int | None, receipt: Issued | None) -> dict[str, Any]:
     """As a list of one stands in each answer of `/api/services/compute`. Times are text, seconds since 1970, as operator-service
     has them. `posthuman` holds what Ocean has no words for."""
     status = ocean_status(job, queue_position)
-    files = [{"filename": each.name, "filesize": len(each.content), "type": each.type} for each in result_files(job)]
+    files = [{"filename": each.name, "filesize": len(each.content), "type": each.type} for each in result_files(job, receipt)]
     return {
         "agreementId": job.payment,
         "jobId": job.job_id,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from control_plane.chain.fees import ComputeTime, compute_time
 from control_plane.chain.ledger import DataRecord, Network, OrderFacts
 from control_plane.did import Address, did_of
 from control_plane.errors import BadInput
@@ -118,8 +119,19 @@ def check_bytes(signed: SignedReceipt, salt: bytes, request: bytes | None, respo
     return asked, answered
 
 
+def computing(facts: OrderFacts, service_index: int) -> ComputeTime | None:
+    """What an order has paid for, when it is one of a job: of another service than that for calls, with a fee for computing."""
+    if facts.provider_fee is None or facts.service_index == service_index:
+        return None
+    return compute_time(facts.provider_fee)
+
+
 def check_order(receipt: Receipt, facts: OrderFacts, network: Network, service_index: int) -> Check:
-    """A paid order by this consumer: emitted by a datatoken of an NFT of Ocean's factory, mined, not reverted, final enough."""
+    """A paid order by this consumer: emitted by a datatoken of an NFT of Ocean's factory, mined, not reverted, final enough.
+
+    service_index: of the service for calls. A job's receipt names an order of computing, which its owner has paid where the
+    environment is the consumer, as Ocean's clients order.
+    """
     name, order = "order", receipt.order
     if not facts.found:
         return failed(name, f"no transaction {order} on chain {network.chain_id}")
@@ -127,17 +139,17 @@ def check_order(receipt: Receipt, facts: OrderFacts, network: Network, service_i
         return failed(name, f"transaction {order} was reverted")
     if facts.emitter is None or facts.nft is None or not facts.is_from_factory:
         return failed(name, f"transaction {order} has no OrderStarted event by a datatoken of Ocean's factory {network.factory}")
-    for field, expected, found in (
-        ("consumer", receipt.consumer, facts.consumer),
-        ("service index", service_index, facts.service_index),
-    ):
-        if expected != found:
-            return failed(name, f"{field}: the receipt's is {expected}, the order's {found}")
+    time = computing(facts, service_index)
+    if receipt.consumer not in ((facts.consumer,) if time is None else (facts.consumer, facts.payer)):
+        return failed(name, f"consumer: the receipt's is {receipt.consumer}, the order's {facts.consumer}")
+    if time is None and facts.service_index != service_index:
+        return failed(name, f"service index: the receipt's is {service_index}, the order's {facts.service_index}")
     if facts.amount < ONE_DATATOKEN:
         return failed(name, f"paid {facts.amount} wei of the datatoken, one call right costs {ONE_DATATOKEN}")
     if facts.confirmations < network.confirmations:
         return not_checked(name, f"the order has {facts.confirmations} confirmations of {network.confirmations}: try again later")
-    return ok(name, f"{facts.consumer} ordered with datatoken {facts.emitter} in block {facts.block}, {facts.confirmations} deep")
+    what = "ordered" if time is None else f"ordered a job of {time.seconds} s in {time.environment!r:.80}"
+    return ok(name, f"{receipt.consumer} {what} with datatoken {facts.emitter} in block {facts.block}, {facts.confirmations} deep")
 
 
 def check_asset(receipt: Receipt, facts: OrderFacts, network: Network) -> Check:
@@ -150,13 +162,17 @@ def check_asset(receipt: Receipt, facts: OrderFacts, network: Network) -> Check:
     return ok("asset", f"{receipt.did} is NFT {facts.nft}, whose datatoken was ordered")
 
 
-def check_term(receipt: Receipt, facts: OrderFacts, skew_ms: int) -> Check:
-    """The call began after the order and before its end, which the provider fee states."""
+def check_term(receipt: Receipt, facts: OrderFacts, service_index: int, skew_ms: int) -> Check:
+    """The call began after the order and before its end, which the provider fee states. An order of computing ends with its time:
+    a job may wait for its turn, and one that failed has given its order back.
+    """
     ordered_ms = facts.ordered_at * 1000
     if receipt.started_at < ordered_ms - skew_ms:
         return failed("term", f"the call began {moment(receipt.started_at)}, before the order of {moment(ordered_ms)}")
     if facts.provider_fee is None:
         return ok("term", f"the call began {moment(receipt.started_at)}, after the order of {moment(ordered_ms)}; it names no end")
+    if computing(facts, service_index) is not None:
+        return ok("term", f"the job began {moment(receipt.started_at)}, after the order of {moment(ordered_ms)}")
     until_ms = facts.provider_fee.valid_until * 1000
     if receipt.started_at > until_ms:
         return failed("term", f"the call began {moment(receipt.started_at)}, after the order's end {moment(until_ms)}")

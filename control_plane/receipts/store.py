@@ -179,6 +179,19 @@ class ReceiptStore:
 
         return self._storing(reservation, work)
 
+    def append(
+        self, connection: Connection, reservation: Reservation, *, response_hash: Bytes32, units_in: int, units_out: int
+    ) -> Issued:
+        """Sign and store a receipt inside somebody else's transaction, of what was paid for otherwise: it charges nothing.
+
+        Raises Unavailable when the database does not answer, the order's next number was just taken, or the call has its receipt:
+        the transaction must be undone then. Again: raises, when the first time was committed.
+        """
+        try:
+            return self._issue(connection, reservation, response_hash, units_in, units_out, CallStatus.DONE, None)
+        except (self._taken, *self._silent) as error:
+            raise Unavailable(f"could not store the receipt of {reservation.call_id} ({type(error).__name__})") from error
+
     def release(self, reservation: Reservation) -> bool:
         """Give the charge back and forget the call. Again: does nothing; returns whether there was something to give back."""
         with self._writing("release a call") as connection:

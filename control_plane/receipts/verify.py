@@ -90,7 +90,7 @@ def verify(
             *check_bytes(signed, issued.salt, request, response),
             check_order(receipt, facts, network, service_index),
             check_asset(receipt, facts, network),
-            check_term(receipt, facts, skew_s * 1000),
+            check_term(receipt, facts, service_index, skew_s * 1000),
             check_operator(signed, facts, operators, window, network, skew_s * 1000),
             check_model(receipt, facts, digests, network),
             check_sequence(signed, others),

@@ -16,6 +16,7 @@ from control_plane.did import parse_address, parse_did, parse_transaction_hash
 from control_plane.errors import BadInput, Forbidden, NotFound
 from control_plane.fields import Field, Table, parse_fields, patterned, text, whole
 from control_plane.flows.ask_job import Wanted, ask_for_job, job_offer
+from control_plane.flows.job_receipts import receipt_of
 from control_plane.flows.jobs import job_of, stop_job
 from control_plane.flows.services import Services
 from control_plane.jobs.access import has_room
@@ -153,12 +154,13 @@ def jobs_session(services: Services) -> Session:
 
 def _shown(services: Services, job: Job) -> dict[str, Any]:
     position = services.jobs.queue_position(job.job_id) if job.state is State.QUEUED else None
-    status = ocean_status(job, position)
+    status, receipt = ocean_status(job, position), receipt_of(services.store, job)
     return {
         **job.to_json(),
         "status": status.code,
         "status_text": status.text,
         "queue_position": position,
+        "receipt": None if receipt is None else receipt.to_json(),
         "lineage": _lineage(services, job),
     }
 

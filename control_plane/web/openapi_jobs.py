@@ -76,7 +76,7 @@ _JOB: Schema = {
     "type": "object",
     "required": [
         *("job_id", "kind", "did", "owner", "payment", "parameters", "environment", "paid_s", "state", "reason"),
-        *("status", "status_text", "queue_position", "progress", "result", "derived_did", "lineage"),
+        *("status", "status_text", "queue_position", "progress", "result", "receipt", "derived_did", "lineage"),
     ],
     "properties": {
         "job_id": _JOB_ID,
@@ -95,7 +95,12 @@ _JOB: Schema = {
         "status_text": {"type": "string"},
         "queue_position": {"type": ["integer", "null"], "minimum": 1},
         "progress": {"type": ["object", "null"], "description": "step, steps, loss, steps_per_second"},
+        "original_order": {"anyOf": [shapes.HEX32, {"type": "null"}], "description": "the order that `payment` ordered again"},
         "result": {"type": ["object", "null"]},
+        "receipt": {
+            "type": ["object", "null"],
+            "description": "of a batch of prompts: signed, salt and id; its hashes are of parameters and result as canonical JSON",
+        },
         "derived_did": {"anyOf": [shapes.DID, {"type": "null"}]},
         "lineage": {"type": ["object", "null"], "description": "how the derived asset came to be"},
     },

@@ -14,6 +14,7 @@ from flask import Blueprint, Response, jsonify
 
 from control_plane.errors import BadInput, Conflict, NotFound
 from control_plane.flows.consume import to_ocean
+from control_plane.flows.job_receipts import receipt_of
 from control_plane.flows.jobs import job_of, stop_job
 from control_plane.flows.ocean_jobs import Part, Priced, price_job, start_job
 from control_plane.flows.services import Services
@@ -42,7 +43,8 @@ def blueprint(services: Services) -> Blueprint:
     jobs = services.jobs
 
     def told_of(found: list[Job]) -> Response:
-        return unstored(jsonify([job_record(job, jobs.queue_position(job.job_id)) for job in found]))
+        store = services.store
+        return unstored(jsonify([job_record(job, jobs.queue_position(job.job_id), receipt_of(store, job)) for job in found]))
 
     @pages.post(f"{SERVICES}/initializeCompute")
     def initialize() -> Response:
@@ -104,7 +106,8 @@ def blueprint(services: Services) -> Blueprint:
         values = query("consumerAddress", "jobId", "index", "nonce")
         message = f"{values['consumerAddress']}{values['jobId']}{values['index']}"
         asked = proven(services, values, "consumerAddress", message)
-        files = result_files(_job(services, values, asked))
+        job = _job(services, values, asked)
+        files = result_files(job, receipt_of(services.store, job))
         index = whole_in(values, "index")
         if index >= len(files):
             raise BadInput("index", f"the position of one of {len(files)} results of this job", "a greater one")

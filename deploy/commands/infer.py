@@ -1,7 +1,7 @@
 """`infer`: a batch of prompts as a job that is paid for once.
 
-In: a DID, prompts, a wallet. Out: the answers, in the order of the prompts. This module must never need more of the market than its
-URL and a chain node.
+In: a DID, prompts, a wallet. Out: the answers, in the order of the prompts, and their receipt. This module must never need more of
+the market than its URL and a chain node.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import click
 from control_plane.did import parse_did, parse_transaction_hash
 from control_plane.errors import BadInput
 from deploy import exits
-from deploy.commands.job_buyer import USUAL_ASKING_S, Buyer, duration, payment_options
+from deploy.commands.job_buyer import USUAL_ASKING_S, Buyer, duration, kept_lines, payment_options
 from deploy.commands.trade import url_option
 from deploy.evaluating import read_text
 from deploy.job_results import answers_of
@@ -58,8 +58,8 @@ def infer(
 ) -> None:
     """Have DID answer a batch of prompts as one job: one payment, however many they are.
 
-    Shows the whole price, pays it, waits for the job's end and prints the answers. Interrupted, or ended with code 4 or 5: run it
-    again, it goes on with the same payment; a job that is in the queue goes on by itself (`posthuman jobs`).
+    Shows the whole price, pays it, waits for the job's end, prints the answers and keeps their receipt. Interrupted, or ended with
+    code 4 or 5: run it again, it goes on with the same payment; a job that is in the queue goes on by itself (`posthuman jobs`).
 
     \b
     Example:
@@ -80,9 +80,18 @@ def infer(
     queued = buyer.order(wanted, max_price, Steps(is_quiet=is_json))
     job = buyer.finished(queued["job_id"], is_json)
     answers = answers_of(job, len(prompts))
-    record = {"did": did, "job_id": job["job_id"], "answers": [vars(each) for each in answers], "job": job}
+    kept = buyer.keep(job, wanted.parameters)
+    record = {
+        "did": did,
+        "job_id": job["job_id"],
+        "answers": [vars(each) for each in answers],
+        "receipt": None if kept is None else job["receipt"]["id"],
+        "file": None if kept is None else str(kept),
+        "job": job,
+    }
     lines = [f"[{number}] {each.text}" for number, each in enumerate(answers, 1)]
-    exits.show(record, [*lines, "", f"job {job['job_id']}: {sum(each.tokens for each in answers)} tokens"], is_json)
+    total = f"job {job['job_id']}: {sum(each.tokens for each in answers)} tokens"
+    exits.show(record, [*lines, "", total, *kept_lines(job, kept)], is_json)
 
 
 def read_prompts(file: Path) -> list[str]:

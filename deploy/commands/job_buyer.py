@@ -6,7 +6,7 @@ In: a command's options. Out: a job in the queue, or at its end. This module mus
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from control_plane.settings import Settings, read_settings
 from deploy import exits
 from deploy.buyer import BuyerFiles
 from deploy.commands.trade import token_wei, tokens
+from deploy.job_results import call_of
 from deploy.job_showing import job_lines, print_changes, show_bar
 from deploy.job_trading import Due, Wanted, follow, order_job, with_any_session
 from deploy.market import Market
@@ -88,8 +89,9 @@ class Buyer:
         """Show the job until it is over, and how it ended; ends the process with code 1 unless it ended well."""
         shown = self._look(job_id)
         last = print_changes(shown) if is_json else show_bar(shown)
+        kept = self.keep(last)
         if not is_json:
-            for line in job_lines(last):
+            for line in [*job_lines(last), *kept_lines(last, kept)]:
                 click.echo(line)
         if last["state"] not in _GOOD_ENDS:
             raise SystemExit(exits.FAILED)
@@ -103,8 +105,19 @@ class Buyer:
             raise SystemExit(exits.FAILED)
         return last
 
+    def keep(self, job: Mapping[str, Any], asked: Mapping[str, Any] | None = None) -> Path | None:
+        """Keep a batch of prompts with its receipt, as a call is kept; None for a job that has none. Raises as `call_of`.
+        Again: the same file."""
+        call = call_of(job, self.wallet.address, asked)
+        return None if call is None else self.files.keep_call(call)
+
     def _look(self, job_id: str) -> Iterator[dict[str, Any]]:
         return follow(lambda: self.ask(lambda token: self.market.job(token, job_id)))
+
+
+def kept_lines(job: Mapping[str, Any], kept: Path | None) -> list[str]:
+    """What is said of a job's receipt, and where it is."""
+    return [] if kept is None else [f"receipt {job['receipt']['id']}, kept in {kept}"]
 
 
 def duration(environments: list[dict[str, Any]], environment: str, minutes: int | None, usual_s: int = 3600) -> int:

@@ -14,7 +14,7 @@ import click
 
 from control_plane.did import parse_did, parse_transaction_hash
 from deploy import exits
-from deploy.commands.job_buyer import Buyer, duration, payment_options
+from deploy.commands.job_buyer import Buyer, duration, kept_lines, payment_options
 from deploy.commands.trade import url_option
 from deploy.job_results import published_statement
 from deploy.job_showing import job_lines, progress_text
@@ -128,6 +128,7 @@ def job(
 ) -> None:
     """Follow JOB_ID to its end: step, loss, steps per second. With --json one line for each thing that changes.
 
+    A batch of prompts that was answered has a receipt, which is kept beside those of calls (`posthuman receipts`).
     Ends with code 1 when the job failed or was stopped.
 
     \b
@@ -144,7 +145,7 @@ def job(
     if is_stopped or once:
         act = buyer.market.stop_job if is_stopped else buyer.market.job
         found = buyer.ask(lambda token: act(token, job_id))
-        exits.show(found, job_lines(found), is_json)
+        exits.show(found, [*job_lines(found), *kept_lines(found, buyer.keep(found))], is_json)
         return
     buyer.follow(job_id, is_json)
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +14,18 @@ import pytest
 from c2d_adapter import carry
 from c2d_adapter.engine import Outcome
 from c2d_adapter.steps import clear
+from control_plane.did import parse_address
 from control_plane.errors import Refused, Unavailable
 from control_plane.jobs.states import Kind, State
 from control_plane.receipts.evaluation import SignedEvaluation
 from control_plane.receipts.evaluations import Evaluations
+from control_plane.receipts.receipt import request_hash, response_hash
 from control_plane.receipts.workers import is_alive
 from tests.control_plane.jobs.asking import held_by
-from tests.fixtures_workers import BATCH, EVALUATION, done, market, ordered, wait, working
+from tests.fixtures_workers import BATCH, EVALUATION, TRAINING, done, market, ordered, wait, worker_process, working
 from tests.simulators.jobs import LOG, STEPS, JobMarket
 
 __all__ = ["market"]
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def test_a_training_becomes_an_asset_and_leaves_its_weights_in_the_storage(market: JobMarket) -> None:
@@ -76,10 +72,25 @@ def test_what_is_found_is_published_once_if_that_was_asked_whatever_breaks(marke
     assert published.signed.evaluation.evaluator.lower() == found.owner
 
 
-def test_a_batch_is_answered_by_the_served_model(market: JobMarket) -> None:
+def test_a_batch_is_answered_by_the_served_model_and_leaves_one_receipt(market: JobMarket) -> None:
     found = done(market, ordered(market, BATCH, Kind.INFER))
     assert found.state is State.FINISHED and found.result is not None, found.reason
-    assert len(json.loads(json.loads(found.result)["answers"])) == 2
+    result = json.loads(found.result)
+    assert len(json.loads(result["answers"])) == 2
+    (issued,) = market.receipts.receipts_of(order=found.payment)
+    said, owner = issued.signed.receipt, parse_address(found.owner)
+    assert (said.did, said.model_digest, said.consumer, said.sequence) == (found.did, found.model_digest, owner, 0)
+    assert said.request_hash == request_hash(issued.salt, found.parameters.encode())
+    assert said.response_hash == response_hash(issued.salt, found.result.encode())
+    assert (said.units_in, said.units_out) == (result["prompt_tokens"], result["tokens"])
+    assert found.begun_at is not None and said.started_at == int(found.begun_at * 1000)
+    assert market.receipts.receipt_of_call(found.job_id) == issued
+
+
+def test_jobs_of_other_kinds_leave_no_receipt(market: JobMarket) -> None:
+    for parameters, kind in ((TRAINING, Kind.TRAIN), (EVALUATION, Kind.EVALUATE)):
+        found = done(market, ordered(market, parameters, kind))
+        assert found.state is State.FINISHED and market.receipts.receipts_of(order=found.payment) == ()
 
 
 def test_several_jobs_are_done_at_once_up_to_the_setting(market: JobMarket) -> None:
@@ -191,18 +202,6 @@ def test_what_was_stored_is_derived_though_the_job_s_folder_is_gone(market: JobM
     found = done(market, job)
     assert found.state is State.FINISHED, found.reason
     assert market.assets.mintings() == [f"{found.job_id} {found.owner} 200 {found.weights_digest}"]
-
-
-@contextmanager
-def worker_process(home: Path, point: str) -> Iterator[subprocess.Popen[bytes]]:
-    with (home / "lines").open("ab") as out:
-        command = [sys.executable, "-m", "tests.simulators.jobs", str(home), point]
-        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=subprocess.STDOUT)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait(10)
 
 
 @pytest.mark.slow

@@ -16,8 +16,10 @@ from c2d_adapter.algorithms.evaluate import evaluate as evaluate_texts
 from c2d_adapter.asking import Asking
 from control_plane.errors import BadInput, Conflict, IntegrityBroken
 from control_plane.jobs.environments import PAID
+from control_plane.receipts.checks import check_bytes
 from control_plane.receipts.evaluation import SignedEvaluation
-from control_plane.receipts.signing import ReceiptSigner
+from control_plane.receipts.receipt import Issued
+from control_plane.receipts.signing import ReceiptSigner, recover_signer
 from deploy import exits
 from deploy.cli import main
 from deploy.commands import evaluate as evaluate_module
@@ -26,6 +28,7 @@ from deploy.commands import infer as infer_module
 from deploy.commands import jobs as jobs_module
 from deploy.commands.infer import read_prompts
 from deploy.commands.job_buyer import Buyer
+from deploy.commands.verify import read_given
 from deploy.job_results import answers_of, statement_of
 from deploy.job_trading import Wanted, follow
 from tests.control_plane.receipts.test_evaluation import STATEMENT
@@ -78,6 +81,49 @@ def test_a_batch_is_paid_for_once_and_answered_as_calls_would_be(bob: Stand, tmp
     direct = [asked.answer({"text_input": text, "seed": 3 + number, **fields}) for number, text in enumerate(TEXTS)]
     assert [each["text"] for each in record["answers"]] == [each.text for each in direct]
     assert (record["job"]["state"], bob.orders()) == ("finished", 1)
+
+
+def test_a_batch_is_kept_with_its_receipt_as_a_call_is(bob: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "Buyer", Standing)
+    ran = run(bob, "infer", "--prompt", TEXTS[0], "--prompt", TEXTS[1], "--temperature", "0.7", "--json")
+    assert ran.exit_code == exits.DONE, ran.output
+    record = json.loads(ran.stdout)
+    given = read_given(Path(record["file"]))
+    issued, said = Issued.from_json(given.envelope), Issued.from_json(given.envelope).signed.receipt
+    assert (issued.id, said.consumer, said.order) == (record["receipt"], bob.bob.address, record["job"]["payment"])
+    assert given.request is not None and json.loads(given.request)["prompts"] == TEXTS
+    assert given.response is not None and json.loads(given.response) == record["job"]["result"]
+    assert recover_signer(issued.signed) == bob.signer.address
+    checks = check_bytes(issued.signed, issued.salt, given.request, given.response)
+    assert [check.verdict.value for check in checks] == ["ok", "ok"]
+    for terms in ((), ("--once",)):
+        again = CliRunner().invoke(main, ["job", record["job_id"], *terms])
+        assert again.exit_code == exits.DONE and f"receipt {issued.id}, kept in {record['file']}" in again.stdout, again.output
+    assert bob.files.calls() == [Path(record["file"])]
+
+
+@pytest.mark.parametrize("lie", ["result", "parameters", "receipt", "id", "left out"])
+def test_a_receipt_of_something_else_is_not_kept(bob: Stand, lie: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, other = bob.buyers.job, json.loads(run(bob, "infer", "--prompt", TEXTS[1], "--json").stdout)
+    kept = bob.files.calls()
+
+    def lying(token: str, job_id: str) -> dict[str, Any]:
+        job = honest(token, job_id)
+        if job["receipt"] is None:
+            return job
+        lies: dict[str, Any] = {
+            "result": {"result": {**job["result"], "prompt_tokens": 99}},
+            "parameters": {"parameters": {**job["parameters"], "prompts": ["what was never asked"]}},
+            "receipt": {"receipt": other["job"]["receipt"]},
+            "id": {"receipt": {**job["receipt"], "id": "0x" + "1" * 64}},
+            "left out": {"receipt": None},
+        }
+        return {**job, **lies[lie]}
+
+    monkeypatch.setattr(bob.buyers, "job", lying)
+    ran = run(bob, "infer", "--prompt", TEXTS[0], "--json")
+    assert ran.exit_code == exits.FAILED, ran.output
+    assert json.loads(ran.stdout)["error"]["code"] == "result_differs" and bob.files.calls() == kept
 
 
 def test_people_read_the_answers_in_their_order(bob: Stand) -> None:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
+
 from c2d_adapter.carry import Patience
 from c2d_adapter.engine import Outcome, Progress
 from c2d_adapter.job_io import Folder
@@ -26,12 +28,15 @@ from c2d_adapter.worker import Hands, report
 from control_plane.database import open_database
 from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, UnixSeconds
 from control_plane.errors import IntegrityBroken, NotFound
+from control_plane.flows.job_receipts import leave_receipt
 from control_plane.jobs.job import Job
 from control_plane.jobs.states import State
 from control_plane.jobs.store import JobStore
 from control_plane.migrations.migrate import migrate
 from control_plane.receipts.evaluations import Evaluations
+from control_plane.receipts.receipt import Issued
 from control_plane.receipts.signing import ReceiptSigner
+from control_plane.receipts.store import ReceiptStore
 from control_plane.serving.catalogue import write_config
 from control_plane.serving.listing import Listing
 from converters.weights_folder import weights_digest, weights_name
@@ -218,6 +223,8 @@ class JobMarket:
     def __post_init__(self) -> None:
         self.engine = open_database(f"sqlite:///{self.home / 'posthuman.db'}")
         self.store = JobStore(self.engine)
+        signer = ReceiptSigner(b"\x07" * 32, 8996, LOG)
+        self.receipts = ReceiptStore(self.engine, signer, worker="a" * 32, merge_delay_s=3600)
         self.objects = FolderObjects(self.home / "objects", self.at)
         self.program = Counting(self.at)
         self.assets = Assets(self.home / "assets", self.at)
@@ -244,10 +251,17 @@ class JobMarket:
             texts_of=no_assets,
             train=self.program.run,
             server=self.server,
-            signer=ReceiptSigner(b"\x07" * 32, 8996, LOG),
+            signer=signer,
             derive=self.assets.derive,
             publish=Evaluations(self.engine, time.time).publish,
+            leave_receipt=self.tell,
         )
+
+    def tell(self, connection: Connection, job: Job) -> Issued:
+        self.at("answered")
+        issued = leave_receipt(self.receipts, connection, job)
+        self.at("told")
+        return issued
 
     def kept(self, digest: str) -> Path:
         return self.home / "weights" / weights_name(digest)  # type: ignore[arg-type]  # as it came from its file

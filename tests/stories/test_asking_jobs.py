@@ -12,11 +12,12 @@ import pytest
 import requests
 
 from control_plane.did import TransactionHash, parse_did
+from control_plane.flows.keep import request_anchor
 from control_plane.jobs.environments import FREE, PAID
 from deploy.local.chain import local_accounts
 from deploy.market import Market
 from tests.canaries import Canaries
-from tests.fixtures_stack import LiveStack
+from tests.fixtures_stack import LiveStack, within
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
@@ -72,7 +73,27 @@ def test_a_batch_says_what_calls_say(
     assert [answer["text"] for answer in ran.json["answers"]] == direct
     assert ran.json["job"]["progress"]["step"] == len(PROMPTS)
     assert calling.receipts() == calling.made, "a job is no call of the order"
+    kept = Path(ran.json["file"])
+    assert_verified(stack, kept, tmp_path)
+    shown = stack.run("job", ran.json["job_id"], "--as", "derek")
+    assert shown.code == 0 and f"receipt {ran.json['receipt']}, kept in {kept}" in shown.out, shown.out + shown.err
     assert_hidden(stack)
+
+
+def assert_verified(stack: LiveStack, kept: Path, tmp_path: Path) -> None:
+    """By a process that has the file, a node and the public log, once an anchor holds its receipt."""
+    nothing: dict[str, Any] = {"HOME": str(tmp_path), "POSTHUMAN_HOME": str(tmp_path / "none")}
+    places = (f"--rpc={stack.settings.rpc_url}", f"--log={stack.settings.public_url}/log", "--json")
+
+    def is_verified() -> bool:
+        request_anchor(stack.home / "run")
+        ran = stack.run("verify", str(kept), *places, **nothing)
+        verdicts = {check["name"]: check["verdict"] for check in ran.json["checks"]}
+        assert "failed" not in verdicts.values(), ran.out
+        assert (verdicts["request"], verdicts["response"], verdicts["order"]) == ("ok", "ok", "ok")
+        return ran.code == 0
+
+    within(is_verified, "a batch's receipt in an anchored log")
 
 
 def test_a_signed_evaluation_says_what_a_buyer_finds(stack: LiveStack, on_sale: str, calling: Calling, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +17,13 @@ from converters.entry import ModelDigest, triton_name
 from deploy.local.chain import local_accounts
 from tests.check_market import check_market
 from tests.fixtures_outsider import Outsider, outsider
-from tests.fixtures_stack import LiveStack
+from tests.fixtures_stack import LiveStack, within
 
 __all__ = ["outsider"]
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 PROMPT = "The market stands at the end of"
-WITHIN_S = 30.0
-
-
-def within(holds: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + WITHIN_S
-    while not holds():
-        assert time.monotonic() < until, f"{what}: not within {WITHIN_S:.0f} s"
-        time.sleep(0.2)
 
 
 def wait_for_anchor(stack: LiveStack, outsider: Outsider) -> int:

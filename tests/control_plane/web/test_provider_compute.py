@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 
+from control_plane.flows.job_receipts import leave_receipt
 from control_plane.jobs.job import Job, Progress
 from control_plane.jobs.states import Kind, State
+from control_plane.receipts.receipt import Issued, response_hash
 from tests.control_plane.jobs.asking import ALGORITHM, MODEL, ONE_WORKER, OTHER_MODEL, bring
 from tests.control_plane.web.ocean_client import signed
 from tests.fixtures_market import Market
@@ -113,6 +116,19 @@ def test_a_job_is_stopped_by_its_owner(market: Market) -> None:
     running = bobs(market, State.RUNNING)
     assert ask(market, "PUT", running.job_id).get_json()[0]["stopreq"] == 1
     assert market.services.jobs.get(running.job_id).stop_requested_at is not None
+
+
+def test_the_receipt_of_a_batch_is_beside_its_result(market: Market) -> None:
+    address = market.wallet("bob").address
+    running, store = bring(market.services.jobs, Kind.INFER, State.RUNNING, owner=address), market.services.jobs
+    assert store.begin(running.job_id, ONE_WORKER)
+    along, answers = partial(leave_receipt, market.services.store), {"answers": "[]", "prompt_tokens": 3, "tokens": 2}
+    job = store.advance(running.job_id, State.RUNNING, State.FINISHED, worker=ONE_WORKER, result=answers, along=along)
+    (told,) = ask(market, "GET", job.job_id).get_json()
+    assert [(each["filename"], each["type"]) for each in told["results"]] == [("result.json", "output"), ("receipt.json", "output")]
+    issued = Issued.from_json(result(market, job.job_id, 1).get_json(force=True))
+    assert issued.signed.receipt.response_hash == response_hash(issued.salt, result(market, job.job_id, 0).data)
+    assert told["results"][1]["filesize"] == len(result(market, job.job_id, 1).data)
 
 
 def test_a_job_that_is_over_is_not_stopped_and_says_so(market: Market) -> None:

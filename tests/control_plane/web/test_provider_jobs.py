@@ -159,6 +159,9 @@ def test_a_fee_that_still_pays_is_told_as_a_valid_order(shop: Shop) -> None:
     reuse = shop.market.ledger.reuse_order(order, shop.market.gpt.datatoken, fee)
     (job,) = shop.start(reuse, told={"texts": ["another"]}).get_json()
     assert job["agreementId"] == reuse
+    stored = shop.market.services.jobs
+    assert stored.get(job["jobId"]).original_order == order  # which its receipt names
+    assert [each.original_order for each in stored.of_payment(order)] == [None]
     refused(shop.start(reuse, "mallory"), "order_not_yours")
 
 
