@@ -14,7 +14,9 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
+    Delete,
     Engine,
     Float,
     Index,
@@ -26,15 +28,21 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     create_engine,
+    delete,
     event,
+    select,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import ArgumentError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from control_plane.errors import Unavailable
+from control_plane.errors import BadInput, Unavailable
+from control_plane.postgresql import SETTING, open_postgresql, take_alone
 from control_plane.turn import Turn
 
 metadata = MetaData()
+COUNTED = BigInteger().with_variant(Integer, "sqlite")
+"""Of a row's position. SQLite counts up by itself only what is called INTEGER there, and has 64 bits for it."""
 
 models = Table(
     "models",
@@ -112,7 +120,7 @@ the log keeper: a stream becomes a receipt with status CUT, a whole call that no
 receipts = Table(
     "receipts",
     metadata,
-    Column("position", Integer, primary_key=True, autoincrement=True),
+    Column("position", COUNTED, primary_key=True, autoincrement=True),
     Column("receipt_id", String(66), nullable=False, unique=True),
     Column("call_id", String(32), nullable=False, unique=True),
     Column("order_tx", String(66), nullable=False),
@@ -146,7 +154,7 @@ Index("answers_by_end", answers.c.expires_at)
 jobs = Table(
     "jobs",
     metadata,
-    Column("position", Integer, primary_key=True, autoincrement=True),
+    Column("position", COUNTED, primary_key=True, autoincrement=True),
     Column("job_id", String(32), nullable=False, unique=True),
     Column("kind", String(16), nullable=False),
     Column("did", String(71), nullable=False),
@@ -274,16 +282,21 @@ _NO_TURN = nullcontext()
 
 
 def open_database(url: str) -> Engine:
-    """Open (SQLite: create the folder of) a database. Does not create tables: `migrate` does.
+    """Open (SQLite: create the folder of) a database. Does not create tables: `migrate` does. Raises BadInput for another kind.
 
     SQLite runs in WAL with synchronous NORMAL: a committed row survives kill -9 of any process; a power cut may take the last
     ones, which buyers can hand back (`POST /v1/receipts`) until the order makes another call and uses the number again.
     Transactions that write must begin with `BEGIN IMMEDIATE` (`engine.begin()` does here), so that two workers never read the
-    same last sequence.
+    same last sequence. PostgreSQL: see `postgresql.py`.
     """
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise BadInput(SETTING, "a URL of SQLAlchemy's form", "something else (not shown)") from error
+    if parsed.get_backend_name() == "postgresql":
+        return open_postgresql(parsed)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        raise BadInput(SETTING, "sqlite:///PATH or postgresql://...", parsed.drivername)
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     options = {}
@@ -309,26 +322,49 @@ def open_database(url: str) -> Engine:
     return engine
 
 
+SILENT = (OperationalError, InternalError, PoolTimeout)
+"""What a database raises that does not answer, or not as it should: gone, full, locked, read-only, all its connections taken."""
+
+
 @contextmanager
 def answering(what: str) -> Iterator[None]:
     """Raises Unavailable where the database is silent: locked for 30 s, its disk full, gone. A transaction is rolled back then, or
     it was committed and only the answer is lost. what: that was to be done, in the infinitive."""
     try:
         yield
-    except OperationalError as error:
-        raise Unavailable(f"could not {what}: the database does not answer ({type(error.orig).__name__})") from error
+    except SILENT as error:
+        raise Unavailable(f"could not {what}: the database does not answer ({kind_of(error)})") from error
+
+
+def kind_of(error: Exception) -> str:
+    """The name of the driver's own error, where there is one: its text is not for everybody."""
+    return type(getattr(error, "orig", None) or error).__name__
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that writes, committed at the end. On SQLite those of all processes take turns."""
+def writing(engine: Engine, alone: str | None = None) -> Iterator[Connection]:
+    """A transaction that writes, committed at the end. On SQLite those of all processes take turns.
+
+    alone: where several write at once, those of one name take turns there too.
+    """
     with engine.get_execution_options().get("posthuman_turn", _NO_TURN), engine.begin() as connection:
+        if alone is not None:
+            take_turn(connection, alone)
         yield connection
 
 
+def take_turn(connection: Connection, name: str) -> None:
+    """Wait until no other transaction has this name's turn; what follows sees what the others have left."""
+    if _is_postgresql(connection.engine):
+        take_alone(connection, name)
+
+
 def reading(engine: Engine) -> Engine:
-    """The same database for transactions that only read: on SQLite they then never wait for a writer."""
-    return engine.execution_options(posthuman_reading=True)
+    """The same database for transactions that only read, each of one moment: they never wait for a writer."""
+    options: dict[str, Any] = {"posthuman_reading": True}
+    if _is_postgresql(engine):
+        options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    return engine.execution_options(**options)
 
 
 def durably(engine: Engine) -> Engine:
@@ -337,3 +373,17 @@ def durably(engine: Engine) -> Engine:
     On SQLite the connection stays that way for its later users, so this is for processes that answer no calls: the log keeper.
     """
     return engine.execution_options(posthuman_durable=True)
+
+
+def delete_free(key: Column[Any], which: ColumnElement[bool], most: int | None = None) -> Delete:
+    """A statement that deletes rows, some of them at a time where `most` says so, for whoever cleans up beside others.
+
+    Rows that another transaction is changing are passed over: two that clean up at once would else wait for each other in a circle.
+    key: the column that tells the rows of its table apart.
+    """
+    chosen = select(key).where(which).limit(most).with_for_update(skip_locked=True)
+    return delete(key.table).where(key.in_(chosen))
+
+
+def _is_postgresql(engine: Engine) -> bool:
+    return engine.dialect.name == "postgresql"

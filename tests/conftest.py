@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ("tests.fixtures_stack", "tests.fixtures_words")  # here, so that all of a run share one stack
+pytest_plugins = ("tests.fixtures_database", "tests.fixtures_stack", "tests.fixtures_words")
+"""Here, so that all of a run share one stack and one server."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

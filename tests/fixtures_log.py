@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, insert, select
 
 from control_plane.chain.fees import sign_provider_fee
 from control_plane.chain.ledger import KEYS_LABEL, MODEL_LABEL, OPERATOR_LABEL, Terms, data_key
@@ -80,8 +81,10 @@ class LogMarket:
 
     ledger: SimulatedLedger
 
-    def __init__(self, folder: Path, chain: Chain | None = None) -> None:
-        """chain: a simulated one when not given; on a real one, only what `Ledger` has may be done to `ledger`."""
+    def __init__(self, folder: Path, chain: Chain | None = None, database_url: str | None = None) -> None:
+        """chain: a simulated one when not given; on a real one, only what `Ledger` has may be done to `ledger`.
+
+        database_url: of one that is migrated and empty; when not given, SQLite in the folder."""
         self.folder, self.chain = folder, chain or simulated()
         self.ledger = self.chain.ledger  # type: ignore[assignment]  # what tests do to a simulator, they do to it alone
         self.operator, self.alice, self.bob = (self.chain.wallets[name] for name in ("operator", "alice", "bob"))
@@ -93,9 +96,11 @@ class LogMarket:
         self._exchanges: dict[Address, Bytes32 | None] = {}
         self.nft, self.datatoken, self.did = self.publish("asset")
         self.order = self.buy("order")
-        self.engine = open_database(f"sqlite:///{folder / 'posthuman.db'}")
-        if not (folder / "posthuman.db").exists():  # else a copy of a folder that a market like this one has filled
-            migrate(self.engine)
+        self.engine = open_database(database_url or f"sqlite:///{folder / 'posthuman.db'}")
+        migrate(self.engine)
+        with self.engine.connect() as connection:
+            is_filled = connection.execute(select(sessions.c.token_hash)).first() is not None
+        if not is_filled:  # else this is a copy of a folder, or the same database, as a market like this one has left it
             open_session(self.engine, self.did, self.bob.address, self.order)
         self.store = ReceiptStore(self.engine, self.signer, worker=WORKER, merge_delay_s=3600, clock=self.chain.now)
         self.log = self.open_log()
@@ -172,6 +177,14 @@ class LogMarket:
 
     def verify(self, issued: Issued, **more: object) -> Verification:
         return verify(self.ledger, issued, log=self.public(), **more)  # type: ignore[arg-type]  # names of arguments
+
+
+@pytest.fixture(name="market")
+def market_on_either(tmp_path: Path, database_url: str) -> Iterator[LogMarket]:
+    """Once on each kind of database."""
+    made = LogMarket(tmp_path, database_url=database_url)
+    yield made
+    made.engine.dispose()
 
 
 @pytest.fixture

@@ -65,6 +65,10 @@ def test_what_an_operator_may_add_is_pinned_and_not_in_the_default_environment(d
     assert distribution not in {*RUNTIME, *DEVELOPMENT}
 
 
+def test_the_driver_of_the_other_database_is_there_for_the_tests() -> None:
+    assert set(PROJECT["optional-dependencies"]["postgresql"]) <= set(PROJECT["optional-dependencies"]["development"])
+
+
 @pytest.mark.parametrize("distribution", sorted({*RUNTIME, *DEVELOPMENT}))
 def test_a_dependency_is_pinned_to_the_version_that_is_installed(distribution: str) -> None:
     pins = dict(line.split("==", 1) for line in (REPOSITORY / "constraints" / "main.txt").read_text().splitlines() if "==" in line)

@@ -93,13 +93,12 @@ class JobStore:
     def add(self, asked: NewJob, decide: Callable[[Standing], None]) -> Job:
         """Put a job into the queue. decide: raises where it may not be; asked in the same transaction.
 
-        Raises what `decide` raises; Conflict with code `payment_used` when the payment is spent on another job. On PostgreSQL the
-        counts in `Standing` may be passed by jobs asked for at the same moment; one payment pays for one job there too.
+        Raises what `decide` raises; Conflict with code `payment_used` when the payment is spent on another job.
         Again: the same job, while it is not over.
         """
         job_id = self._random_bytes(16).hex()
         try:
-            with self._writing("store a job") as connection:
+            with self._writing("store a job", alone=f"jobs in {asked.environment}") as connection:
                 if (same := self._same(connection, asked)) is not None:
                     return same
                 decide(self._standing(connection, asked))
@@ -378,8 +377,8 @@ class JobStore:
             yield connection
 
     @contextmanager
-    def _writing(self, what: str) -> Iterator[Connection]:
-        with answering(what), writing(self._engine) as connection:
+    def _writing(self, what: str, alone: str | None = None) -> Iterator[Connection]:
+        with answering(what), writing(self._engine, alone) as connection:
             yield connection
 
 

@@ -13,8 +13,8 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
+from control_plane.database import SILENT, kind_of, writing
 from control_plane.errors import Unavailable
 
 FOLDER = Path(__file__).resolve().parent
@@ -23,18 +23,18 @@ FOLDER = Path(__file__).resolve().parent
 def migrate(engine: Engine) -> None:
     """Upgrade to the newest revision. Again, and by several processes at once: the second finds nothing to do.
 
-    One write transaction holds everything: on SQLite `BEGIN IMMEDIATE` makes a second process wait for the first, and a crash in
-    the middle leaves the old schema. Raises Unavailable when the database stays locked.
+    One write transaction holds everything: a second process waits for the first, and a crash in the middle leaves the old schema.
+    Raises Unavailable when the database does not answer, or stays locked for 30 seconds.
     """
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     newest = ScriptDirectory.from_config(config).get_current_head()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        with engine.begin() as connection:
+        with writing(engine, alone="schema") as connection:
             if MigrationContext.configure(connection).get_current_revision() == newest:
                 return
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-    except OperationalError as error:
-        raise Unavailable(f"the database could not be brought up to date ({type(error.orig).__name__})") from error
+    except SILENT as error:
+        raise Unavailable(f"the database could not be brought up to date ({kind_of(error)})") from error

@@ -14,10 +14,10 @@ import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import Engine, insert, select, update
 
 from control_plane.database import auth_tokens as table
-from control_plane.database import reading, writing
+from control_plane.database import delete_free, reading, writing
 from control_plane.did import Address
 from control_plane.errors import BadInput
 
@@ -44,7 +44,7 @@ class AuthTokens:
         token = "pa_" + urlsafe_b64encode(self._token_bytes(32)).rstrip(b"=").decode("ascii")
         row = {"token_hash": _hash(token), "address": address, "expires_at": float(expires_at), "revoked_at": None}
         with writing(self._engine) as connection:
-            connection.execute(delete(table).where(table.c.expires_at <= now))
+            connection.execute(delete_free(table.c.token_hash, table.c.expires_at <= now))
             connection.execute(insert(table).values(row))
         return token
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from control_plane.database import answers
+from control_plane.database import answers, delete_free
 from control_plane.did import Bytes32, TransactionHash
 from control_plane.errors import Conflict
 
@@ -89,8 +89,8 @@ def forget(connection: Connection, call_id: str) -> None:
 
 def sweep(connection: Connection, now: float) -> int:
     """Remove what is over, some at a time; how many. A call under way is closed by `reap` instead."""
-    over = select(answers.c.call_id).where(answers.c.expires_at <= now, answers.c.state != "under_way").limit(_SWEPT_AT_ONCE)
-    return connection.execute(delete(answers).where(answers.c.call_id.in_(over))).rowcount
+    is_over = (answers.c.expires_at <= now) & (answers.c.state != "under_way")
+    return connection.execute(delete_free(answers.c.call_id, is_over, _SWEPT_AT_ONCE)).rowcount
 
 
 def in_flight() -> Conflict:

@@ -18,8 +18,8 @@ _OF_SAME_ORDER = sessions.alias("same_order")
 _USED_BY_ORDER = (
     select(func.sum(_OF_SAME_ORDER.c.calls_used)).where(_OF_SAME_ORDER.c.order_tx == sessions.c.order_tx).scalar_subquery()
 )
-"""The quota is the order's: signing in twice must not double it. SQLite has one writer, so the sum is exact; on PostgreSQL calls of
-two sessions of one order that are reserved at the same moment may pass it, by as many as there are."""
+"""The quota is the order's: signing in twice must not double it. The sum is exact since one transaction at a time writes for an
+order (`ReceiptStore._writing`): PostgreSQL would else take the sum from before the row that it waited for was changed."""
 TAKE_CHARGE = (
     update(sessions)
     .where(

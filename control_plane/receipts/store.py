@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Select, select
-from sqlalchemy.exc import IntegrityError, OperationalError
 
-from control_plane.database import calls, reading, receipts, sessions, writing
+from control_plane.database import SILENT, calls, kind_of, reading, receipts, sessions, take_turn, writing
 from control_plane.did import ZERO_BYTES32, Address, Bytes32, Did, TransactionHash, UnixMillis
 from control_plane.errors import BadInput, Conflict, Forbidden, NotFound, Unauthenticated, Unavailable
-from control_plane.receipts.kept import KeptAnswer, Once, claim, find, forget, in_flight, keep, sweep
+from control_plane.receipts.kept import KeptAnswer, Once, claim, find, forget, keep, sweep
 from control_plane.receipts.receipt import FIRST_PREVIOUS, CallStatus, Issued, Receipt, SignedReceipt, leaf_bytes, leaf_id
 from control_plane.receipts.rows import Reservation, call_row, issued_of, receipt_row, reservation_of
 from control_plane.receipts.signing import ReceiptSigner, recover_signer
@@ -46,8 +45,6 @@ from control_plane.receipts.statements import (
 __all__ = ["Issued", "Reaped", "ReceiptStore", "Reservation"]
 
 SALT_BYTES = 32
-SEQUENCE_TRIES = 20
-"""Only where the database lets two writers in at once (not SQLite): how often a lost race for a sequence is run again."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class ReceiptStore:
         self._open_call, self._close_call = Prepared(OPEN_CALL, engine), Prepared(CLOSE_CALL, engine)
         self._last_of_order, self._add_receipt = Prepared(LAST_OF_ORDER, engine), Prepared(ADD_RECEIPT, engine, RECEIPT_COLUMNS)
         driver = engine.dialect.loaded_dbapi
-        self._taken, self._silent = driver.IntegrityError, (driver.OperationalError, OperationalError)
+        self._taken, self._silent = driver.IntegrityError, (driver.OperationalError, driver.InternalError, *SILENT)
 
     def new_salt(self) -> bytes:
         """32 random bytes for one call's request and response hashes."""
@@ -124,9 +121,9 @@ class ReceiptStore:
         Forbidden with code `quota_exhausted`, Unavailable (the database is busy or full; nothing was charged).
         Again: a call's id is taken once, so it raises.
         """
-        with self._writing("reserve a call") as connection:
+        with self._writing("reserve a call", reservation.order) as connection:
             if once is not None:
-                self._claim(connection, reservation, once)
+                claim(connection, reservation.order, once, reservation.call_id, self._clock())
             self._charge(connection, reservation)
             self._open_call.run(connection, call_row(reservation, self._worker))
 
@@ -184,17 +181,18 @@ class ReceiptStore:
     ) -> Issued:
         """Sign and store a receipt inside somebody else's transaction, of what was paid for otherwise: it charges nothing.
 
-        Raises Unavailable when the database does not answer, the order's next number was just taken, or the call has its receipt:
-        the transaction must be undone then. Again: raises, when the first time was committed.
+        Raises Unavailable when the database does not answer, or the call has its receipt: the transaction must be undone then.
+        Again: raises, when the first time was committed.
         """
         try:
+            take_turn(connection, _turn_of(reservation.order))
             return self._issue(connection, reservation, response_hash, units_in, units_out, CallStatus.DONE, None)
         except (self._taken, *self._silent) as error:
-            raise Unavailable(f"could not store the receipt of {reservation.call_id} ({type(error).__name__})") from error
+            raise Unavailable(f"could not store the receipt of {reservation.call_id} ({kind_of(error)})") from error
 
     def release(self, reservation: Reservation) -> bool:
         """Give the charge back and forget the call. Again: does nothing; returns whether there was something to give back."""
-        with self._writing("release a call") as connection:
+        with self._writing("release a call", reservation.order) as connection:
             return self._release(connection, reservation)
 
     def reap(self, is_alive: Callable[[str], bool]) -> Reaped:
@@ -271,7 +269,7 @@ class ReceiptStore:
         if (stored := self._same(issued)) is not None:
             return stored
         try:
-            with self._writing("readmit a receipt") as connection:
+            with self._writing("readmit a receipt", signed.receipt.order) as connection:
                 # a call's id is not in its receipt: the first half of the receipt's own id stands for it, and is as unique
                 self._add_receipt.run(connection, receipt_row(issued, leaf, call_id=identity[2:34]))
         except self._taken as error:
@@ -296,14 +294,14 @@ class ReceiptStore:
             return sweep(connection, self._clock())
 
     def _storing(self, reservation: Reservation, work: Callable[[Connection], Issued]) -> Issued:
-        """Run `work` in one write transaction; once more from the start when another took its sequence."""
-        for _ in range(SEQUENCE_TRIES):
-            try:
-                with self._writing("store a receipt") as connection:
-                    return work(connection)
-            except self._taken:
-                continue
-        raise Unavailable(f"order {reservation.order}: no free sequence after {SEQUENCE_TRIES} tries", retry_after_s=1)
+        """Run `work` in one write transaction."""
+        try:
+            with self._writing("store a receipt", reservation.order) as connection:
+                return work(connection)
+        except self._taken as error:
+            raise Unavailable(
+                f"call {reservation.call_id} of order {reservation.order} has its receipt", retry_after_s=1
+            ) from error
 
     def _charge(self, connection: Connection, reservation: Reservation) -> None:
         now = self._clock()
@@ -353,12 +351,6 @@ class ReceiptStore:
         forget(connection, reservation.call_id)
         return True
 
-    def _claim(self, connection: Connection, reservation: Reservation, once: Once) -> None:
-        try:
-            claim(connection, reservation.order, once, reservation.call_id, self._clock())
-        except IntegrityError as error:  # only where the database lets two writers in at once (not SQLite)
-            raise in_flight() from error
-
     def _why_not(self, connection: Connection, token_hash: str, now: float) -> Unauthenticated | Forbidden:
         row = connection.execute(select(sessions).where(sessions.c.token_hash == token_hash)).first()
         if row is None:
@@ -380,10 +372,18 @@ class ReceiptStore:
         return stored
 
     @contextmanager
-    def _writing(self, what: str) -> Iterator[Connection]:
-        """One write transaction, committed at the end; the database's own failures become Unavailable."""
+    def _writing(self, what: str, order: TransactionHash | None = None) -> Iterator[Connection]:
+        """One write transaction, committed at the end; the database's own failures become Unavailable.
+
+        order: whose charges and sequence are read and written; nobody else writes for it meanwhile.
+        """
         try:
-            with writing(self._engine) as connection:
+            with writing(self._engine, alone=None if order is None else _turn_of(order)) as connection:
                 yield connection
         except self._silent as error:  # locked for 30 s, disk full, I/O error: rolled back, nothing was charged
-            raise Unavailable(f"could not {what}: the database does not answer ({type(error).__name__})") from error
+            raise Unavailable(f"could not {what}: the database does not answer ({kind_of(error)})") from error
+
+
+def _turn_of(order: TransactionHash) -> str:
+    """The name under which its charges and receipts are written, one transaction at a time."""
+    return f"order {order}"

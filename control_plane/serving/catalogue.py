@@ -119,7 +119,7 @@ class Catalogue:
         record = asdict(listing) | {"state": "on_sale", "reason": ""}
         for amount in ("rate", "publish_fee", "swap_fee"):
             record[amount] = str(record[amount])
-        with writing(self._engine) as connection:
+        with writing(self._engine, alone=f"model {listing.did}") as connection:
             connection.execute(delete(table).where(table.c.did == listing.did))
             connection.execute(insert(table).values(**record))
         self._listings.pop(listing.did, None)

@@ -15,10 +15,10 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Engine, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Engine, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from control_plane.database import nonces, reading, writing
+from control_plane.database import delete_free, nonces, reading, writing
 from control_plane.database import sessions as table
 from control_plane.did import Address, Bytes32, Did, TransactionHash
 from control_plane.errors import Unauthenticated
@@ -104,7 +104,7 @@ class Sessions:
         try:
             with writing(self._engine) as connection:
                 connection.execute(insert(nonces).values(nonce=found.nonce, expires_at=found.expires_at))
-                connection.execute(delete(nonces).where(nonces.c.expires_at < self._clock() - NONCE_KEPT_S))
+                connection.execute(delete_free(nonces.c.nonce, nonces.c.expires_at < self._clock() - NONCE_KEPT_S))
         except IntegrityError as error:
             raise _nonce_refused("nonce_used") from error
 

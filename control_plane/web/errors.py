@@ -12,10 +12,9 @@ import traceback
 from typing import Any
 
 from flask import Flask, Response, request
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from control_plane.database import SILENT, kind_of
 from control_plane.did import parse_did
 from control_plane.errors import (
     BadInput,
@@ -155,14 +154,13 @@ def register(app: Flask, journal: Journal) -> None:
         journal.note("error", id=identity, route=_route(), did=_did(), kind=type(error).__name__, where=place_of(error))
         return respond(PosthumanError(f"something broke here; the operator finds it under {identity}"))
 
-    def silent_database(error: OperationalError | PoolTimeout) -> Response:
+    def silent_database(error: Exception) -> Response:
         """Locked, full or gone. Nothing was charged: a transaction that does not end is rolled back."""
-        kind = type(error.orig if isinstance(error, OperationalError) else error).__name__
-        journal.note("database", route=_route(), did=_did(), kind=kind, where=place_of(error))
+        journal.note("database", route=_route(), did=_did(), kind=kind_of(error), where=place_of(error))
         return ours(Unavailable("the database does not answer"))
 
     app.register_error_handler(PosthumanError, ours)
-    app.register_error_handler(OperationalError, silent_database)
-    app.register_error_handler(PoolTimeout, silent_database)
+    for kind in SILENT:
+        app.register_error_handler(kind, silent_database)
     app.register_error_handler(HTTPException, flasks)
     app.register_error_handler(Exception, unknown)

@@ -6,12 +6,13 @@ import hashlib
 import json
 import lzma
 import random
+import secrets
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
 
 from control_plane.chain.ddo import encrypt
 from control_plane.chain.ledger import Created
@@ -24,6 +25,7 @@ from control_plane.provider import asset_index
 from control_plane.provider.asset_index import AssetIndex, Cursor, IndexedAsset
 from tests.control_plane.chain.test_ledger_contract import bought, key, ordered, publish
 from tests.fixtures_chain import BOTH, ONE, Chain, anvil, either_chain, simulated_chain
+from tests.fixtures_database import BOTH_DATABASES
 from tests.ocean_assets import document_for
 
 __all__ = ["anvil"]
@@ -37,19 +39,22 @@ def chain(request: pytest.FixtureRequest, tmp_path: Path) -> Chain:
     return either_chain(request.param, request, tmp_path)
 
 
-@pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Callable[[], AssetIndex]]:
+@pytest.fixture(params=BOTH_DATABASES)
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], AssetIndex]]:
     """Makes empty indexes."""
-    engines: list[Engine] = []
+    with ExitStack() as stack:
 
-    def make() -> AssetIndex:
-        engines.append(open_database(f"sqlite:///{tmp_path / f'{len(engines)}.db'}"))
-        migrate(engines[-1])
-        return AssetIndex(engines[-1])
+        def make() -> AssetIndex:
+            if request.param == "postgresql":
+                url = stack.enter_context(request.getfixturevalue("postgresql").database())
+            else:
+                url = f"sqlite:///{tmp_path / f'{secrets.token_hex(4)}.db'}"
+            engine = open_database(url)
+            stack.callback(engine.dispose)
+            migrate(engine)
+            return AssetIndex(engine)
 
-    yield make
-    for engine in engines:
-        engine.dispose()
+        yield make
 
 
 def write(chain: Chain, made: Created, name: str) -> Did:

@@ -1,25 +1,19 @@
-"""An empty store of jobs, and a clock that stands still."""
+"""An empty store of jobs on each kind of database, and a clock that stands still."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import Engine
 
-from control_plane.database import open_database
 from control_plane.jobs.store import JobStore
-from control_plane.migrations.migrate import migrate
 from tests.fixtures_market import Clock
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    opened = open_database(f"sqlite:///{tmp_path / 'jobs.db'}")
-    migrate(opened)
-    yield opened
-    opened.dispose()
+def engine(open_engine: Callable[[], Engine]) -> Engine:
+    return open_engine()
 
 
 @pytest.fixture

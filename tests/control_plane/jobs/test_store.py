@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +31,7 @@ from tests.control_plane.jobs.asking import (
     everyone_is_dead,
     payment_of,
 )
+from tests.fixtures_database import silencing
 from tests.fixtures_market import Clock
 
 PROGRESS = Progress(step=12, steps=500, loss=3.5, steps_per_second=4.0)
@@ -313,13 +316,31 @@ def test_an_owners_jobs_are_listed_newest_first(store: JobStore) -> None:
     assert [job.job_id for job in store.jobs_of(BOB, limit=1)] == [third.job_id]
 
 
+def test_jobs_that_are_asked_for_at_once_never_pass_what_there_is_room_for(store: JobStore) -> None:
+    def has_room(standing: Standing) -> None:
+        if standing.in_environment >= 5 or standing.of_owner >= 3:
+            raise Conflict("full", code="full")
+
+    def one(number: int) -> str:
+        try:
+            store.add(a_job(payment=payment_of(f"payment {number}"), owner=(ALICE, BOB)[number % 2]), has_room)
+        except Conflict as error:
+            return error.code
+        return "queued"
+
+    with ThreadPoolExecutor(12) as threads:
+        said = Counter(threads.map(one, range(24)))
+    assert said == {"queued": 5, "full": 19}
+    assert max(len(store.jobs_of(owner)) for owner in (ALICE, BOB)) == 3
+
+
 def test_a_database_that_does_not_answer_is_unavailable_and_leaves_everything_as_it_was(store: JobStore, engine: Engine) -> None:
     job = bring(store, Kind.TRAIN, State.RUNNING)
     broken = [True]
 
     def refuse(_connection: Any, cursor: Any, *_given: Any) -> None:
         if broken[0]:
-            cursor.execute("SELECT * FROM no_such_table")
+            cursor.execute(silencing(engine))
 
     event.listen(engine, "before_cursor_execute", refuse)
     for act in (

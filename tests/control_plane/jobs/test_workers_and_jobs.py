@@ -16,6 +16,7 @@ from control_plane.jobs.states import Kind, State
 from control_plane.jobs.store import JobStore
 from control_plane.receipts.workers import is_alive
 from tests.control_plane.jobs.asking import OTHER_WORKER, RESULT, a_job, anyone, ask, held_by
+from tests.fixtures_database import shown_whole
 
 REPOSITORY = Path(__file__).parents[3]
 JOBS = 200
@@ -57,9 +58,12 @@ sys.stdin.read()
 
 @contextmanager
 def working(script: str, engine: Engine, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    url = engine.url.render_as_string(hide_password=False)
     with subprocess.Popen(
-        [sys.executable, "-c", script, url, str(folder)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, shown_whole(engine), str(folder)],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             yield process

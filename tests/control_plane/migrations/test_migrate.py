@@ -5,24 +5,42 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import Engine, insert, inspect
 
-from control_plane.database import metadata, open_database
+from control_plane.database import assets, jobs, metadata, open_database
 from control_plane.migrations import migrate
 from control_plane.migrations.migrate import FOLDER
+from tests.fixtures_database import is_postgresql
 
 REPOSITORY = Path(__file__).parents[3]
+Opened = Callable[[], Engine]
 
 
-def test_the_migrated_schema_is_that_of_the_tables(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
+@pytest.fixture
+def opened(bare_url: str) -> Iterator[Opened]:
+    """Engines on one database without tables."""
+    engines: list[Engine] = []
+
+    def one_more() -> Engine:
+        engines.append(open_database(bare_url))
+        return engines[-1]
+
+    yield one_more
+    for engine in engines:
+        engine.dispose()
+
+
+def test_the_migrated_schema_is_that_of_the_tables(opened: Opened) -> None:
+    engine = opened()
     began = time.perf_counter()
     migrate(engine)
     assert time.perf_counter() - began < 1
@@ -34,8 +52,8 @@ def test_the_migrated_schema_is_that_of_the_tables(tmp_path: Path) -> None:
     assert uniques == {("order_tx", "sequence"), ("receipt_id",), ("call_id",), ("leaf_index",)}
 
 
-def test_migrating_again_keeps_every_row(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
+def test_migrating_again_keeps_every_row(opened: Opened) -> None:
+    engine = opened()
     migrate(engine)
     with engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO nonces VALUES ('nonce', 1.0)")
@@ -44,8 +62,8 @@ def test_migrating_again_keeps_every_row(tmp_path: Path) -> None:
         assert connection.exec_driver_sql("SELECT nonce FROM nonces").scalar_one() == "nonce"
 
 
-def test_a_database_of_0002_is_brought_up_to_date_with_all_its_rows(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
+def test_a_database_of_0002_is_brought_up_to_date_with_all_its_rows(opened: Opened) -> None:
+    engine = opened()
     config = Config()
     config.set_main_option("script_location", str(FOLDER))
     with engine.begin() as connection:
@@ -61,9 +79,9 @@ def test_a_database_of_0002_is_brought_up_to_date_with_all_its_rows(tmp_path: Pa
         assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata) == []
 
 
-def test_threads_that_migrate_at_once_do_not_meet(tmp_path: Path) -> None:
+def test_threads_that_migrate_at_once_do_not_meet(opened: Opened) -> None:
     def one(_number: int) -> None:
-        engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
+        engine = opened()
         migrate(engine)
         engine.dispose()
 
@@ -71,21 +89,20 @@ def test_threads_that_migrate_at_once_do_not_meet(tmp_path: Path) -> None:
         list(pool.map(one, range(6)))
 
 
-def test_processes_that_migrate_at_once_do_not_meet(tmp_path: Path) -> None:
+def test_processes_that_migrate_at_once_do_not_meet(opened: Opened, bare_url: str) -> None:
     script = (
         "import sys; from control_plane.database import open_database; from control_plane.migrations import migrate;"
         "migrate(open_database(sys.argv[1]))"
     )
-    url = f"sqlite:///{tmp_path / 'posthuman.db'}"
     newest = max(path.name[:4] for path in (FOLDER / "versions").glob("0*.py"))
-    processes = [subprocess.Popen([sys.executable, "-c", script, url], cwd=REPOSITORY) for _ in range(4)]
+    processes = [subprocess.Popen([sys.executable, "-c", script, bare_url], cwd=REPOSITORY) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
-    with open_database(url).connect() as connection:
+    with opened().connect() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").all() == [(newest,)]
 
 
-def test_orders_that_were_counted_before_0007_stay_counted(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
+def test_orders_that_were_counted_before_0007_stay_counted(opened: Opened) -> None:
+    engine = opened()
     config = Config()
     config.set_main_option("script_location", str(FOLDER))
     with engine.begin() as connection:
@@ -93,14 +110,14 @@ def test_orders_that_were_counted_before_0007_stay_counted(tmp_path: Path) -> No
         command.upgrade(config, "0006")
         for did, orders in (("did:op:1", 3), ("did:op:2", 0)):
             row = (did, f"nft of {did}", 7, "{}", "{}", "{}", orders, 0.0)
-            connection.exec_driver_sql("INSERT INTO assets VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            connection.execute(insert(assets).values(row))
     migrate(engine)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT did, block, count FROM counted_orders").all() == [("did:op:1", 0, 3)]
 
 
-def test_jobs_of_before_count_as_begun_when_a_worker_had_them(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
+def test_jobs_of_before_count_as_begun_when_a_worker_had_them(opened: Opened) -> None:
+    engine = opened()
     config = Config()
     config.set_main_option("script_location", str(FOLDER))
     with engine.begin() as connection:
@@ -116,9 +133,21 @@ def test_jobs_of_before_count_as_begun_when_a_worker_had_them(tmp_path: Path) ->
                 "state": "queued",
                 "started_at": started_at,
             }
-            columns = ", ".join(row)
-            connection.exec_driver_sql(f"INSERT INTO jobs ({columns}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))  # noqa: S608  # names of ours
+            connection.execute(insert(jobs).values(row))
     migrate(engine)
     with engine.connect() as connection:
         found = connection.exec_driver_sql("SELECT job_id, begun_at FROM jobs ORDER BY job_id").all()
     assert [tuple(each) for each in found] == [("taken", 5.0), ("waiting", None)]
+
+
+def test_positions_have_64_bits(opened: Opened) -> None:
+    engine = opened()
+    migrate(engine)
+    row = {"job_id": "j", "kind": "train", "did": "d", "model_digest": "m", "owner": "o", "payment": "p", "algorithm_did": "a"}
+    row |= {"parameters": "{}", "environment": "e", "state": "queued"} | dict.fromkeys(("valid_until", "paid_s", "attempts"), 1)
+    with engine.begin() as connection:
+        connection.execute(insert(jobs).values(row | {"created_at": 1.0, "position": 2**40}))
+        if is_postgresql(engine):
+            counted = "SELECT sequencename, max_value FROM pg_sequences ORDER BY 1"
+            found = [tuple(each) for each in connection.exec_driver_sql(counted)]
+            assert found == [("jobs_position_seq", 2**63 - 1), ("receipts_position_seq", 2**63 - 1)]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select
 
-from control_plane.database import open_database, user_nonces
+from control_plane.database import user_nonces
 from control_plane.errors import BadInput
-from control_plane.migrations.migrate import migrate
 from control_plane.provider.nonces import END, UserNonces, parse_nonce, shown_nonce
 from tests.fixtures_market import wallet_of
 
@@ -18,10 +17,8 @@ BOB = wallet_of("bob").address
 
 
 @pytest.fixture
-def nonces(tmp_path: Path) -> UserNonces:
-    engine = open_database(f"sqlite:///{tmp_path / 'market.db'}")
-    migrate(engine)
-    return UserNonces(engine)
+def nonces(open_engine: Callable[[], Engine]) -> UserNonces:
+    return UserNonces(open_engine())
 
 
 def test_an_address_counts_from_one(nonces: UserNonces) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
-from control_plane.database import open_database
 from control_plane.did import Address, Bytes32, Did, UnixMillis
 from control_plane.errors import Conflict, NotFound, Unavailable
-from control_plane.migrations.migrate import migrate
 from control_plane.receipts.evaluation import SignedEvaluation, statement_hash
 from control_plane.receipts.evaluations import MOST_OF_AN_EVALUATOR, MOST_SHOWN_OF_AN_EVALUATOR, Evaluations, finding_of
 from tests.control_plane.receipts.test_evaluation import SIGNER, STATEMENT
@@ -30,11 +27,8 @@ def signed(**changes: Any) -> SignedEvaluation:
 
 
 @pytest.fixture
-def published(tmp_path: Path) -> Iterator[Evaluations]:
-    engine = open_database(f"sqlite:///{tmp_path / 'posthuman.db'}")
-    migrate(engine)
-    yield Evaluations(engine, Clock(1000.0))
-    engine.dispose()
+def published(open_engine: Callable[[], Engine]) -> Evaluations:
+    return Evaluations(open_engine(), Clock(1000.0))
 
 
 def test_the_same_finding_is_one_record_and_another_is_another(published: Evaluations) -> None:

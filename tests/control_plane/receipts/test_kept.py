@@ -21,16 +21,14 @@ from control_plane.receipts.receipt import response_hash
 from control_plane.receipts.store import Issued, ReceiptStore, Reservation
 from control_plane.receipts.workers import is_alive
 from control_plane.settings import REPOSITORY
-from tests.fixtures_log import WORKER, LogMarket
+from tests.fixtures_database import shown_whole
+from tests.fixtures_log import WORKER, LogMarket, market_on_either
+
+__all__ = ["market_on_either"]
 
 ANSWER = b'{"text":"world"}'
 ONCE = Once("order 66", Bytes32("0x" + "11" * 32), kept_s=60, most_bytes=100)
 OTHER = replace(ONCE, fingerprint=Bytes32("0x" + "22" * 32))
-
-
-@pytest.fixture
-def market(tmp_path: Path) -> LogMarket:
-    return LogMarket(tmp_path)
 
 
 def reserved(market: LogMarket, once: Once = ONCE) -> Reservation:
@@ -66,7 +64,7 @@ def test_an_answer_is_kept_byte_for_byte_and_found_after_a_restart(market: LogMa
     assert market.store.kept_answer(market.order, ONCE) is None
     answered(market, body=bytes(range(90)), header_length=header_length)
     assert state(market) == (1, 0, 1)
-    engine = open_database(str(market.engine.url))
+    engine = open_database(shown_whole(market.engine))
     store = ReceiptStore(engine, market.signer, worker="c" * 32, merge_delay_s=1, clock=market.chain.now)
     found = store.kept_answer(market.order, ONCE)
     assert found is not None
@@ -160,7 +158,7 @@ import sys, pathlib
 from control_plane.receipts.workers import Worker
 from tests.control_plane.receipts.test_kept import ONCE
 from tests.fixtures_log import LogMarket
-market = LogMarket(pathlib.Path(sys.argv[1]))
+market = LogMarket(pathlib.Path(sys.argv[1]), database_url=sys.argv[2])
 market.store._worker = Worker(pathlib.Path(sys.argv[1]) / "workers").name
 try:
     reservation = market.begin()
@@ -172,8 +170,8 @@ sys.stdin.readline()
 """
 
 
-def child(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "ignore", "-c", RESERVING, str(folder)]
+def child(market: LogMarket, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "ignore", "-c", RESERVING, str(folder), shown_whole(market.engine)]
     return subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -183,7 +181,7 @@ def said(process: subprocess.Popen[str]) -> Any:
 
 
 def test_kill_9_in_mid_call_frees_the_name_with_the_charge(market: LogMarket, tmp_path: Path) -> None:
-    with child(tmp_path) as first, child(tmp_path) as second:
+    with child(market, tmp_path) as first, child(market, tmp_path) as second:
         assert {said(first), said(second)} == {"reserved", "idempotency_in_flight"}
         assert market.store.reap(lambda name: name == WORKER or is_alive(tmp_path / "workers", name)).released == 0
         first.kill()

@@ -22,7 +22,9 @@ from control_plane.receipts.fsck import Fsck, fsck
 from control_plane.receipts.merkle import extends
 from control_plane.receipts.proof import Proof
 from control_plane.receipts.tiles import TileFolder
-from tests.fixtures_log import LogMarket
+from tests.fixtures_log import LogMarket, market_on_either
+
+__all__ = ["market_on_either"]
 
 
 def check_log(market: LogMarket) -> Fsck:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, select, update
 
-from control_plane.database import calls, receipts, sessions
+from control_plane.database import calls, open_database, receipts, sessions
 from control_plane.did import ZERO_BYTES32, Bytes32, TransactionHash
 from control_plane.errors import BadInput, Conflict, Forbidden, NotFound, Unauthenticated, Unavailable
 from control_plane.receipts.receipt import CallStatus, SignedReceipt, receipt_id
 from control_plane.receipts.signing import ReceiptSigner, recover_signer
 from control_plane.receipts.store import Issued
 from control_plane.receipts.workers import is_alive
-from tests.fixtures_log import TOKEN, WORKER, LogMarket, open_session
+from tests.fixtures_database import is_postgresql, shown_whole
+from tests.fixtures_log import TOKEN, WORKER, LogMarket, market_on_either, open_session
+
+__all__ = ["market_on_either"]
 
 REPOSITORY = Path(__file__).parents[3]
 HASH = Bytes32("0x" + "aa" * 32)
@@ -93,7 +95,7 @@ def test_a_settling_that_fails_leaves_both_or_neither(market: LogMarket, monkeyp
     def commit(connection: Connection) -> None:
         if is_done:
             do_commit(connection)
-        raise sqlite3.OperationalError("disk I/O error")
+        raise market.engine.dialect.loaded_dbapi.OperationalError("disk I/O error")
 
     do_commit = market.engine.dialect.do_commit
     monkeypatch.setattr(market.engine.dialect, "do_commit", commit)
@@ -147,6 +149,30 @@ def test_a_used_up_session_cannot_call(market: LogMarket) -> None:
     market.reserve(token="c" * 64)
 
 
+@pytest.mark.parametrize("is_reserved", [False, True], ids=["settled", "reserved"])
+def test_threads_in_several_sessions_of_one_order_never_pass_its_quota(market: LogMarket, is_reserved: bool) -> None:
+    tokens = [str(number) * 64 for number in range(4)]
+    for token in tokens:
+        open_session(market.engine, market.did, market.bob.address, market.order, token=token, limit=25)
+
+    def call_until_refused(token: str) -> int:
+        for made in itertools.count():
+            try:
+                if is_reserved:
+                    market.reserve(token=token)
+                else:
+                    market.store.settle(market.begin(token=token), response_hash=HASH, units_in=1, units_out=1)
+            except Forbidden as error:
+                assert error.code == "quota_exhausted"
+                return made
+        raise AssertionError("unreachable")
+
+    with ThreadPoolExecutor(12) as pool:
+        assert sum(pool.map(call_until_refused, tokens * 3)) == 25
+    assert sum(used(market, token) for token in tokens) == 25
+    assert len(check_chain_of(market)) + open_calls(market) == 25
+
+
 def test_an_unknown_expired_or_revoked_session_cannot_call(market: LogMarket) -> None:
     open_session(market.engine, market.did, market.bob.address, market.order, token="c" * 64, expires_at=market.ledger.now())
     open_session(market.engine, market.did, market.bob.address, market.order, token="d" * 64)
@@ -193,14 +219,17 @@ def test_threads_share_one_order_without_a_gap(market: LogMarket) -> None:
     assert open_calls(market) == 0
 
 
-def test_a_database_that_does_not_answer_charges_nothing(market: LogMarket) -> None:
-    with market.engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA busy_timeout=50")  # the pool hands this connection out again
-    with closing(sqlite3.connect(market.folder / "posthuman.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+def test_a_database_that_is_locked_by_another_charges_nothing(market: LogMarket) -> None:
+    other = open_database(shown_whole(market.engine))
+    lock = "LOCK TABLE sessions" if is_postgresql(market.engine) else "SELECT 1"  # SQLite's is taken by beginning
+    with market.engine.connect() as connection:  # the pool hands this connection out again
+        connection.exec_driver_sql("SET lock_timeout = 50" if is_postgresql(market.engine) else "PRAGMA busy_timeout=50")
+        connection.commit()
+    with other.begin() as holding:
+        holding.exec_driver_sql(lock)
         with pytest.raises(Unavailable):
             market.reserve()
-        other.execute("ROLLBACK")
+    other.dispose()
     assert (used(market), open_calls(market)) == (0, 0)
     market.reserve()
 
@@ -236,7 +265,7 @@ CALLER = textwrap.dedent(
     given = json.loads(sys.argv[1])
     folder = pathlib.Path(given["folder"])
     store = ReceiptStore(
-        open_database(f"sqlite:///{folder / 'posthuman.db'}"),
+        open_database(given["database"]),
         ReceiptSigner(bytes([9]) * 32, given["chain_id"], given["log"]),
         worker=Worker(folder / "workers").name,
         merge_delay_s=3600,
@@ -265,6 +294,7 @@ CALLER = textwrap.dedent(
 def start_caller(market: LogMarket, count: int, out: Path) -> subprocess.Popen[bytes]:
     given = {
         "folder": str(market.folder),
+        "database": shown_whole(market.engine),
         "chain_id": market.signer.chain_id,
         "log": market.log_nft,
         "did": market.did,

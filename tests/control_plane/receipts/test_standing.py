@@ -10,7 +10,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from control_plane.receipts.anchors import Anchor
 from control_plane.receipts.standing import Standing, look
-from tests.fixtures_log import LogMarket
+from tests.fixtures_log import LogMarket, market_on_either
+
+__all__ = ["market_on_either"]
 
 
 def looked(market: LogMarket) -> Standing:

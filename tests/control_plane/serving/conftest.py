@@ -1,24 +1,18 @@
-"""An empty database and a clock that stands still, for whoever tests what both say together."""
+"""An empty database of each kind, and a clock that stands still, for whoever tests what both say together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import Engine
 
-from control_plane.database import open_database
-from control_plane.migrations.migrate import migrate
 from tests.fixtures_market import Clock
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    opened = open_database(f"sqlite:///{tmp_path / 'serving.db'}")
-    migrate(opened)
-    yield opened
-    opened.dispose()
+def engine(open_engine: Callable[[], Engine]) -> Engine:
+    return open_engine()
 
 
 @pytest.fixture

@@ -6,13 +6,15 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from control_plane.chain.ledger import MODEL_LABEL, data_key
-from control_plane.did import Did
+from control_plane.did import Did, TokenWei
 from control_plane.errors import IntegrityBroken, NotFound, Unavailable
 from control_plane.serving import catalogue as catalogue_module
 from control_plane.serving.catalogue import Catalogue, fingerprint
@@ -254,6 +256,20 @@ def test_a_listing_comes_back_as_it_was_put_and_can_be_put_again(market: Market)
     catalogue.put_on_sale(market.gpt)
     assert catalogue.find(market.gpt.did) == market.gpt
     assert len(catalogue.listings()) == 3
+
+
+def test_several_who_put_one_model_on_sale_at_once_leave_one_listing(market: Market, engine: Engine) -> None:
+    """engine: of each kind of database; amounts are as large as the chain's."""
+    listing = replace(market.gpt, rate=TokenWei(2**256 - 1), parity="[1.5e-06]")
+    catalogue = Catalogue(engine, market.services.settings.models)
+
+    def put(number: int) -> None:
+        catalogue.put_on_sale(replace(listing, publish_fee=TokenWei(number)))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(put, range(24)))
+    catalogue.put_on_sale(listing)
+    assert catalogue.listings() == (listing,)
 
 
 def test_a_withdrawal_in_one_worker_is_seen_by_another_after_its_memory_ends(market: Market) -> None:

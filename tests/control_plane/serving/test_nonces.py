@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import stat
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event, func, inspect, select
 
-from control_plane.database import nonces, open_database
+from control_plane.database import nonces
 from control_plane.errors import BadInput, Unauthenticated
-from control_plane.migrations.migrate import migrate
 from control_plane.serving.nonces import NONCE_TTL_S, make_nonce, open_nonce_key, read_nonce
 from control_plane.serving.sessions import NONCE_KEPT_S, Sessions
+from tests.fixtures_database import is_postgresql
 from tests.fixtures_market import Clock, Market, market
 
 __all__ = ["market"]
@@ -107,15 +108,17 @@ def test_a_clock_set_back_makes_no_used_nonce_good_again(engine: Engine, clock: 
 
 def test_old_rows_are_found_by_an_index(engine: Engine, clock: Clock) -> None:
     assert [index["column_names"] for index in inspect(engine).get_indexes("nonces")] == [["expires_at"]]
+    explain, scan = ("EXPLAIN ", "Seq Scan") if is_postgresql(engine) else ("EXPLAIN QUERY PLAN ", "SCAN")
     with engine.connect() as connection:
+        if is_postgresql(engine):  # a table without rows is read whole there, since nothing is quicker
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         for question in ("DELETE FROM nonces WHERE expires_at < 1.0", "SELECT nonce FROM nonces WHERE nonce = 'x'"):
-            plan = str(connection.exec_driver_sql("EXPLAIN QUERY PLAN " + question).all())
-            assert "SCAN" not in plan, plan
+            plan = str(connection.exec_driver_sql(explain + question).all())
+            assert scan not in plan, plan
 
 
-def test_of_many_workers_that_use_one_nonce_one_succeeds(tmp_path: Path, clock: Clock) -> None:
-    engines = [open_database(f"sqlite:///{tmp_path / 'shared.db'}") for _ in range(6)]
-    migrate(engines[0])
+def test_of_many_workers_that_use_one_nonce_one_succeeds(open_engine: Callable[[], Engine], clock: Clock) -> None:
+    engines = [open_engine() for _ in range(6)]
     nonce = Sessions(engines[0], KEY, clock).issue_nonce().nonce
     start = threading.Barrier(len(engines))
 
@@ -129,8 +132,6 @@ def test_of_many_workers_that_use_one_nonce_one_succeeds(tmp_path: Path, clock: 
 
     with ThreadPoolExecutor(len(engines)) as pool:
         assert sorted(pool.map(use, engines)) == ["nonce_used"] * 5 + ["used"]
-    for engine in engines:
-        engine.dispose()
 
 
 def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
