@@ -17,6 +17,7 @@ from control_plane.errors import BadInput, NotFound
 from control_plane.fields import Kind as Described
 from control_plane.flows.services import Services
 from control_plane.jobs.access import JobQuestion, Paid, may_have_job, paid_time
+from control_plane.jobs.architectures import UNTRAINABLE
 from control_plane.jobs.environments import find
 from control_plane.jobs.job import Job, NewJob
 from control_plane.jobs.parameters import TASKS, Evaluate, Infer, Limits, Parameters, canonical, dataset_needed, parse_parameters
@@ -49,11 +50,16 @@ class JobOrder:
 
 
 def limits_of(services: Services, kind: Kind, listing: Listing) -> Limits:
-    """What a job of this kind may ask of the model. Raises BadInput with code wrong_task when it is not for such jobs."""
+    """What a job of this kind may ask of the model. Raises BadInput when it is not for such jobs: with code wrong_task, and for an
+    architecture that cannot be trained with unsupported_model."""
     if listing.task not in TASKS[kind]:
         expected = f"a model for {' or '.join(TASKS[kind])}, which a job can {kind.value}"
         raise BadInput("did", expected, Described(f"one for {listing.task}"), code="wrong_task")
-    details = services.catalogue.entry(listing).details
+    entry = services.catalogue.entry(listing)
+    if kind is Kind.TRAIN and (why := UNTRAINABLE.get(entry.architecture)) is not None:
+        expected = f"a model that can be trained, and no {entry.architecture}, {why}"
+        raise BadInput("did", expected, Described("one"), code="unsupported_model")
+    details = entry.details
     lengths = [int(details["context_length"])]
     if kind is Kind.TRAIN and "decoder_length" in details:  # half of a sequence is read, the other half written
         lengths.append(2 * int(details["decoder_length"]))

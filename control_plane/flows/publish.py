@@ -20,6 +20,7 @@ from control_plane.flows.entries import Installed, describe, install, obtain
 from control_plane.flows.market import Conversion, Market, Progress, Steps, shown, silent
 from control_plane.flows.publications import Choices, Journals
 from control_plane.flows.serve import known_weights, listing_of, serve
+from control_plane.jobs.architectures import UNTRAINABLE
 from control_plane.serving.listing import Listing
 from control_plane.serving.replay import ServedParity
 from converters.entry import PRECISIONS
@@ -82,6 +83,8 @@ def publish(market: Market, wallet: Wallet, request: Request, progress: Progress
         digest = installed.model_digest
         if installed.weights_digest is None:
             installed = replace(installed, weights_digest=known_weights(market, digest))
+        if installed.entry.architecture in UNTRAINABLE:  # kept, should that change; and offered to nobody
+            installed = replace(installed, weights_digest=None)
         detail.update(entry=installed.folder.name, model_digest=digest, weights_digest=installed.weights_digest)
         for line in installed.entry.quality:  # what the choice of a precision costs
             detail[line["measure"]] = f"{line['value']}, float32 {line['full_precision']}, {line['unit']}"

@@ -44,7 +44,7 @@ class Listing:
     parity: JSON, how far the served entry was from PyTorch's answers when it was published, a `ServedParity` (`replay.py`) an
     output; none in listings from before that was measured.
     weights_digest: of the trainable form that is kept here; None: the asset cannot be trained, since a finished
-    entry was published.
+    entry was published, or one of an architecture that no training can do.
     statement: JSON, how a derived asset came to be (flows/derivation.py); None for one that was published.
     """
 

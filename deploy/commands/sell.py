@@ -115,7 +115,8 @@ def published_lines(done: Published) -> list[str]:
         f"  model digest {listing.model_digest}",
         f"  weights digest {listing.weights_digest}"
         if listing.weights_digest
-        else "  it cannot be trained: a finished entry was published, without the model that it was made from",
+        else "  it cannot be trained: a finished entry was published, without the model that it was made from, or an architecture "
+        "that is not trained here",
         f"  data NFT {listing.nft}, datatoken {listing.datatoken}",
         *(_parity_line(line) for line in done.parity),
     ]

@@ -11,15 +11,18 @@ from typing import Any
 import pytest
 
 from control_plane.chain import ddo
+from control_plane.chain.compute import compute_service
 from control_plane.chain.ledger import MODEL_LABEL, data_key
-from control_plane.did import TokenWei, did_of
+from control_plane.did import Address, TokenWei, did_of
 from control_plane.errors import BadInput, Conflict, IntegrityBroken, Refused
 from control_plane.flows.entries import Made, weights_folder
 from control_plane.flows.market import Conversion
 from control_plane.flows.publications import publication_id
 from control_plane.flows.publish import publish, symbol_of
+from control_plane.jobs.algorithms import known
+from control_plane.jobs.states import Kind
 from control_plane.serving.catalogue import Catalogue
-from converters.entry import model_digest, triton_name
+from converters.entry import model_digest, read_entry, triton_name, write_entry
 from converters.weights_folder import weights_digest
 from tests.check_market import Seen, check_market
 from tests.fixtures_chain import BOTH, ONE, anvil, either_chain
@@ -352,6 +355,20 @@ def test_a_finished_entry_cannot_be_trained_unless_its_weights_are_kept(stand: S
     again = publish(stand.market, carol, stand.request(model=str(stand.catalogue.folder(model)), name="Again")).listing
     assert again.model_digest == model.model_digest
     assert again.weights_digest == model.weights_digest is not None
+
+
+def test_an_architecture_that_is_not_trained_is_sold_without_trainings(stand: Stand, tmp_path: Path) -> None:
+    def convert(conversion: Conversion, out: Path) -> Made:
+        made = stand.market.convert(conversion, out)
+        write_entry(made.entry, replace(read_entry(made.entry), architecture="PerceiverForMaskedLM", task="fill-mask"))
+        return made
+
+    nfts = {kind.value: Address("0x" + f"{number:040x}") for number, kind in enumerate(Kind, 1)}
+    market = replace(stand.market, convert=convert, algorithms=known(nfts, 8996))
+    listing = publish(market, stand.chain.wallets["alice"], stand.request(model=str(make_model(tmp_path / "model")))).listing
+    assert listing.weights_digest is None and stand.kept_weights.kept == {}
+    sealed = stand.chain.ledger.document(listing.nft)
+    assert sealed is not None and compute_service(ddo.unseal(sealed, stand.chain.wallets["operator"])) is None
 
 
 def test_weights_that_were_lost_are_made_once_more(stand: Stand, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from control_plane.chain.compute import compute_object
 from control_plane.chain.ddo import build_ddo
 from control_plane.did import Address
 from control_plane.errors import BadInput
+from control_plane.jobs.architectures import UNTRAINABLE
 from control_plane.jobs.environments import FREE, PAID
 from control_plane.jobs.job import Job, Reason
 from control_plane.jobs.states import Kind, State
@@ -85,6 +86,20 @@ def test_a_model_that_is_not_for_such_jobs_is_told_before_anything_is_paid(shop:
     put(market, "alice", model.nft, build_ddo(model.nft, model.datatoken, 8996, ABOUT, url, operator.public_key, 3600, trusted))
     index(market)
     refused(shop.price(datasets=[{"documentId": model.did, "serviceId": "1"}]), "wrong_task")
+
+
+def test_an_architecture_that_is_not_trained_is_told_before_anything_is_paid(shop: Shop) -> None:
+    """Also of a model that was published when that was not known, and trusts the algorithm."""
+    market, operator = shop.market, shop.market.wallet("operator")
+    model, url = market.publish("text-generation", "griffin", architecture="RecurrentGemmaForCausalLM"), "https://market.example"
+    trusted = tuple(market.services.algorithms.values())
+    put(market, "alice", model.nft, build_ddo(model.nft, model.datatoken, 8996, ABOUT, url, operator.public_key, 3600, trusted))
+    index(market)
+    asked = {"datasets": [{"documentId": model.did, "serviceId": "1"}]}
+    refusing = shop.price(**asked, algorithm={"documentId": shop.algorithms[Kind.TRAIN][0], "serviceId": "0"})
+    refused(refusing, "unsupported_model")
+    assert "no RecurrentGemmaForCausalLM, " + UNTRAINABLE["RecurrentGemmaForCausalLM"] in refusing.get_json()["error"]
+    assert shop.price(**asked).status_code == 200  # an evaluation
 
 
 def test_datasets_that_no_job_may_read_are_told_before_anything_is_paid(shop: Shop) -> None:

@@ -12,6 +12,7 @@ from control_plane.chain.fees import compute_time, sign_provider_fee
 from control_plane.did import Did, TokenWei, TransactionHash, UnixSeconds
 from control_plane.errors import Conflict
 from control_plane.flows.offer import Offer
+from control_plane.jobs.architectures import UNTRAINABLE
 from control_plane.jobs.environments import FREE, PAID
 from control_plane.jobs.job import Progress, Reason
 from control_plane.jobs.states import State
@@ -197,6 +198,16 @@ def test_a_job_that_a_model_is_not_for_is_refused_before_it_is_paid(
     answer = offered(jobs_market, "bob", model, kind=kind, parameters=asked)
     assert code_of(answer) == (400, "wrong_task")
     assert expected in answer.get_json()["error"]["message"] and task in answer.get_json()["error"]["message"]
+
+
+@pytest.mark.parametrize("architecture", UNTRAINABLE)
+def test_an_architecture_that_is_not_trained_is_told_before_anything_is_paid(jobs_market: Market, architecture: str) -> None:
+    model = jobs_market.publish("text-generation", "griffin", architecture=architecture)
+    index(jobs_market, model)  # its document trusts the algorithm
+    answer = offered(jobs_market, "bob", model)
+    assert code_of(answer) == (400, "unsupported_model")
+    assert f"no {architecture}, {UNTRAINABLE[architecture]}" in answer.get_json()["error"]["message"]
+    assert offered(jobs_market, "bob", model, kind="infer", parameters={"prompts": ["a"]}).status_code == 200
 
 
 @pytest.mark.parametrize("task", ["fill-mask", "text2text-generation"])
