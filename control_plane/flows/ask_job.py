@@ -16,13 +16,13 @@ from control_plane.errors import BadInput, Forbidden, Unavailable
 from control_plane.fields import Kind as Described
 from control_plane.flows.compute import DatasetPaid, compute_needed, dataset_paid
 from control_plane.flows.dataset_offer import DatasetOffer, dataset_offer
-from control_plane.flows.jobs import JobOrder, order_job, parameters_of
+from control_plane.flows.jobs import JobOrder, check_publishing, order_job, parameters_of
 from control_plane.flows.offer import Offer, make_job_offer
 from control_plane.flows.services import Services
 from control_plane.jobs.access import Paid, Service
 from control_plane.jobs.environments import Environment
 from control_plane.jobs.job import Job
-from control_plane.jobs.parameters import WIKITEXT, Evaluate, canonical, dataset_needed
+from control_plane.jobs.parameters import WIKITEXT, canonical, dataset_needed
 from control_plane.jobs.states import Kind
 from control_plane.serving.listing import Listing
 from control_plane.serving.sessions import Session
@@ -62,8 +62,7 @@ def job_offer(
     far as it is known: raises what `order_job` and `dataset_offer` raise.
     """
     parameters = parameters_of(services, wanted.kind, listing, wanted.parameters)
-    if isinstance(parameters, Evaluate) and parameters.publish:
-        services.evaluations.check_room(listing.did, consumer)
+    check_publishing(services, parameters, listing.did, consumer)
     service = compute_needed(services.provider.assets, listing)
     algorithm = algorithm_for(services, wanted.kind)
     if algorithm not in service.trusted:

@@ -76,6 +76,12 @@ def parameters_of(services: Services, kind: Kind, listing: Listing, record: obje
     return parameters
 
 
+def check_publishing(services: Services, parameters: Parameters, did: Did, owner: Address) -> None:
+    """Raises Conflict with code `too_many_evaluations` for an evaluation that could not be published as its owner wants."""
+    if isinstance(parameters, Evaluate) and parameters.publish:
+        services.evaluations.check_room(did, owner)
+
+
 def order_job(services: Services, asked: JobOrder) -> Job:
     """Put a job into the queue for a payment that has no other.
 
@@ -124,8 +130,7 @@ def order_job(services: Services, asked: JobOrder) -> Job:
 
     def decide(standing: Standing) -> None:
         may_have_job(question, standing).enforce()
-        if isinstance(parameters, Evaluate) and parameters.publish:
-            services.evaluations.check_room(asked.listing.did, asked.owner)
+        check_publishing(services, parameters, asked.listing.did, asked.owner)
 
     return services.jobs.add(new, decide)
 

@@ -19,7 +19,7 @@ from control_plane.fields import Kind as Described
 from control_plane.flows.compute import DatasetPaid, compute_needed, dataset_paid, paid_by
 from control_plane.flows.consume import check_consumable, fee_for, find_service
 from control_plane.flows.dataset_offer import check_file, readable_dataset
-from control_plane.flows.jobs import JobOrder, limits_of, order_job
+from control_plane.flows.jobs import JobOrder, check_publishing, limits_of, order_job, parameters_of
 from control_plane.flows.services import Services
 from control_plane.jobs.access import (
     PAYMENT_CHECKS,
@@ -72,18 +72,29 @@ class Prices:
 
 
 def price_job(
-    services: Services, owner: Address, model: Part, algorithm: Part, datasets: Sequence[Part], environment: str, valid_until: int
+    services: Services,
+    owner: Address,
+    model: Part,
+    algorithm: Part,
+    datasets: Sequence[Part],
+    environment: str,
+    valid_until: int,
+    told: Mapping[str, Any],
 ) -> Prices:
     """What a client must order for a job: computing on the model until `valid_until`, seconds since 1970 (of all seconds until
     then: whole days are paid as well). The algorithm and datasets cost the operator's fee nothing.
 
-    What would be refused after the payment is refused here, as far as it is known without the parameters: raises as `start_job`,
-    TooMany for an environment without room among it, and BadInput for a time that is not offered.
+    told: as of `start_job`; none where the client does not send them yet. What would be refused after the payment is refused here,
+    as far as it is known then: raises as `start_job`, TooMany for an environment without room among it, and BadInput for a time
+    that is not offered.
     """
     listing, service = _model(services, model, owner)
     place = find(services.environments, environment)
     ordered = _price_other(services, algorithm, owner, place)
     kind = _check_offered(services, listing, service, algorithm.did, datasets)
+    if told:
+        parameters = parameters_of(services, kind, listing, _parameters(told))
+        check_publishing(services, parameters, listing.did, owner)
     others = tuple(_price_dataset(services, each, owner, place, kind) for each in datasets)
     return Prices(_price_model(services, listing, service, model.order, algorithm.did, owner, place, valid_until), others, ordered)
 
@@ -194,7 +205,7 @@ def start_job(
     if model.order is None:
         raise BadInput("dataset.transferTxId", "the transaction that ordered the model's jobs", "none", code="missing")
     kind = _kind(services, algorithm.did)
-    parameters = {name: value for name, value in told.items() if name != DATASET_ORDER}
+    parameters = _parameters(told)
     dataset = _dataset_paid(services, owner, datasets, parameters, told.get(DATASET_ORDER))
     algorithm_paid = None
     if algorithm.order is not None:
@@ -216,6 +227,10 @@ def start_job(
             dataset_trusts=None if dataset is None else dataset.trusts,
         ),
     )
+
+
+def _parameters(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if name != DATASET_ORDER}
 
 
 def _kind(services: Services, algorithm: Did) -> Kind:

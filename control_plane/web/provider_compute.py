@@ -54,8 +54,8 @@ def blueprint(services: Services) -> Blueprint:
             raise BadInput("compute", "an object with env and validUntil", "something else")
         environment, valid_until = text_in(compute, "env"), whole_in(compute, "validUntil")
         model, *datasets = _parts(values["datasets"], "datasets")
-        algorithm = _algorithm(values["algorithm"])
-        prices = price_job(services, owner, model, algorithm, datasets, environment, valid_until)
+        algorithm, told = _algorithm(values["algorithm"]), _told(values["algorithm"])
+        prices = price_job(services, owner, model, algorithm, datasets, environment, valid_until, told)
         priced = [_shown(each) for each in (prices.model, *prices.datasets)]
         return unstored(jsonify(datasets=priced, algorithm=_shown(prices.algorithm)))
 
@@ -163,8 +163,9 @@ def _algorithm(given: object) -> Part:
 
 
 def _told(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters, which `ocean.py` sends as `algocustomdata`, an object or the text of one."""
-    found = given.get("algocustomdata") or {}
+    """The parameters, which `ocean.py` sends as `algocustomdata`, an object or the text of one. Before the payment it sends of an
+    algorithm its `userdata` alone, so they count where there are no others."""
+    found = given.get("algocustomdata") or given.get("userdata") or {}
     if isinstance(found, str):
         return parse_object(found.encode("utf-8", "replace"), "algorithm.algocustomdata")
     if not isinstance(found, dict):

@@ -10,8 +10,8 @@ import pytest
 
 from control_plane.chain.compute import compute_object
 from control_plane.chain.ddo import build_ddo
-from control_plane.did import Address
-from control_plane.errors import BadInput
+from control_plane.did import Address, Did
+from control_plane.errors import BadInput, Conflict
 from control_plane.jobs.architectures import UNTRAINABLE
 from control_plane.jobs.environments import FREE, PAID
 from control_plane.jobs.job import Job, Reason
@@ -100,6 +100,32 @@ def test_an_architecture_that_is_not_trained_is_told_before_anything_is_paid(sho
     refused(refusing, "unsupported_model")
     assert "no RecurrentGemmaForCausalLM, " + UNTRAINABLE["RecurrentGemmaForCausalLM"] in refusing.get_json()["error"]
     assert shop.price(**asked).status_code == 200  # an evaluation
+
+
+@pytest.mark.parametrize("place", ["algocustomdata", "userdata"])
+def test_parameters_that_a_job_would_be_refused_for_are_told_where_the_client_sends_them(
+    shop: Shop, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(did: Did, evaluator: Address) -> None:
+        assert (did, evaluator) == (shop.market.gpt.did, shop.market.wallet("bob").address)
+        raise Conflict("as many as there may be", code="too_many_evaluations")
+
+    def priced(**told: Any) -> Any:
+        return shop.price(algorithm={"documentId": shop.algorithms[Kind.EVALUATE][0], "serviceId": "0", place: told})
+
+    monkeypatch.setattr(shop.market.services.evaluations, "check_room", full)
+    refused(priced(texts=["one"], publish=True), "too_many_evaluations")
+    assert priced(texts=["one"], publish=False).status_code == 200
+    assert priced(texts=["one"]).status_code == shop.price().status_code == 200
+    refused(priced(texts=["one"], steps=5), "unknown_parameter")
+    refused(priced(texts="one"), "bad_input")
+    assert priced(dataset_order="0x" + "1" * 64).status_code == 200  # beside the parameters, and none of them
+
+
+def test_what_was_told_with_the_price_need_not_be_told_again(shop: Shop) -> None:
+    told = {"documentId": shop.algorithms[Kind.EVALUATE][0], "serviceId": "0", "userdata": {"texts": ["a whale"]}}
+    (job,) = shop.start(shop.order(algorithm=told), algorithm=told).get_json()
+    assert '"texts":["a whale"]' in shop.market.services.jobs.get(job["jobId"]).parameters
 
 
 def test_datasets_that_no_job_may_read_are_told_before_anything_is_paid(shop: Shop) -> None:
