@@ -3,7 +3,7 @@
 In: a publication's id and choices. Out: a journal file, `publications/<id>.json`. This module must never speak to a node.
 
 A crash leaves either no file (nothing outside was written), or a file with every choice that later writes depend on: the date in
-the document, the sealed bytes (sealing is random), the terms.
+the document, the sealed bytes (sealing is random), the terms. A document is made anew only when the one before is on chain.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ class Choices:
 
 @dataclass(frozen=True)
 class Journal:
-    """created: seconds since 1970. document: the sealed DDO of `nft` as hex, and clear_hash its hash, once they were made."""
+    """created: seconds since 1970. document: the sealed DDO of `nft` as hex, and clear_hash its hash, once they were made.
+
+    revision: how often another one was made in its place.
+    """
 
     choices: Choices
     created: UnixSeconds
@@ -50,6 +53,7 @@ class Journal:
     document: str | None = None
     clear_hash: Bytes32 | None = None
     endpoint: str | None = None
+    revision: int = 0
 
 
 def publication_id(publisher: Address, chain_id: int, model_digest: Bytes32, name: str, statement: str | None = None) -> str:

@@ -15,7 +15,7 @@ from functools import partial
 from control_plane.chain.ledger import MODEL_LABEL, OPERATOR_LABEL, Created, Sent, Terms, Wallet, data_key
 from control_plane.did import TokenWei, UnixSeconds, did_of
 from control_plane.errors import BadInput
-from control_plane.flows.documents import documented, record_document
+from control_plane.flows.documents import documented, record_document, revised
 from control_plane.flows.entries import Installed, describe, install, obtain
 from control_plane.flows.market import Conversion, Market, Progress, Steps, shown, silent
 from control_plane.flows.publications import Choices, Journals
@@ -69,7 +69,8 @@ def publish(market: Market, wallet: Wallet, request: Request, progress: Progress
     publisher published the same model under this name on other terms; Unavailable and OutcomeUnknown: run it again; IntegrityBroken
     when what is served is not what the chain says, Refused with code parity_failed when it does not answer as PyTorch does (nothing
     is put on sale then).
-    Again: finds what was done and goes on there; one asset in any case.
+    Again: finds what was done and goes on there; one asset in any case. Where other jobs are possible with such a model by now than
+    its document says, the document is written anew, in one transaction.
     """
     _check(request)
     steps = Steps(progress, market.clock)
@@ -107,8 +108,12 @@ def publish(market: Market, wallet: Wallet, request: Request, progress: Progress
         )
         detail.update(log=market.log_nft, **shown(log_sent))
     with steps("metadata") as detail:
-        journal = documented(market, journals, journal, created, describe(installed, choices.licence))
+        facts = describe(installed, choices.licence)
+        journal = documented(market, journals, journal, created, facts)
         metadata_sent = record_document(market, wallet, f"{key}/metadata", journal)
+        newer = revised(market, journals, journal, created, facts)
+        if newer != journal:
+            journal, metadata_sent = newer, record_document(market, wallet, f"{key}/metadata", newer)
         detail.update(clear_hash=journal.clear_hash, **shown(metadata_sent))
     listing = listing_of(choices, created, did, installed, float(journal.created))
     served = serve(market, steps, listing, installed)

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from control_plane.chain import ddo
-from control_plane.chain.compute import compute_service
+from control_plane.chain.compute import Algorithm, compute_service
 from control_plane.chain.ledger import MODEL_LABEL, data_key
 from control_plane.did import Address, TokenWei, did_of
-from control_plane.errors import BadInput, Conflict, IntegrityBroken, Refused
+from control_plane.errors import BadInput, Conflict, IntegrityBroken, OutcomeUnknown, Refused, Unavailable
 from control_plane.flows.entries import Made, weights_folder
-from control_plane.flows.market import Conversion
+from control_plane.flows.market import Conversion, Market
 from control_plane.flows.publications import publication_id
 from control_plane.flows.publish import publish, symbol_of
 from control_plane.jobs.algorithms import known
@@ -358,17 +358,84 @@ def test_a_finished_entry_cannot_be_trained_unless_its_weights_are_kept(stand: S
 
 
 def test_an_architecture_that_is_not_trained_is_sold_without_trainings(stand: Stand, tmp_path: Path) -> None:
+    usual = of_another_release(stand, *Kind)
+
     def convert(conversion: Conversion, out: Path) -> Made:
-        made = stand.market.convert(conversion, out)
-        write_entry(made.entry, replace(read_entry(made.entry), architecture="PerceiverForMaskedLM", task="fill-mask"))
+        made = usual.convert(conversion, out)
+        write_entry(made.entry, replace(read_entry(made.entry), architecture="PerceiverForMaskedLM"))
         return made
 
-    nfts = {kind.value: Address("0x" + f"{number:040x}") for number, kind in enumerate(Kind, 1)}
-    market = replace(stand.market, convert=convert, algorithms=known(nfts, 8996))
+    market = replace(usual, convert=convert)
     listing = publish(market, stand.chain.wallets["alice"], stand.request(model=str(make_model(tmp_path / "model")))).listing
     assert listing.weights_digest is None and stand.kept_weights.kept == {}
-    sealed = stand.chain.ledger.document(listing.nft)
-    assert sealed is not None and compute_service(ddo.unseal(sealed, stand.chain.wallets["operator"])) is None
+    assert trusted(stand, listing.nft) == ()
+
+
+def of_another_release(stand: Stand, *kinds: Kind) -> Market:
+    """The market of a release that does these kinds of jobs, and converts to models that hide words."""
+
+    def convert(conversion: Conversion, out: Path) -> Made:
+        made = stand.market.convert(conversion, out)
+        write_entry(made.entry, replace(read_entry(made.entry), task="fill-mask"))
+        return made
+
+    nfts = {kind.value: Address("0x" + f"{number:040x}") for number, kind in enumerate(Kind, 1) if kind in kinds}
+    return replace(stand.market, convert=convert, algorithms=known(nfts, 8996))
+
+
+def trusted(stand: Stand, nft: Address) -> tuple[Algorithm, ...]:
+    sealed = stand.chain.ledger.document(nft)
+    assert sealed is not None
+    service = compute_service(ddo.unseal(sealed, stand.chain.wallets["operator"]))
+    return () if service is None else service.trusted
+
+
+def test_publishing_again_sells_the_jobs_that_are_possible_by_now(stand: Stand, tmp_path: Path) -> None:
+    alice, request = stand.chain.wallets["alice"], stand.request(model=str(make_model(tmp_path / "model")))
+    before, now = of_another_release(stand, Kind.EVALUATE, Kind.INFER), of_another_release(stand, *Kind)
+    first = publish(before, alice, request)
+    assert trusted(stand, first.listing.nft) == ()
+    again = publish(now, alice, request)
+    assert again == replace(first, metadata=again.metadata) and again.metadata != first.metadata
+    assert trusted(stand, first.listing.nft) == (now.algorithms[Kind.TRAIN],)
+    block = stand.chain.ledger.head().number
+    assert publish(now, alice, request) == again
+    assert publish(now, alice, replace(request, model=str(stand.catalogue.folder(first.listing)))) == again  # by its entry
+    assert publish(replace(now, algorithms={}), alice, request) == again  # set up only in part
+    assert stand.chain.ledger.head().number == block
+    publish(before, alice, request)
+    assert trusted(stand, first.listing.nft) == ()
+    check(stand)
+
+
+def test_a_document_that_its_owner_has_written_otherwise_stays(stand: Stand, tmp_path: Path) -> None:
+    alice, request = stand.chain.wallets["alice"], stand.request(model=str(make_model(tmp_path / "model")))
+    first = publish(of_another_release(stand, Kind.INFER), alice, request)
+    operator, nft = stand.chain.wallets["operator"], first.listing.nft
+    sealed = stand.chain.ledger.document(nft)
+    assert sealed is not None
+    hers = ddo.unseal(sealed, operator)
+    hers["metadata"]["description"] = "In her own words"
+    own = ddo.seal(hers, operator.public_key)
+    stand.chain.ledger.record_metadata(alice, "her own", nft, own, ddo.clear_hash(hers), "http://127.0.0.1", operator.address)
+    block = stand.chain.ledger.head().number
+    assert publish(of_another_release(stand, *Kind), alice, request) == first
+    assert (stand.chain.ledger.document(nft), stand.chain.ledger.head().number) == (own, block)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_document_whose_writing_anew_was_interrupted_is_written_once(stand: Stand, when: str, tmp_path: Path) -> None:
+    alice, request = stand.chain.wallets["alice"], stand.request(model=str(make_model(tmp_path / "model")))
+    first, now = publish(of_another_release(stand, Kind.INFER), alice, request), of_another_release(stand, *Kind)
+    stand.ledger.break_call("record_metadata", when, 2)
+    with pytest.raises((Unavailable, OutcomeUnknown)):
+        publish(now, alice, request)
+    block = stand.chain.ledger.head().number
+    again = publish(now, alice, request)
+    assert stand.chain.ledger.head().number == block + (1 if when == "before" else 0)
+    assert publish(now, alice, request) == again == replace(first, metadata=again.metadata)
+    assert trusted(stand, first.listing.nft) == (now.algorithms[Kind.TRAIN],)
+    check(stand)
 
 
 def test_weights_that_were_lost_are_made_once_more(stand: Stand, tmp_path: Path) -> None:
