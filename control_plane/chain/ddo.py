@@ -25,6 +25,8 @@ from control_plane.errors import BadInput
 VERSION = "4.1.0"
 MAX_DOCUMENT_BYTES = 1 << 20
 """Ours: a description of a model is a few kilobytes; a compressed bomb ends here."""
+MOST_UNPACKING_BYTES = 80 << 20
+"""Memory that unpacking may ask for. A few bytes can ask for 4 GiB; what was packed hardest (preset 9) needs 65 MiB."""
 
 
 class Decryptor(Protocol):
@@ -162,13 +164,21 @@ def seal(document: Mapping[str, Any], public_key: bytes) -> bytes:
     return encrypt(public_key, lzma.compress(canonical(document)))
 
 
+def unpack(packed: bytes) -> bytes:
+    """Bytes compressed with LZMA in clear, at most one more than MAX_DOCUMENT_BYTES. Raises BadInput for others, and for those
+    that ask for too much memory."""
+    try:
+        return lzma.LZMADecompressor(memlimit=MOST_UNPACKING_BYTES).decompress(packed, MAX_DOCUMENT_BYTES + 1)
+    except (lzma.LZMAError, EOFError) as error:
+        raise BadInput("document", "bytes compressed with LZMA", "others") from error
+
+
 def unseal(sealed: bytes, wallet: Decryptor) -> dict[str, Any]:
     """Read a document back. Raises BadInput when it was sealed for somebody else, is too large, or is no document."""
-    packed = wallet.decrypt(sealed)
+    clear = unpack(wallet.decrypt(sealed))
     try:
-        clear = lzma.LZMADecompressor().decompress(packed, MAX_DOCUMENT_BYTES + 1)
         record = json.loads(clear) if len(clear) <= MAX_DOCUMENT_BYTES else None
-    except (lzma.LZMAError, EOFError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput("document", "a sealed DDO", f"{len(sealed)} bytes that are not") from error
     if not isinstance(record, dict):
         raise BadInput("document", f"a JSON object of at most {MAX_DOCUMENT_BYTES} bytes", f"{len(clear)} bytes")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from control_plane.chain.assets import NFT_ID, is_from_factory, read
+from control_plane.chain.assets import NFT_ID, STRANGERS_GAS, is_from_factory, read
 from control_plane.chain.contracts import events, topic
 from control_plane.chain.ledger import Network
 from control_plane.chain.orders import signed_fees
 from control_plane.chain.published import DatatokenFacts, DocumentWritten, Happened, NftFacts, Ordered, Reuse
-from control_plane.chain.rpc import Log, Rpc
+from control_plane.chain.rpc import Log, NodeFault, Rpc
 from control_plane.did import Address, Bytes32, TransactionHash, UnixSeconds
 from control_plane.errors import NotFound
 
@@ -87,7 +87,7 @@ def _datatoken(rpc: Rpc, network: Network, datatoken: Address) -> DatatokenFacts
         symbol=_text(rpc, _DATATOKEN, datatoken, "symbol"),
         price=price,
         base_token=base_token,
-        base_symbol=_text(rpc, _DATATOKEN, base_token, "symbol") if base_token else "",
+        base_symbol=_symbol(rpc, base_token) if base_token else "",
         exchange=exchange,
     )
 
@@ -103,10 +103,20 @@ def _price(rpc: Rpc, network: Network, datatoken: Address) -> tuple[int | None, 
     return (0 if network.dispenser.lower() in dispensers else None), None, None
 
 
-def _text(rpc: Rpc, contract: str, address: Address, function: str) -> str:
+def _text(rpc: Rpc, contract: str, address: Address, function: str, gas: int | None = None) -> str:
     try:
-        return str(read(rpc, contract, address, function)[0])[:_MOST_TEXT]
+        return str(read(rpc, contract, address, function, gas=gas)[0])[:_MOST_TEXT]
     except NotFound:  # a base token that has no symbol, or one of another kind
+        return ""
+
+
+def _symbol(rpc: Rpc, base_token: Address) -> str:
+    """Blank where there is none. Whoever sells chooses the base token, so that it can be any contract.
+
+    An error that nobody has heard of is no reason to know nothing of the asset: it may be this contract's doing."""
+    try:
+        return _text(rpc, _DATATOKEN, base_token, "symbol", STRANGERS_GAS)
+    except NodeFault:
         return ""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from control_plane.chain.assets import ONE_DATATOKEN, is_from_factory, read
+from control_plane.chain.assets import ONE_DATATOKEN, STRANGERS_GAS, is_from_factory, read
 from control_plane.chain.contracts import Values, call_data, events
 from control_plane.chain.fees import is_signed, names
 from control_plane.chain.ledger import FeePaid, Network, OrderFacts, ProviderFee
@@ -126,7 +126,7 @@ def signed_fees(logs: Sequence[Log], emitter: Address) -> tuple[ProviderFee, ...
 def _origin(rpc: Rpc, network: Network, emitter: Address) -> tuple[Address | None, bool]:
     """The NFT that an emitter names, and whether Ocean's factory and that NFT confirm it."""
     try:
-        nft = Address(read(rpc, _DATATOKEN, emitter, "getERC721Address")[0])
+        nft = Address(read(rpc, _DATATOKEN, emitter, "getERC721Address", gas=STRANGERS_GAS)[0])
         return nft, is_from_factory(rpc, network, nft, emitter)
     except NotFound:
         return None, False

@@ -17,6 +17,7 @@ import requests
 import control_plane.chain.ocean_fix
 import control_plane.chain.recursion_limit  # noqa: F401  # web3 raises the limit
 from control_plane.chain.ledger import Block
+from control_plane.chain.node_words import is_of_the_contract
 from control_plane.did import Address, Bytes32, TransactionHash, UnixSeconds, parse_address
 from control_plane.errors import BadInput, Refused, Unavailable
 
@@ -62,11 +63,17 @@ class Fees:
 
 
 class NodeRefused(Exception):
-    """The node answered with an error. reason: the revert reason when it was a revert, otherwise the node's own words."""
+    """The node answered with an error. reason: the revert reason when it was a revert, otherwise the node's own words.
 
-    def __init__(self, reason: str, *, is_revert: bool) -> None:
+    is_execution: a contract's execution failed; the node itself is well."""
+
+    def __init__(self, reason: str, *, is_execution: bool) -> None:
         super().__init__(reason)
-        self.reason, self.is_revert = reason, is_revert
+        self.reason, self.is_execution = reason, is_execution
+
+
+class NodeFault(Unavailable):
+    """The node answered, with an error that is no contract's as far as its words are known here."""
 
 
 class Rpc:
@@ -113,13 +120,18 @@ class Rpc:
     def code(self, address: Address) -> bytes:
         return _bytes(self.ask("eth_getCode", [address, "latest"]))
 
-    def call(self, to: Address, data: bytes, sender: Address | None = None, block: int | None = None) -> bytes:
-        """Run a function without writing. Raises Refused with the reason when it reverts."""
+    def call(
+        self, to: Address, data: bytes, sender: Address | None = None, block: int | None = None, gas: int | None = None
+    ) -> bytes:
+        """Run a function without writing. Raises Refused with the reason when it reverts, or its execution fails otherwise.
+
+        gas: the most that it may use, which bounds its time and its answer; None: what the node allows."""
         request = {"to": to, "data": "0x" + data.hex()} | ({"from": sender} if sender else {})
+        request |= {"gas": hex(gas)} if gas else {}
         return _bytes(self.ask("eth_call", [request, "latest" if block is None else hex(block)]))
 
     def estimate_gas(self, sender: Address, to: Address | None, data: bytes, value: int) -> int:
-        """Gas that the transaction would use now. Raises Refused with the reason when it would revert."""
+        """Gas that the transaction would use now. Raises Refused with the reason when it would fail."""
         request = {"from": sender, "data": "0x" + data.hex(), "value": hex(value)} | ({"to": to} if to else {})
         return int(self.ask("eth_estimateGas", [request]), 16)
 
@@ -159,7 +171,8 @@ class Rpc:
         self._request("eth_sendRawTransaction", ["0x" + raw.hex()])
 
     def ask(self, method: str, params: Sequence[Any]) -> Any:
-        """Any question. Raises Refused for a revert and for empty accounts, Unavailable for any other error of the node."""
+        """Any question. Raises Refused for a contract's failure and for empty accounts, NodeFault for any other error of the node,
+        Unavailable when there was no answer."""
         try:
             return self._request(method, params)
         except NodeRefused as error:
@@ -192,7 +205,7 @@ class Rpc:
             self._is_checked = False  # another node may answer next
             raise Unavailable(f"{self._name()}: {method} was not answered ({type(error).__name__})") from error
         if "error" in answer:
-            raise _node_error(answer["error"])
+            raise _node_error(method, answer["error"])
         return answer.get("result")
 
     def _connected(self) -> Any:
@@ -215,23 +228,30 @@ class Rpc:
 
 _SMALLEST_RANGE = 16
 _REVERTED = "execution reverted"
+_EXECUTING = frozenset({"eth_call", "eth_estimateGas"})
+_MOST_REASON = 512
+"""Letters of a reason that are shown: whoever wrote the contract chooses it."""
 
 
-def _node_error(record: Any) -> NodeRefused:
+def _node_error(method: str, record: Any) -> NodeRefused:
     message = str(record.get("message", record)) if isinstance(record, Mapping) else str(record)
+    code = record.get("code") if isinstance(record, Mapping) else None
     data = record.get("data") if isinstance(record, Mapping) else None
     if isinstance(data, Mapping):
         data = data.get("data") or data.get("result")
     reason = _reason(data) if isinstance(data, str) else None
-    is_revert = reason is not None or "revert" in message.lower()
-    if reason is None and is_revert:
-        reason = message.partition(_REVERTED)[2].lstrip(": ").removeprefix("revert: ") or message
-    return NodeRefused(reason or message, is_revert=is_revert)
+    is_execution = reason is not None or (method in _EXECUTING and is_of_the_contract(code, message))
+    if reason is None and _REVERTED in message:
+        reason = message.partition(_REVERTED)[2].lstrip(": ").removeprefix("revert: ")
+    return NodeRefused((reason or message)[:_MOST_REASON], is_execution=is_execution)
 
 
 def _reason(data: str) -> str | None:
     """The text of Solidity's `Error(string)`; None for other data. Source: Solidity documentation, "Revert"."""
-    raw = _bytes(data) if data.startswith("0x") else b""
+    try:
+        raw = _bytes(data) if data.startswith("0x") else b""
+    except ValueError:
+        return None
     if raw[:4] != bytes.fromhex("08c379a0") or len(raw) < 68:
         return None
     length = int.from_bytes(raw[36:68], "big")
@@ -239,11 +259,11 @@ def _reason(data: str) -> str | None:
 
 
 def _ours(error: NodeRefused) -> Refused | Unavailable:
-    if error.is_revert:
+    if error.is_execution:
         return Refused(f"the contract refused: {error.reason}", code="reverted")
     if "insufficient funds" in error.reason.lower():
         return Refused(f"the node refused: {error.reason}", code="no_gas_money")
-    return Unavailable(f"the node answered with an error: {error.reason}")
+    return NodeFault(f"the node answered with an error: {error.reason}")
 
 
 def _json(response: Any) -> Mapping[str, Any]:

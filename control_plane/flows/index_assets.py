@@ -18,7 +18,7 @@ from typing import Any
 from control_plane.chain.ledger import Block, LedgerReader
 from control_plane.chain.published import DocumentWritten, NftFacts
 from control_plane.did import Address, Did, did_of
-from control_plane.errors import BadInput, NotFound
+from control_plane.errors import BadInput, NotFound, Refused
 from control_plane.provider.asset_index import DOCUMENTS, ORDERS, REWOUND_BLOCKS, AssetIndex, Cursor, IndexedAsset
 from control_plane.provider.ddo_schema import faults_of
 from control_plane.provider.documents import ENCRYPTED, Decryptor, open_document
@@ -36,11 +36,13 @@ class _Round:
 
     indexed: list[str] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
     forgotten: int = 0
 
     def told(self) -> Mapping[str, object] | None:
         record: dict[str, object] = {"indexed": self.indexed} if self.indexed else {}
         record |= {"passed_over": dict(self.passed_over)} if self.passed_over else {}
+        record |= {"unread": dict(self.unread)} if self.unread else {}
         return (record | ({"forgotten": self.forgotten} if self.forgotten else {})) or None
 
 
@@ -54,7 +56,7 @@ def index_assets(
     _documents(index, ledger, key, public_url, clock, head, done)
     _orders(index, ledger, head)
     for asset in index.stalest(clock() - STALE_AFTER_S, REFRESHED_MOST):
-        _refresh(index, ledger, asset, clock())
+        _refresh(index, ledger, asset, clock(), done)
     return done.told()
 
 
@@ -85,7 +87,7 @@ def _documents(
         known = newest.get(did) or index.find(did)
         try:
             newest[did] = _indexed(ledger, key, public_url, written, did, known, clock())
-        except (BadInput, NotFound) as error:
+        except (BadInput, NotFound, Refused) as error:
             done.passed_over[error.code] += 1
         else:
             found.append(newest[did])
@@ -94,7 +96,7 @@ def _documents(
     for nft in set(happened.touched):
         asset = index.find_nft(nft)
         if asset is not None and asset.did not in newest:
-            _refresh(index, ledger, asset, clock())
+            _refresh(index, ledger, asset, clock(), done)
 
 
 def _indexed(
@@ -111,10 +113,8 @@ def _indexed(
     Raises NotFound when the NFT is not Ocean's, BadInput when the document is not for us, or not as it should be."""
     if not written.flags & ENCRYPTED and written.decryptor_url.rstrip("/") != public_url:
         raise BadInput("document", "one that names this market", "another provider's", code="document_elsewhere")
-    document = open_document(written.flags, written.data, written.clear_hash, did, key).document
+    document = _opened(ledger, key, written, did)
     facts = ledger.nft_facts(written.nft)
-    if faults_of(document, ledger.network.chain_id):
-        raise BadInput("document", "a valid DDO", "one with faults", code="document_invalid")
     moment = _moment(written.written_at)
     return IndexedAsset(
         did=did,
@@ -134,8 +134,30 @@ def _indexed(
     )
 
 
-def _refresh(index: AssetIndex, ledger: LedgerReader, asset: IndexedAsset, now: float) -> None:
-    index.refresh(asset.did, _facts(ledger.nft_facts(asset.nft), str(asset.facts["created"])), now)
+def _opened(ledger: LedgerReader, key: Decryptor, written: DocumentWritten, did: Did) -> dict[str, Any]:
+    """The document, whoever wrote it. Raises BadInput for any that is not as it should be, also in a way nobody has thought of:
+    it stands on chain for ever, and would end each step."""
+    try:
+        document = open_document(written.flags, written.data, written.clear_hash, did, key).document
+        faults = faults_of(document, ledger.network.chain_id)
+    except (BadInput, MemoryError):  # who has no memory left opens it the next time
+        raise
+    except Exception as error:
+        raise BadInput("document", "a DDO", type(error).__name__, code="document_breaks") from error
+    if faults:
+        raise BadInput("document", "a valid DDO", "one with faults", code="document_invalid")
+    return document
+
+
+def _refresh(index: AssetIndex, ledger: LedgerReader, asset: IndexedAsset, now: float, done: _Round) -> None:
+    """Read its facts again. Whatever comes of it, it is the others' turn then: what fails for ever comes back like any other."""
+    facts = asset.facts
+    try:
+        facts = _facts(ledger.nft_facts(asset.nft), str(asset.facts["created"]))
+    except (BadInput, NotFound, Refused) as error:
+        done.unread[error.code] += 1
+    finally:
+        index.refresh(asset.did, facts, now)
 
 
 def _facts(facts: NftFacts, created: str) -> dict[str, Any]:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from control_plane.chain.ddo import MAX_DOCUMENT_BYTES
+from control_plane.chain.ddo import MAX_DOCUMENT_BYTES, unpack
 from control_plane.did import Did
 from control_plane.errors import BadInput
 
@@ -42,7 +41,7 @@ def open_document(flags: int, data: bytes, clear_hash: bytes, did: Did, key: Dec
     packed = _unhexed(data)
     if flags & ENCRYPTED:
         packed = key.decrypt(packed)
-    clear = _unpacked(packed) if flags & COMPRESSED else packed
+    clear = unpack(packed) if flags & COMPRESSED else packed
     if len(clear) > MAX_DOCUMENT_BYTES:
         raise BadInput("document", f"at most {MAX_DOCUMENT_BYTES} bytes", "more")
     if hashlib.sha256(clear).digest() != clear_hash:
@@ -87,10 +86,3 @@ def _unhexed(data: bytes) -> bytes:
         return bytes.fromhex(data[2:].decode("ascii"))
     except ValueError:
         return data
-
-
-def _unpacked(packed: bytes) -> bytes:
-    try:
-        return lzma.LZMADecompressor().decompress(packed, MAX_DOCUMENT_BYTES + 1)
-    except (lzma.LZMAError, EOFError) as error:
-        raise BadInput("document", "bytes compressed with LZMA", "others") from error

@@ -69,6 +69,7 @@ class SimulatedLedger(SimulatedCustody, Published):
         self.writes: list[tuple[str, str]] = []
         """Method and key of every write that was done, in order."""
         self.events = Events()
+        self.unreadable = {}
 
     # what tests do to it
 

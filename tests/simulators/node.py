@@ -112,16 +112,16 @@ class SimulatedNode:
         if failure == "before":
             raise Unavailable("connection reset")
         if failure not in ("", "after"):
-            raise NodeRefused(failure, is_revert=False)
+            raise NodeRefused(failure, is_execution=False)
         heard = decode(raw)
         self.heard.append(heard)
         if heard.nonce < self.counts[-1].get(heard.sender, 0):
-            raise NodeRefused("nonce too low", is_revert=False)
+            raise NodeRefused("nonce too low", is_execution=False)
         for waiting in [each for each in self.pool.values() if (each.sender, each.nonce) == (heard.sender, heard.nonce)]:
             if waiting.transaction == heard.transaction:
-                raise NodeRefused("already known", is_revert=False)
+                raise NodeRefused("already known", is_execution=False)
             if min(heard.tip * 8 - waiting.tip * 9, heard.most * 8 - waiting.most * 9) < 0:
-                raise NodeRefused("replacement transaction underpriced", is_revert=False)
+                raise NodeRefused("replacement transaction underpriced", is_execution=False)
             del self.pool[waiting.transaction]
         self.pool[heard.transaction] = heard
         if self.is_mining:

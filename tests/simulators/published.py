@@ -35,6 +35,8 @@ class Published(Rewindable):
     """The part of `SimulatedLedger` that others' clients write and Ocean's servers read."""
 
     events: Events
+    unreadable: dict[Address, Exception]
+    """What asking an NFT for its facts ends with, where it ends badly."""
     _nfts: dict[Address, Nft]
     _datatokens: dict[Address, Datatoken]
     _blocks: list[Any]
@@ -70,6 +72,8 @@ class Published(Rewindable):
 
     def nft_facts(self, nft: Address) -> NftFacts:
         self._reach()
+        if nft in self.unreadable:
+            raise self.unreadable[nft]
         found = self._nft(nft)
         made = [(address, each) for address, each in self._datatokens.items() if each.nft == nft]
         return NftFacts(

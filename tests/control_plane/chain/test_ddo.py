@@ -69,7 +69,16 @@ def test_a_sealed_document_is_compressed_and_opens_with_the_operators_key() -> N
 
 
 @pytest.mark.parametrize(
-    "clear", [b"", b"not lzma", lzma.compress(b"not json"), lzma.compress(b"[]"), lzma.compress(bytes(1 << 22))]
+    "clear",
+    [
+        b"",
+        b"not lzma",
+        lzma.compress(b"not json"),
+        lzma.compress(b"[]"),
+        lzma.compress(bytes(1 << 22)),
+        lzma.compress(b"[" * 100_000),
+        b"\x5d\xff\xff\xff\xff" + lzma.compress(b"{}", format=lzma.FORMAT_ALONE)[5:],  # asks for 4 GiB
+    ],
 )
 def test_what_is_no_document_is_refused(clear: bytes) -> None:
     with pytest.raises(BadInput, match="document"):

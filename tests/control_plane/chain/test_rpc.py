@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from control_plane.chain.networks import LOCAL_CHAIN_ID
-from control_plane.chain.rpc import NodeRefused, Rpc
+from control_plane.chain.rpc import NodeFault, NodeRefused, Rpc
 from control_plane.did import Address
 from control_plane.errors import BadInput, Refused, Unavailable
 from deploy.local.chain import ACCOUNTS, local_accounts
@@ -103,6 +103,97 @@ def test_a_revert_is_refused_with_its_reason(node: Node, error: dict[str, Any]) 
     node.set("eth_call", {"error": error})
     with pytest.raises(Refused, match="NOT YOU"):
         Rpc(node.url, LOCAL_CHAIN_ID).call(ALICE, b"")
+
+
+@pytest.mark.parametrize("method", ["eth_call", "eth_estimateGas"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": -32000, "message": "out of gas"},  # geth, Erigon
+        {"code": -32000, "message": "invalid opcode: INVALID"},
+        {"code": -32000, "message": "invalid opcode: opcode 0xc not defined"},
+        {"code": -32000, "message": "stack underflow (0 <=> 2)"},
+        {"code": -32000, "message": "stack limit reached 1024 (1023)"},
+        {"code": -32000, "message": "invalid jump destination"},
+        {"code": -32000, "message": "write protection"},
+        {"code": -32000, "message": "return data out of bounds"},
+        {"code": -32000, "message": "gas uint64 overflow"},
+        {"code": -32000, "message": "gas required exceeds allowance (50000000)"},
+        {"code": 3, "message": "execution reverted", "data": "0x"},
+        {"code": 3, "message": "execution reverted", "data": "0xnothing"},
+        {"code": -32603, "message": "EVM error InvalidFEOpcode"},  # anvil
+        {"code": -32603, "message": "EVM error OutOfGas"},
+        {"code": -32603, "message": "EVM error MemoryOOG"},
+        {"code": -32603, "message": "EVM error InvalidOperandOOG"},
+        {"code": -32603, "message": "EVM error StackUnderflow"},
+        {"code": -32603, "message": "EVM error StackOverflow"},
+        {"code": -32603, "message": "EVM error InvalidJump"},
+        {"code": -32603, "message": "EVM error OpcodeNotFound"},
+        {"code": -32603, "message": "EVM error OutOfOffset"},
+        {"code": -32603, "message": "EVM error PrecompileError"},
+        {"code": -32015, "message": "VM execution error.", "data": "Bad instruction fe"},  # OpenEthereum, Nethermind
+        {"code": -32015, "message": "VM execution error.", "data": "Reverted 0x"},
+        {"code": -32003, "message": "out of gas", "data": "0x"},
+        {"code": -32000, "message": "Out of gas"},  # Besu
+        {"code": -32000, "message": "Invalid opcode: 0xfe"},
+        {"code": -32000, "message": "Bad jump destination"},
+    ],
+    ids=lambda error: str(error["message"]),
+)
+def test_what_fails_in_a_contract_is_refused_in_the_words_of_each_node(node: Node, method: str, error: dict[str, Any]) -> None:
+    node.set(method, {"error": error})
+    rpc = Rpc(node.url, LOCAL_CHAIN_ID)
+    with pytest.raises(Refused):
+        rpc.call(ALICE, b"") if method == "eth_call" else rpc.estimate_gas(ALICE, ALICE, b"", 0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": -32000, "message": "header not found"},
+        {"code": -32000, "message": "missing trie node 1f0d30 (path ) state 0x1f0d30 is not available, not found"},
+        {"code": -32000, "message": "execution aborted (timeout = 5s)"},
+        {"code": -32000, "message": "historical state 1f0d30 is not available"},
+        {"code": -32000, "message": "daily request count exceeded, request rate limited"},
+        {"code": -32003, "message": "response too large"},
+        {"code": -32005, "message": "limit exceeded"},
+        {"code": -32603, "message": "Internal error"},
+        {"code": -32603, "message": "EVM error FatalExternalError"},
+        {"code": -32602, "message": "BlockOutOfRangeError: block height is 11 but requested was 1000000"},
+        {"code": -32002, "message": "No state available for block 0x1f0d30"},
+        {"code": 429, "message": "Your app has exceeded its compute units per second capacity."},
+        {"code": -32016, "message": "over rate limit"},
+        {"code": -32001, "message": "Unable to complete request at this time: google cloud is down"},
+        {"code": -32000, "message": "stack trace: goroutine 7"},
+    ],
+    ids=lambda error: str(error["message"]),
+)
+def test_what_a_node_itself_fails_with_is_unavailable(node: Node, error: dict[str, Any]) -> None:
+    node.set("eth_call", {"error": error})
+    with pytest.raises(NodeFault, match="answered with an error"):
+        Rpc(node.url, LOCAL_CHAIN_ID).call(ALICE, b"")
+
+
+def test_words_of_a_contracts_failure_count_only_where_one_was_run(node: Node) -> None:
+    node.set("eth_getCode", {"error": {"code": -32000, "message": "out of gas"}})
+    with pytest.raises(NodeFault):
+        Rpc(node.url, LOCAL_CHAIN_ID).code(ALICE)
+
+
+def test_a_reason_of_any_length_is_shown_in_part(node: Node) -> None:
+    node.set("eth_call", {"error": {"code": 3, "message": "execution reverted: " + "A" * 1_000_000}})
+    with pytest.raises(Refused) as caught:
+        Rpc(node.url, LOCAL_CHAIN_ID).call(ALICE, b"")
+    assert len(caught.value.message) < 600
+
+
+def test_a_call_says_how_much_gas_it_may_use_only_when_it_is_bounded(node: Node) -> None:
+    node.set("eth_call", {"result": "0x"})
+    rpc = Rpc(node.url, LOCAL_CHAIN_ID)
+    rpc.call(ALICE, b"")
+    rpc.call(ALICE, b"", gas=1_000_000)
+    first, second = (params[0] for method, params in node.asked if method == "eth_call")
+    assert (first.get("gas"), second["gas"]) == (None, "0xf4240")
 
 
 def test_empty_accounts_are_refused(node: Node) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from control_plane.chain.ddo import encrypt
-from control_plane.errors import Unavailable
+from control_plane.did import Did
+from control_plane.errors import NotFound, Refused, Unavailable
+from control_plane.flows import index_assets
 from control_plane.provider.aqua import shown
 from control_plane.provider.asset_index import DOCUMENTS, ORDERS
+from control_plane.provider.documents import Opened
 from tests.fixtures_market import ONE, Market, market
 from tests.ocean_assets import document_of, index, publish, write
 
@@ -183,3 +187,45 @@ def test_a_document_may_name_datatokens_that_are_not_its_nfts(market: Market) ->
     assert found is not None
     assert shown(found)["datatokens"][0]["name"] == ""
     assert ONE
+
+
+@pytest.mark.parametrize("error", [NotFound("a contract that fails"), Refused("EVM error OutOfGas", code="reverted")])
+def test_what_cannot_be_read_of_one_asset_stops_no_other(market: Market, error: Exception) -> None:
+    bad, good = publish(market, publisher="mallory", name="Bad"), publish(market, publisher="carol")
+    market.ledger.unreadable[bad.nft] = error
+    assert index(market) == {"indexed": [good.did], "passed_over": {error.code: 1}}  # type: ignore[attr-defined]
+    assert index(market) is None
+
+
+def test_a_document_that_breaks_who_opens_it_is_passed_over(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad, good = publish(market, publisher="mallory", name="Bad"), publish(market, publisher="carol")
+    opened = index_assets.open_document
+
+    def breaking(flags: int, data: bytes, clear_hash: bytes, did: Did, key: Any) -> Opened:
+        if did == bad.did:
+            raise OverflowError("nobody thought of that")
+        return opened(flags, data, clear_hash, did, key)
+
+    monkeypatch.setattr(index_assets, "open_document", breaking)
+    assert index(market) == {"indexed": [good.did], "passed_over": {"document_breaks": 1}}
+
+
+@pytest.mark.parametrize("error", [NotFound("a contract that fails"), Unavailable("slow"), OverflowError("unheard of")])
+def test_an_asset_that_can_be_read_no_more_comes_back_in_its_turn(market: Market, error: Exception) -> None:
+    bad = publish(market, publisher="mallory", name="Bad")
+    others = [publish(market, publisher="carol", name=f"Words {number}") for number in range(3)]
+    index(market)
+    market.ledger.unreadable[bad.nft] = error
+    for other in others:
+        market.ledger._nfts[other.nft].owner = market.wallet("dave").address
+    market.clock.now += 61
+    failures = 0
+    for _ in range(3):
+        try:
+            index(market)
+        except (Unavailable, OverflowError):
+            failures += 1
+    assert failures == (0 if isinstance(error, NotFound) else 1)
+    found = {asset.did: asset.facts["owner"] for asset in market.services.provider.assets.all()}
+    assert {found[other.did] for other in others} == {market.wallet("dave").address}
+    assert found[bad.did] == market.wallet("mallory").address

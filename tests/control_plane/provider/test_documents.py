@@ -84,3 +84,20 @@ def test_a_document_that_unpacks_to_more_than_a_document_is_refused() -> None:
     bomb = b" " * (MAX_DOCUMENT_BYTES + 1)
     with pytest.raises(BadInput, match="at most"):
         opened(1, lzma.compress(bomb), bomb)
+
+
+def asks_for(size: int) -> bytes:
+    """A few bytes whose header asks for a dictionary of `size` bytes."""
+    packed = bytearray(lzma.compress(CLEAR, format=lzma.FORMAT_ALONE))
+    packed[1:5] = size.to_bytes(4, "little")
+    return bytes(packed)
+
+
+def test_a_document_that_asks_for_gigabytes_to_be_unpacked_is_refused() -> None:
+    assert opened(1, asks_for(1 << 20)) == CLEAR
+    with pytest.raises(BadInput, match="LZMA"):
+        opened(1, asks_for(0xFFFFFFFF))
+
+
+def test_a_document_may_be_packed_as_hard_as_can_be() -> None:
+    assert opened(1, lzma.compress(CLEAR, preset=9 | lzma.PRESET_EXTREME)) == CLEAR
