@@ -21,6 +21,8 @@ _NFT, _DATATOKEN = "ERC721Template", "ERC20Template"
 _WRITTEN = ("MetadataCreated", "MetadataUpdated")
 _MOST_TEXT = 512
 """Letters of a name or symbol that are kept: whoever makes a contract chooses them."""
+_MOST_URI = 1 << 14
+"""Letters of an NFT's `tokenURI`; Ocean's own clients write a picture of 2,000."""
 _MOST_RATES = 8
 """Exchanges of a datatoken that are asked for a price: its minters may add, and switch off, any number."""
 
@@ -58,20 +60,21 @@ def _written(logs: Iterable[Log]) -> tuple[DocumentWritten, ...]:
     )
 
 
-def nft_facts(rpc: Rpc, network: Network, nft: Address) -> NftFacts:
+def nft_facts(rpc: Rpc, network: Network, nft: Address, named: Iterable[Address]) -> NftFacts:
     is_ours = is_from_factory(rpc, network, nft, None)
     if not is_ours:
         raise NotFound(f"{nft}: expected a data NFT of Ocean's factory, found none")
     _, _, state, _ = read(rpc, _NFT, nft, "getMetaData")
+    made = [each for each in dict.fromkeys(named) if read(rpc, _NFT, nft, "isDeployed", each)[0]]
     return NftFacts(
         nft=nft,
         name=_text(rpc, _NFT, nft, "name"),
         symbol=_text(rpc, _NFT, nft, "symbol"),
-        token_uri=str(read(rpc, _NFT, nft, "tokenURI", NFT_ID)[0]),
+        token_uri=_uri(rpc, nft),
         owner=Address(read(rpc, _NFT, nft, "ownerOf", NFT_ID)[0]),
         state=int(state),
         is_from_factory=is_ours,
-        datatokens=tuple(_datatoken(rpc, network, Address(each)) for each in read(rpc, _NFT, nft, "getTokensList")[0]),
+        datatokens=tuple(_datatoken(rpc, network, each) for each in made),
     )
 
 
@@ -108,6 +111,15 @@ def _text(rpc: Rpc, contract: str, address: Address, function: str, gas: int | N
         return str(read(rpc, contract, address, function, gas=gas)[0])[:_MOST_TEXT]
     except NotFound:  # a base token that has no symbol, or one of another kind
         return ""
+
+
+def _uri(rpc: Rpc, nft: Address) -> str:
+    """Blank where it is too long to be kept, or no text: half of one says nothing."""
+    try:
+        uri = str(read(rpc, _NFT, nft, "tokenURI", NFT_ID)[0])
+    except NotFound:
+        return ""
+    return uri if len(uri) <= _MOST_URI else ""
 
 
 def _symbol(rpc: Rpc, base_token: Address) -> str:

@@ -6,6 +6,7 @@ writes. This module must never send past the outbox.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from control_plane.chain import anchors, assets, custody, metadata, orders
@@ -86,8 +87,8 @@ class OceanReader:
     def documents_of(self, transaction: TransactionHash) -> tuple[DocumentWritten, ...]:
         return metadata.documents_of(self._rpc, transaction)
 
-    def nft_facts(self, nft: Address) -> NftFacts:
-        return metadata.nft_facts(self._rpc, self._network, nft)
+    def nft_facts(self, nft: Address, named: Iterable[Address]) -> NftFacts:
+        return metadata.nft_facts(self._rpc, self._network, nft, named)
 
     def datatoken_facts(self, nft: Address, datatoken: Address) -> DatatokenFacts | None:
         return metadata.datatoken_facts(self._rpc, self._network, nft, datatoken)

@@ -5,6 +5,7 @@ In: nothing. Out: frozen facts, and the protocol that reads them. This module mu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -66,7 +67,8 @@ class DatatokenFacts:
 
 @dataclass(frozen=True)
 class NftFacts:
-    """A data NFT as it is now. state: Ocean's; 0 active, 1 end of life, 2 deprecated, 3 revoked, 4 disabled, 5 unlisted."""
+    """A data NFT as it is now. state: Ocean's; 0 active, 1 end of life, 2 deprecated, 3 revoked, 4 disabled, 5 unlisted.
+    datatokens: those that were asked for."""
 
     nft: Address
     name: str
@@ -97,9 +99,9 @@ class PublishedReader(Protocol):
     def documents_of(self, transaction: TransactionHash) -> tuple[DocumentWritten, ...]:
         """What one transaction wrote; nothing when it is unknown or was reverted."""
 
-    def nft_facts(self, nft: Address) -> NftFacts:
-        """Raises NotFound when the address holds no data NFT. Reads several times for each of its datatokens, of which its owner
-        may make any number: not while a stranger waits."""
+    def nft_facts(self, nft: Address, named: Iterable[Address]) -> NftFacts:
+        """With those of the named datatokens that are the NFT's own; of the others, of which its owner may make any number, nothing
+        is read. Six reads, and at most fifteen for each that is named. Raises NotFound when the address holds no data NFT."""
 
     def datatoken_facts(self, nft: Address, datatoken: Address) -> DatatokenFacts | None:
         """One datatoken of a data NFT, in at most twenty reads, whatever its owner has made; None when the NFT is none of Ocean's

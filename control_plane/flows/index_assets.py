@@ -9,25 +9,34 @@ undoes blocks, the index goes back and reads them again. Orders are counted only
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from control_plane.chain.ledger import Block, LedgerReader
 from control_plane.chain.published import DocumentWritten, NftFacts
-from control_plane.did import Address, Did, did_of
-from control_plane.errors import BadInput, NotFound, Refused
-from control_plane.provider.asset_index import DOCUMENTS, ORDERS, REWOUND_BLOCKS, AssetIndex, Cursor, IndexedAsset
+from control_plane.did import Address, Did, did_of, parse_address
+from control_plane.errors import BadInput, NotFound, Refused, Unavailable
+from control_plane.provider.asset_index import DOCUMENTS, ORDERS, REWOUND_BLOCKS, AssetIndex, Begun, Cursor, IndexedAsset
 from control_plane.provider.ddo_schema import faults_of
 from control_plane.provider.documents import ENCRYPTED, Decryptor, open_document
 
 MOST_BLOCKS = 10_000
 """Read in one step."""
+MOST_FOUND = 64
+"""Documents kept in one step: each may be a megabyte, and takes many times that when it is open."""
+MOST_DATATOKENS = 16
+"""Of an asset that are asked for a price: those that its document names first."""
+BUDGET_S = 2.0
+"""What a step may take before it leaves the rest to the next one. Its one thread also makes checkpoints and anchors."""
 STALE_AFTER_S = 60.0
 REFRESHED_MOST = 3
 """Facts that no event tells of (owner, price) are read again one by one."""
+TOUCHED_MOST = 16
+"""Assets of which an event told something, read again in one step."""
 
 
 @dataclass
@@ -47,27 +56,51 @@ class _Round:
 
 
 def index_assets(
-    index: AssetIndex, ledger: LedgerReader, key: Decryptor, public_url: str, clock: Callable[[], float]
-) -> Mapping[str, object] | None:
-    """One step. Raises Unavailable when no node answers; nothing is lost then. Again: goes on where it was."""
-    done, head, cursor = _Round(), ledger.head(), index.cursor(DOCUMENTS)
-    if cursor is not None and cursor.block > head.number:
-        return None  # this node is behind, or the chain undid blocks and is not as long again yet
-    _documents(index, ledger, key, public_url, clock, head, done)
-    _orders(index, ledger, head)
-    for asset in index.stalest(clock() - STALE_AFTER_S, REFRESHED_MOST):
-        _refresh(index, ledger, asset, clock(), done)
-    return done.told()
-
-
-def _documents(
     index: AssetIndex,
     ledger: LedgerReader,
     key: Decryptor,
     public_url: str,
     clock: Callable[[], float],
-    head: Block,
-    done: _Round,
+    stopwatch: Callable[[], float] = time.monotonic,
+) -> Mapping[str, object] | None:
+    """One step. Raises Unavailable when no node answers; nothing is lost then. Again: goes on where it was.
+
+    Does at least one thing of each kind, and ends after `BUDGET_S` with whatever is under way then, which is one asset's facts.
+    clock: seconds since 1970. stopwatch: seconds that never go back.
+    """
+    done, head, cursor = _Round(), ledger.head(), index.cursor(DOCUMENTS)
+    if cursor is not None and cursor.block > head.number:
+        return None  # this node is behind, or the chain undid blocks and is not as long again yet
+    until = stopwatch() + BUDGET_S
+
+    def is_over() -> bool:
+        return stopwatch() > until
+
+    _documents(index, ledger, _Opening(key, public_url, clock), head, done, is_over)
+    _orders(index, ledger, head)
+    for before, most in ((_AT_ONCE, TOUCHED_MOST), (clock() - STALE_AFTER_S, REFRESHED_MOST)):
+        for number, asset in enumerate(index.stalest(before, most)):
+            if number and is_over():
+                break
+            _refresh(index, ledger, asset, clock(), done)
+    return done.told()
+
+
+_AT_ONCE = 1.0
+"""Facts that were read before this second of 1970 are those that `AssetIndex` wants read again as soon as may be."""
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """What documents are opened with."""
+
+    key: Decryptor
+    public_url: str
+    clock: Callable[[], float]
+
+
+def _documents(
+    index: AssetIndex, ledger: LedgerReader, opening: _Opening, head: Block, done: _Round, is_over: Callable[[], bool]
 ) -> None:
     cursor = index.cursor(DOCUMENTS)
     if cursor is not None and ledger.block(cursor.block).hash != cursor.block_hash:
@@ -80,41 +113,62 @@ def _documents(
         return
     reached = Cursor(last, ledger.block(last).hash)  # before its events: if they change, the next step sees another hash
     happened = ledger.happened(first, last)
+    documents, begun = happened.documents, index.begun()
+    if begun is not None and cursor is not None and not _is_begun(documents, begun):
+        done.forgotten = index.rewind(cursor)  # the chain undid the block of which a part was done
+        begun = None
+    at = start = 0 if begun is None else begun.count
     found: list[IndexedAsset] = []
     newest: dict[Did, IndexedAsset] = {}
-    for written in happened.documents:
+    facts: dict[tuple[Address, ...], NftFacts] = {}
+    while at < len(documents) and len(found) < MOST_FOUND and not (at > start and is_over()):
+        written = documents[at]
         did = did_of(written.nft, ledger.network.chain_id)
         known = newest.get(did) or index.find(did)
         try:
-            newest[did] = _indexed(ledger, key, public_url, written, did, known, clock())
+            newest[did] = _indexed(ledger, opening, written, did, known, facts)
         except (BadInput, NotFound, Refused) as error:
             done.passed_over[error.code] += 1
         else:
             found.append(newest[did])
-    index.put(found, reached)
+        at += 1
+    begun = None
+    if at < len(documents):
+        block = documents[at].block
+        end = ledger.block(max(block - 1, 0))
+        if ledger.block(last).hash != reached.block_hash:
+            return  # the chain undid some of this meanwhile: the next step reads it anew
+        reached = Cursor(end.number, end.hash)
+        count = sum(each.block == block for each in documents[:at])
+        begun = Begun(count, documents[at - 1].transaction) if count else None
+    index.put(found, reached, begun, set(happened.touched) - {asset.nft for asset in found})
     done.indexed += sorted(newest)
-    for nft in set(happened.touched):
-        asset = index.find_nft(nft)
-        if asset is not None and asset.did not in newest:
-            _refresh(index, ledger, asset, clock(), done)
+
+
+def _is_begun(documents: Sequence[DocumentWritten], begun: Begun) -> bool:
+    """The documents behind the cursor are still those of which a part was done."""
+    return len(documents) >= begun.count and documents[begun.count - 1].transaction == begun.transaction
 
 
 def _indexed(
     ledger: LedgerReader,
-    key: Decryptor,
-    public_url: str,
+    opening: _Opening,
     written: DocumentWritten,
     did: Did,
     known: IndexedAsset | None,
-    now: float,
+    read: dict[tuple[Address, ...], NftFacts],
 ) -> IndexedAsset:
-    """known: the asset as an earlier document has it.
+    """known: the asset as an earlier document has it. read: facts of this step, by NFT and named datatokens; added to.
 
     Raises NotFound when the NFT is not Ocean's, BadInput when the document is not for us, or not as it should be."""
-    if not written.flags & ENCRYPTED and written.decryptor_url.rstrip("/") != public_url:
+    if not written.flags & ENCRYPTED and written.decryptor_url.rstrip("/") != opening.public_url:
         raise BadInput("document", "one that names this market", "another provider's", code="document_elsewhere")
-    document = _opened(ledger, key, written, did)
-    facts = ledger.nft_facts(written.nft)
+    document = _opened(ledger, opening.key, written, did)
+    named = _named(document)
+    about = (written.nft, *named)
+    if about not in read:
+        read[about] = ledger.nft_facts(written.nft, named)
+    facts = read[about]
     moment = _moment(written.written_at)
     return IndexedAsset(
         did=did,
@@ -130,7 +184,7 @@ def _indexed(
         },
         facts=_facts(facts, str(known.facts["created"]) if known else moment),
         orders=0,
-        refreshed_at=now,
+        refreshed_at=opening.clock(),
     )
 
 
@@ -149,15 +203,26 @@ def _opened(ledger: LedgerReader, key: Decryptor, written: DocumentWritten, did:
     return document
 
 
+def _named(document: Mapping[str, Any]) -> list[Address]:
+    """The datatokens that its services are sold for, at most `MOST_DATATOKENS`."""
+    named = dict.fromkeys(parse_address(service["datatokenAddress"]) for service in document["services"])
+    return list(named)[:MOST_DATATOKENS]
+
+
 def _refresh(index: AssetIndex, ledger: LedgerReader, asset: IndexedAsset, now: float, done: _Round) -> None:
-    """Read its facts again. Whatever comes of it, it is the others' turn then: what fails for ever comes back like any other."""
-    facts = asset.facts
+    """Read its facts again. Whatever comes of it, it is the others' turn then: what fails for ever comes back like any other.
+
+    What an event told of stays to be read at once, behind others, ten times while no node answers."""
+    facts, read_at = asset.facts, now
     try:
-        facts = _facts(ledger.nft_facts(asset.nft), str(asset.facts["created"]))
+        facts = _facts(ledger.nft_facts(asset.nft, _named(asset.document)), str(asset.facts["created"]))
     except (BadInput, NotFound, Refused) as error:
         done.unread[error.code] += 1
+    except Unavailable:
+        read_at = asset.refreshed_at + _AT_ONCE / 10 if asset.refreshed_at < _AT_ONCE else now
+        raise
     finally:
-        index.refresh(asset.did, facts, now)
+        index.refresh(asset.did, facts, read_at)
 
 
 def _facts(facts: NftFacts, created: str) -> dict[str, Any]:

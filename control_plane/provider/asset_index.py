@@ -16,12 +16,13 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from control_plane.database import assets as table
 from control_plane.database import chain_cursor, counted_orders, reading, replaced_documents, writing
-from control_plane.did import Address, Bytes32, Did
+from control_plane.did import Address, Bytes32, Did, TransactionHash
 
 REWOUND_BLOCKS = 256
 """How far to go back when the chain undid a block: deeper than any reorganisation of the chains we know."""
 DOCUMENTS, ORDERS = "documents", "orders"
 """The two things that the chain is read for, each with a cursor of its own: see `flows/index_assets.py`."""
+_BEGUN = "begun"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ class Cursor:
     block_hash: Bytes32
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What was done of the block behind the cursor of documents: `count` of its documents, the last written by `transaction`."""
+
+    count: int
+    transaction: TransactionHash
+
+
 class AssetIndex:
     """One index for all workers; the log keeper writes it."""
 
@@ -63,6 +72,11 @@ class AssetIndex:
         with self._reading.connect() as connection:
             row = connection.execute(select(chain_cursor).where(chain_cursor.c.name == name)).first()
         return None if row is None else Cursor(row.block, row.block_hash)
+
+    def begun(self) -> Begun | None:
+        """Nothing where the cursor of documents stands at the end of what was done."""
+        row = self.cursor(_BEGUN)
+        return None if row is None or row.block == 0 else Begun(row.block, TransactionHash(row.block_hash))
 
     def find(self, did: Did) -> IndexedAsset | None:
         return self._first(table.c.did == did)
@@ -88,10 +102,13 @@ class AssetIndex:
         with self._reading.connect() as connection:
             return tuple(_asset(row) for row in connection.execute(asked))
 
-    def put(self, found: Sequence[IndexedAsset], cursor: Cursor) -> None:
+    def put(
+        self, found: Sequence[IndexedAsset], cursor: Cursor, begun: Begun | None = None, touched: Iterable[Address] = ()
+    ) -> None:
         """Replace these assets, in this order, and remember how far documents were read: all or nothing. Again: the same.
 
-        What was replaced is kept for `rewind`, `REWOUND_BLOCKS` long.
+        touched: NFTs whose facts are to be read again as soon as may be. What was replaced is kept for `rewind`, `REWOUND_BLOCKS`
+        long.
         """
         with writing(self._engine) as connection:
             for asset in found:
@@ -106,7 +123,10 @@ class AssetIndex:
                 connection.execute(update(table).where(table.c.did == asset.did).values(row))
             old = replaced_documents.c.replaced_in <= cursor.block - REWOUND_BLOCKS
             connection.execute(delete(replaced_documents).where(old))
+            for nft in touched:
+                connection.execute(update(table).where(table.c.nft == nft).values(refreshed_at=0.0))
             _move(connection, DOCUMENTS, cursor, is_change=bool(found))
+            _begin(connection, begun)
 
     def refresh(self, did: Did, facts: Mapping[str, Any], now: float) -> None:
         """Replace what the chain says of an asset that is there."""
@@ -147,6 +167,7 @@ class AssetIndex:
             _recount(connection, ordered)
             connection.execute(update(table).values(refreshed_at=0.0))
             _move(connection, DOCUMENTS, cursor, is_change=True)
+            _begin(connection, None)
             orders = update(chain_cursor).where(chain_cursor.c.name == ORDERS, chain_cursor.c.block > cursor.block)
             connection.execute(orders.values(block=cursor.block, block_hash=cursor.block_hash))
         return len(again) + int(gone)
@@ -175,6 +196,11 @@ def _move(connection: Connection, name: str, cursor: Cursor, is_change: bool) ->
     changed = {"block": cursor.block, "block_hash": cursor.block_hash, "version": chain_cursor.c.version + int(is_change)}
     if not connection.execute(update(chain_cursor).where(chain_cursor.c.name == name).values(changed)).rowcount:
         connection.execute(insert(chain_cursor).values({**changed, "name": name, "version": int(is_change)}))
+
+
+def _begin(connection: Connection, begun: Begun | None) -> None:
+    place = Cursor(0, Bytes32("")) if begun is None else Cursor(begun.count, Bytes32(begun.transaction))
+    _move(connection, _BEGUN, place, is_change=False)
 
 
 def _changed(connection: Connection) -> None:

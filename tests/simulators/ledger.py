@@ -70,6 +70,7 @@ class SimulatedLedger(SimulatedCustody, Published):
         """Method and key of every write that was done, in order."""
         self.events = Events()
         self.unreadable = {}
+        self.facts_read = []
 
     # what tests do to it
 

@@ -5,6 +5,7 @@ In: what the ledger keeps. Out: what `PublishedReader` tells of it. This module 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,8 @@ class Published(Rewindable):
     events: Events
     unreadable: dict[Address, Exception]
     """What asking an NFT for its facts ends with, where it ends badly."""
+    facts_read: list[Address]
+    """NFTs in the order in which they were asked for their facts."""
     _nfts: dict[Address, Nft]
     _datatokens: dict[Address, Datatoken]
     _blocks: list[Any]
@@ -70,12 +73,14 @@ class Published(Rewindable):
         self._reach()
         return tuple(each for each in self.events.documents if each.transaction == transaction)
 
-    def nft_facts(self, nft: Address) -> NftFacts:
+    def nft_facts(self, nft: Address, named: Iterable[Address]) -> NftFacts:
         self._reach()
+        self.facts_read.append(nft)
         if nft in self.unreadable:
             raise self.unreadable[nft]
         found = self._nft(nft)
-        made = [(address, each) for address, each in self._datatokens.items() if each.nft == nft]
+        known = {address: each for address, each in self._datatokens.items() if each.nft == nft}
+        made = [(each, known[each]) for each in dict.fromkeys(named) if each in known]
         return NftFacts(
             nft, found.name, found.symbol, "", found.owner, found.state, True, tuple(self._told(*each) for each in made)
         )

@@ -51,7 +51,7 @@ def test_an_order_is_told_by_its_emitter(chain: Chain) -> None:
 @pytest.mark.parametrize("rate", [2 * ONE, 0])
 def test_an_nft_is_told_with_its_datatokens_and_their_price(chain: Chain, rate: int) -> None:
     made = publish(chain, rate=rate)
-    facts = chain.ledger.nft_facts(made.nft)
+    facts = chain.ledger.nft_facts(made.nft, [made.datatoken])
     assert (facts.name, facts.symbol, facts.owner) == ("A model", "MODEL", chain.wallets["alice"].address)
     assert (facts.state, facts.is_from_factory) == (0, True)
     (datatoken,) = facts.datatokens
@@ -63,15 +63,22 @@ def test_an_nft_is_told_with_its_datatokens_and_their_price(chain: Chain, rate: 
 
 def test_one_datatoken_is_told_by_itself_and_only_of_the_nft_that_made_it(chain: Chain) -> None:
     made, other = publish(chain), publish(chain)
-    (datatoken,) = chain.ledger.nft_facts(made.nft).datatokens
+    (datatoken,) = chain.ledger.nft_facts(made.nft, [made.datatoken]).datatokens
     assert chain.ledger.datatoken_facts(made.nft, made.datatoken) == datatoken
     assert chain.ledger.datatoken_facts(made.nft, other.datatoken) is None
     assert chain.ledger.datatoken_facts(chain.wallets["mallory"].address, made.datatoken) is None
 
 
+def test_of_datatokens_only_those_are_told_that_are_asked_for_and_the_nfts_own(chain: Chain) -> None:
+    made, other = publish(chain), publish(chain)
+    named = [other.datatoken, made.datatoken, chain.wallets["mallory"].address, made.datatoken]
+    assert [each.address for each in chain.ledger.nft_facts(made.nft, named).datatokens] == [made.datatoken]
+    assert chain.ledger.nft_facts(made.nft, []).datatokens == ()
+
+
 def test_an_address_that_is_no_nft_of_the_factory_is_not_found(chain: Chain) -> None:
     with pytest.raises(NotFound):
-        chain.ledger.nft_facts(chain.wallets["mallory"].address)
+        chain.ledger.nft_facts(chain.wallets["mallory"].address, [])
 
 
 def test_an_order_of_its_own_is_no_reuse(chain: Chain) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,3 +88,34 @@ def test_a_base_token_that_fails_at_its_symbol_stops_nobody(anvil: str, tmp_path
         assert cursor.block == ledger.head().number
     finally:
         engine.dispose()
+
+
+@pytest.mark.live
+def test_what_an_nft_made_beside_its_document_costs_no_question(
+    anvil: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = real_chain(anvil, tmp_path / "outbox")
+    ledger = chain.ledger
+    assert isinstance(ledger, OceanLedger)
+    made = ledger.create_asset(chain.wallets["mallory"], key(), "Many", "MANY", chain.terms())
+    asked: list[str] = []
+    ask = ledger._rpc.ask
+
+    def counted(method: str, params: Sequence[Any]) -> Any:
+        asked.append(method)
+        return ask(method, params)
+
+    def questions() -> int:
+        asked.clear()
+        assert [each.address for each in ledger.nft_facts(made.nft, [made.datatoken]).datatokens] == [made.datatoken]
+        return len(asked)
+
+    monkeypatch.setattr(ledger._rpc, "ask", counted)
+    before = questions()
+    for number in range(12):
+        owner = chain.wallets["mallory"].address
+        arguments = [1, [f"m{number}", "M"], [owner, owner, owner, ledger.network.ocean], [2**256 - 1, 0], []]
+        action = Action(made.nft, call_data("ERC721Template", "createERC20", arguments))
+        ledger._outbox.send(chain.wallets["mallory"], key(), action)
+    assert questions() == before
+    assert before <= 13

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,107 @@ def test_an_asset_that_can_be_read_no_more_comes_back_in_its_turn(market: Market
     found = {asset.did: asset.facts["owner"] for asset in market.services.provider.assets.all()}
     assert {found[other.did] for other in others} == {market.wallet("dave").address}
     assert found[bad.did] == market.wallet("mallory").address
+
+
+def worked(market: Market) -> float:
+    """A stopwatch by which each reading of an asset's facts takes a second."""
+    return float(len(market.ledger.facts_read))
+
+
+def in_one_block(market: Market) -> None:
+    """As if all documents so far stood in the newest block."""
+    written = market.ledger.events.documents
+    written[:] = [replace(each, block=market.ledger.head().number) for each in written]
+
+
+def steps(market: Market) -> list[list[str]]:
+    """What each step indexes that is given two seconds, until nothing is left."""
+    made = []
+    while (told := index(market, lambda: worked(market))) is not None:
+        assert len(told["indexed"]) <= 3, "the third ends it"
+        made.append(told["indexed"])
+    return made
+
+
+@pytest.mark.parametrize("is_one_block", [False, True])
+def test_a_step_leaves_what_takes_too_long_to_the_next_one(market: Market, is_one_block: bool) -> None:
+    assets = [publish(market, name=f"Words {number}") for number in range(8)]
+    if is_one_block:
+        in_one_block(market)
+    made = steps(market)
+    assert [len(each) for each in made] == [3, 3, 2]
+    assert sorted(did for each in made for did in each) == sorted(asset.did for asset in assets)
+    assert market.ledger.facts_read == [asset.nft for asset in assets], "each was read once, in its order"
+    cursor = market.services.provider.assets.cursor(DOCUMENTS)
+    assert cursor is not None
+    assert cursor.block == market.ledger.head().number
+
+
+def test_a_step_takes_no_more_documents_than_it_can_hold(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        publish(market, name=f"Words {number}")
+    in_one_block(market)
+    monkeypatch.setattr(index_assets, "MOST_FOUND", 2)
+    assert [len(index(market)["indexed"]) for _ in range(3)] == [2, 2, 1]
+    assert index(market) is None
+
+
+def test_documents_that_are_none_end_a_step_too(market: Market) -> None:
+    for _ in range(6):
+        write(market, "alice", publish(market).nft, {"id": "nothing"})
+    market.ledger.events.documents[:] = market.ledger.events.documents[1::2]
+    seconds = iter(range(1000))
+    assert [index(market, lambda: float(next(seconds)))["passed_over"] for _ in range(2)] == [{"document_foreign": 3}] * 2
+
+
+def test_a_block_that_is_undone_when_half_of_it_was_read_leaves_nothing_behind(market: Market) -> None:
+    gone, kept = publish(market, name="Gone"), [publish(market, name=f"Words {number}") for number in range(5)]
+    in_one_block(market)
+    assert len(index(market, lambda: worked(market))["indexed"]) == 3
+    market.ledger.events.documents[:] = [each for each in market.ledger.events.documents if each.nft != gone.nft]
+    while index(market) is not None:
+        pass
+    assert {asset.did for asset in market.services.provider.assets.all()} == {each.did for each in kept}
+
+
+def test_many_documents_of_one_nft_ask_the_chain_once(market: Market) -> None:
+    asset = publish(market)
+    for number in range(9):
+        write(market, "alice", asset.nft, {**asset.document, "metadata": {**asset.document["metadata"], "name": f"{number}"}})
+    index(market)
+    assert market.ledger.facts_read == [asset.nft]
+    assert market.services.provider.assets.all()[0].document["metadata"]["name"] == "8"
+
+
+def test_of_an_assets_datatokens_only_those_that_its_document_names_are_read(market: Market) -> None:
+    asset = publish(market)
+    terms = market.ledger._datatokens[asset.datatoken].terms
+    more = [market.ledger.add_datatoken(asset.nft, terms) for _ in range(40)]
+    (service,) = asset.document["services"]
+    named = [service | {"id": str(number), "datatokenAddress": each} for number, each in enumerate(more[:30])]
+    index(market)
+    assert [each["address"] for each in told_of(market)] == [asset.datatoken]
+    write(market, "alice", asset.nft, {**asset.document, "services": [*named, service | {"id": "last"}]})
+    index(market)
+    assert [each["address"] for each in told_of(market)] == more[: index_assets.MOST_DATATOKENS]
+    market.clock.now += 61
+    index(market)
+    assert [each["address"] for each in told_of(market)] == more[: index_assets.MOST_DATATOKENS]
+
+
+def told_of(market: Market) -> list[dict[str, Any]]:
+    (found,) = market.services.provider.assets.all()
+    return list(found.facts["datatokens"])
+
+
+def test_a_new_state_is_obeyed_as_soon_as_the_node_answers_again(market: Market) -> None:
+    asset = publish(market)
+    index(market)
+    market.ledger.set_state(asset.nft, 3)
+    market.ledger.unreadable[asset.nft] = Unavailable("silent")
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            index(market)
+    del market.ledger.unreadable[asset.nft]
+    index(market)
+    assert market.services.provider.assets.all()[0].state == 3
