@@ -48,8 +48,9 @@ def sign_provider_fee(
     clock: Callable[[], float],
     environment: str | None = None,
 ) -> ProviderFee:
-    """A fee for one of our own services; see `sign_fee`."""
-    return sign_fee(wallet, datatoken, service_id(service_index), token, amount, valid_until, clock, environment)
+    """A fee for one of our own services: for a model's calls, unless an environment is named; see `sign_fee`."""
+    service = service_id(service_index)
+    return sign_fee(wallet, datatoken, service, token, amount, valid_until, clock, environment, is_for_calls=environment is None)
 
 
 def sign_fee(
@@ -61,15 +62,16 @@ def sign_fee(
     valid_until: UnixSeconds,
     clock: Callable[[], float],
     environment: str | None = None,
+    is_for_calls: bool = False,
 ) -> ProviderFee:
     """A fee that the datatoken accepts. clock: seconds since 1970, UTC; it stands in the data as Ocean Provider writes it.
 
     service: its id in the asset's document, which clients choose. environment: the compute environment whose time is paid; None: an
-    order of something else.
+    order of something else. is_for_calls: the price of a model's calls, as its offer has it. A fee without that word opens no
+    calls, whatever datatoken and service it names (`pays_for_calls`): documents say what those are, and strangers write documents.
     """
-    data = json.dumps(
-        {"environment": environment, "timestamp": clock(), "dt": datatoken, "id": service}, separators=(",", ":")
-    ).encode()
+    told: dict[str, object] = {"environment": environment, "timestamp": clock(), "dt": datatoken, "id": service}
+    data = json.dumps(told | ({"calls": True} if is_for_calls else {}), separators=(",", ":")).encode()
     signature = wallet.sign_digest(provider_fee_digest(wallet.address, token, amount, valid_until, data))
     return ProviderFee(
         provider=wallet.address,
@@ -110,6 +112,12 @@ def compute_time(fee: ProviderFee) -> ComputeTime | None:
     return ComputeTime(environment, seconds) if isinstance(environment, str) else None
 
 
+def pays_for_calls(fee: ProviderFee) -> bool:
+    """True when it was signed as the price of a model's calls. Trust it only for a fee that the operator signed."""
+    record = _record(fee)
+    return record is not None and record.get("calls") is True and record.get("environment") is None
+
+
 def names(fee: ProviderFee, datatoken: Address, service_index: int) -> bool:
     """True when the fee's data say this datatoken and this service of ours."""
     return is_named(fee, datatoken, service_id(service_index))
@@ -117,10 +125,13 @@ def names(fee: ProviderFee, datatoken: Address, service_index: int) -> bool:
 
 def is_named(fee: ProviderFee, datatoken: Address, service: str) -> bool:
     """True when the fee's data say this datatoken and this service; data of any other form say nothing."""
+    record = _record(fee)
+    return record is not None and str(record.get("dt", "")).lower() == datatoken.lower() and record.get("id") == service
+
+
+def _record(fee: ProviderFee) -> dict[str, object] | None:
     try:
         record = json.loads(fee.data)
-    except ValueError:
-        return False
-    if not isinstance(record, dict):
-        return False
-    return str(record.get("dt", "")).lower() == datatoken.lower() and record.get("id") == service
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None

@@ -93,6 +93,9 @@ class OceanReader:
     def datatoken_facts(self, nft: Address, datatoken: Address) -> DatatokenFacts | None:
         return metadata.datatoken_facts(self._rpc, self._network, nft, datatoken)
 
+    def has_made(self, nft: Address, datatoken: Address) -> bool:
+        return assets.is_from_factory(self._rpc, self._network, nft, datatoken)
+
     def reuse_of(self, transaction: TransactionHash, datatoken: Address) -> Reuse | None:
         return metadata.reuse_of(self._rpc, transaction, datatoken)
 

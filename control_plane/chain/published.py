@@ -107,5 +107,8 @@ class PublishedReader(Protocol):
         """One datatoken of a data NFT, in at most twenty reads, whatever its owner has made; None when the NFT is none of Ocean's
         factory, or has not made it."""
 
+    def has_made(self, nft: Address, datatoken: Address) -> bool:
+        """Whether the NFT is of Ocean's factory and has made the datatoken, in two reads; no other contract's word counts."""
+
     def reuse_of(self, transaction: TransactionHash, datatoken: Address) -> Reuse | None:
         """The reuse of an order of `datatoken` that a transaction made; events of other emitters do not count."""

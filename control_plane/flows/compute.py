@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from control_plane.chain.compute import Algorithm, ComputeService, access_service, compute_service
-from control_plane.chain.fees import is_named
+from control_plane.chain.fees import is_named, service_id
 from control_plane.did import Address, Did, TransactionHash
 from control_plane.errors import BadInput, NotFound, Refused, Unavailable
 from control_plane.fields import Kind as Described
@@ -23,7 +23,8 @@ from control_plane.serving.listing import Listing, Ordered
 def compute_of(assets: AssetIndex, listing: Listing) -> ComputeService | None:
     """The listing's service for jobs. None: it sells none, as everything that was published before jobs were sold.
 
-    Raises Unavailable while its document was not read from the chain yet, Refused with code document_damaged.
+    Raises Unavailable while its document was not read from the chain yet; Refused with code document_damaged, also where it says
+    that jobs are the service that the listing's calls are: whoever owns the NFT would have calls for the price of a free job.
     """
     asset = assets.find(listing.did)
     if asset is None:
@@ -32,6 +33,10 @@ def compute_of(assets: AssetIndex, listing: Listing) -> ComputeService | None:
     if service is not None and service.datatoken != listing.datatoken:
         found = f"its jobs are sold for {service.datatoken}, expected its datatoken {listing.datatoken}"
         raise Refused(f"{listing.did}: {found}", code="document_damaged")
+    if service is not None and (service.index == listing.service_index or service.id != service_id(service.index)):
+        found = f"jobs are service {service.index} with the id {service.id!r:.80}"
+        expected = f"another service than {listing.service_index}, its calls, with its own number as its id"
+        raise Refused(f"{listing.did}: in its document {found}; expected {expected}", code="document_damaged")
     return service
 
 
@@ -80,13 +85,13 @@ def dataset_paid(services: Services, owner: Address, did: Did, transaction: Tran
     return DatasetPaid(paid_by(services, service, sold.id, transaction), sold.trusted if service.is_compute else None)
 
 
-def paid_by(services: Services, service: Ordered, service_id: str, transaction: TransactionHash) -> Paid:
+def paid_by(services: Services, service: Ordered, its_id: str, transaction: TransactionHash) -> Paid:
     """What the chain says of an order, with the fee of ours that names the service. One that was ordered again (`reuseOrder`)
     has the order's facts, and the fee and the confirmations of the transaction that did so."""
     reuse = services.ledger.reuse_of(transaction, service.datatoken)
     facts = services.ledger.order_facts(transaction if reuse is None else reuse.original, service.datatoken)
     signed = facts.signed_fees if reuse is None else reuse.signed_fees
-    ours = [fee for fee in signed if fee.provider == services.operator.address and is_named(fee, service.datatoken, service_id)]
+    ours = [fee for fee in signed if fee.provider == services.operator.address and is_named(fee, service.datatoken, its_id)]
     facts = replace(facts, provider_fee=ours[0] if ours else None)
     if reuse is None:
         return Paid.by_order(service, facts)

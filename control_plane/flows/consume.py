@@ -14,13 +14,13 @@ from typing import Any
 from control_plane.chain.fees import is_named, sign_fee
 from control_plane.chain.ledger import CALLABLE_STATES, AssetFacts, OrderFacts, ProviderFee
 from control_plane.did import Address, Did, TokenWei, TransactionHash, UnixSeconds, parse_address
-from control_plane.errors import BadInput, Forbidden, NotFound
+from control_plane.errors import BadInput, Forbidden, NotFound, Refused
 from control_plane.flows.offer import make_offer
 from control_plane.flows.services import Services
 from control_plane.provider.asset_index import IndexedAsset
 from control_plane.provider.fetch import RemoteFile
 from control_plane.provider.files import read_files
-from control_plane.serving.access import OrderQuestion, may_order_be_used, on_sale_only
+from control_plane.serving.access import CALLS_CHECKS, ORDER_CHECKS, OrderQuestion, may_order_be_used, on_sale_only
 from control_plane.serving.listing import Listing
 
 NO_TIMEOUT_S = 100 * 366 * 86_400
@@ -99,14 +99,25 @@ def check_consumable(services: Services, service: Service, consumer: Address) ->
 
 
 def fee_for(services: Services, service: Service) -> ProviderFee:
-    """What an order of the service pays to the operator: a model's listed fee; nothing for a file that somebody else keeps."""
+    """What an order of the service pays to the operator: a model's listed fee; nothing for a file that somebody else keeps.
+
+    Raises Forbidden with code datatoken_foreign for a datatoken that the asset's NFT has not made: the document is a stranger's,
+    who may name a model's, and would have its calls for nothing. Raises Refused with code document_damaged for a model whose
+    document names another datatoken than the one that its calls are sold for.
+    """
     listing = listing_of(services, service)
     settings, clock = services.settings, services.clock
     if listing is not None:
         on_sale_only(listing).enforce()
         if service.service_index != listing.service_index:
             raise NotFound("serviceId: expected the service of this model's calls, found another", code="service_not_found")
+        if service.datatoken != listing.datatoken:
+            found = f"its calls are sold for {service.datatoken}, expected its datatoken {listing.datatoken}"
+            raise Refused(f"{listing.did}: {found}", code="document_damaged")
         return make_offer(listing, services.operator, settings.provider_fee, settings.order_timeout_s, clock).provider_fee
+    if not services.ledger.has_made(service.nft, service.datatoken):
+        expected = "expected a datatoken that the asset's own NFT has made"
+        raise Forbidden(f"serviceId: {expected}, the document names {service.datatoken}", code="datatoken_foreign")
     ends_at = UnixSeconds(int(clock()) + (service.timeout_s or NO_TIMEOUT_S))
     return sign_fee(services.operator, service.datatoken, service.id, services.network.ocean, TokenWei(0), ends_at, clock)
 
@@ -128,7 +139,8 @@ def check_order(services: Services, service: Service, consumer: Address, transac
         judged = replace(judged, confirmations=min(judged.confirmations, reuse.confirmations))
     confirmations, now = services.network.confirmations, services.clock()
     operator = services.operator.address
-    may_order_be_used(OrderQuestion(judged, service, consumer, operator, confirmations, now)).enforce()
+    checks = ORDER_CHECKS if listing_of(services, service) is None else CALLS_CHECKS
+    may_order_be_used(OrderQuestion(judged, service, consumer, operator, confirmations, now), checks).enforce()
     return facts
 
 

@@ -87,6 +87,7 @@ def check_file(services: Services, service: Service) -> None:
 
 
 def _offer(services: Services, service: Service) -> Offer:
+    fee = fee_for(services, service)  # first: it says whether the datatoken is the asset's at all
     found = services.ledger.datatoken_facts(service.nft, service.datatoken)
     if found is None or found.price is None:
         raise Refused(
@@ -107,7 +108,7 @@ def _offer(services: Services, service: Service) -> Offer:
         service_index=service.service_index,
         service_id=service.id,
         timeout_s=service.timeout_s,
-        provider_fee=fee_for(services, service),
+        provider_fee=fee,
     )
 
 

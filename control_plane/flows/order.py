@@ -58,7 +58,7 @@ def check_offer(ledger: LedgerReader, offer: Offer, is_dataset: bool = False) ->
     facts = ledger.find_asset(offer.did, offer.nft)
     sale = ledger.sale(offer.datatoken, offer.exchange)
     fee = offer.provider_fee
-    is_its = ledger.datatoken_facts(offer.nft, offer.datatoken) is not None if is_dataset else offer.datatoken == facts.datatoken
+    is_its = ledger.has_made(offer.nft, offer.datatoken) if is_dataset else offer.datatoken == facts.datatoken
     for is_so, what in (
         (facts.is_from_factory, f"{offer.nft} is not a data NFT of Ocean's factory"),
         (is_its, f"the asset's datatoken is {facts.datatoken}, the offer names {offer.datatoken}"),

@@ -16,8 +16,8 @@ from control_plane.flows.compute import compute_of
 from control_plane.flows.services import Services
 from control_plane.jobs.access import Service, consumer_for
 from control_plane.serving.access import (
+    CALLS_CHECKS,
     NEVER,
-    ORDER_CHECKS,
     OWNER_CHECKS,
     OrderQuestion,
     may_order_be_used,
@@ -82,7 +82,7 @@ def sign_in(services: Services, text: object, signature: object) -> SignedIn:
     consumer = signer if jobs is None else consumer_for(facts, signer, services.environments)
     operator, confirmations = services.operator.address, services.network.confirmations
     question = OrderQuestion(facts, jobs or listing, consumer, operator, confirmations, now)
-    may_order_be_used(question, ORDER_CHECKS if jobs is None else OWNER_CHECKS).enforce()
+    may_order_be_used(question, CALLS_CHECKS if jobs is None else OWNER_CHECKS).enforce()
     calls_limit = services.settings.session_calls if jobs is None else JOBS_ONLY
     if jobs is None and services.sessions.calls_used_by(message.order) >= calls_limit:
         raise Forbidden(f"order: the {calls_limit} calls of this order are used up", code="quota_exhausted")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from control_plane.chain.fees import pays_for_calls
 from control_plane.chain.ledger import OrderFacts
 from control_plane.did import Address, Did, UnixSeconds
 from control_plane.errors import Conflict, Forbidden, IntegrityBroken, PosthumanError, TooMany, Unauthenticated
@@ -155,6 +156,16 @@ def _carries_the_operators_fee(q: OrderQuestion) -> Refusal | None:
     return _no("order_without_provider_fee", f"order: expected a provider fee signed by {q.operator}, found {found}")
 
 
+def _pays_for_calls(q: OrderQuestion) -> Refusal | None:
+    fee = q.facts.provider_fee
+    if fee is not None and pays_for_calls(fee):
+        return None
+    return _no(
+        "order_not_for_calls",
+        f"order: expected a provider fee that was signed as the price of calls of {q.listing.did}, found one for something else",
+    )
+
+
 def _has_not_expired(q: OrderQuestion) -> Refusal | None:
     ended = order_ends_at(q.facts, q.listing)
     if q.now < ended:
@@ -188,6 +199,11 @@ ORDER_CHECKS: tuple[OrderCheck, ...] = (
     _is_final_enough,
 )
 """In this order, so that the first refusal is the one that says most."""
+
+
+CALLS_CHECKS: tuple[OrderCheck, ...] = (*ORDER_CHECKS, _pays_for_calls)
+"""What an order must pass to open a model's calls. The fee's datatoken and service do not say that: whoever owns a model's NFT
+says in its document what its services are, and may have asked for a fee before the model was on sale."""
 
 
 OWNER_CHECKS: tuple[OrderCheck, ...] = tuple(check for check in ORDER_CHECKS if check is not _has_not_expired)

@@ -90,6 +90,11 @@ class Published(Rewindable):
         found = self._datatokens.get(datatoken)
         return None if found is None or found.nft != nft else self._told(datatoken, found)
 
+    def has_made(self, nft: Address, datatoken: Address) -> bool:
+        self._reach()
+        found = self._datatokens.get(datatoken)
+        return found is not None and found.nft == nft
+
     def _told(self, address: Address, found: Datatoken) -> DatatokenFacts:
         terms = found.terms
         name = f"{self._nfts[found.nft].name} access"

@@ -67,6 +67,8 @@ def test_one_datatoken_is_told_by_itself_and_only_of_the_nft_that_made_it(chain:
     assert chain.ledger.datatoken_facts(made.nft, made.datatoken) == datatoken
     assert chain.ledger.datatoken_facts(made.nft, other.datatoken) is None
     assert chain.ledger.datatoken_facts(chain.wallets["mallory"].address, made.datatoken) is None
+    asked = ((made.nft, made.datatoken), (made.nft, other.datatoken), (chain.wallets["mallory"].address, made.datatoken))
+    assert [chain.ledger.has_made(*each) for each in asked] == [True, False, False]
 
 
 def test_of_datatokens_only_those_are_told_that_are_asked_for_and_the_nfts_own(chain: Chain) -> None:

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from control_plane.chain.fees import sign_fee
 from control_plane.did import Bytes32, TokenWei, TransactionHash, UnixSeconds
 from control_plane.errors import BadInput, Forbidden, NotFound, PosthumanError, Unauthenticated, Unavailable
 from control_plane.flows.sign_in import CLOCK_SKEW_S, compose_message, sign_in
+from control_plane.jobs.environments import FREE
 from control_plane.serving.eip4361 import SignInMessage
 from tests.fixtures_jobs import index
-from tests.fixtures_market import Market, market, open_market
+from tests.fixtures_market import ONE, Market, market, open_market
 
 __all__ = ["market"]
 
@@ -140,6 +142,19 @@ def test_a_bad_order_is_a_403_with_its_reason_and_leaves_the_nonce(market: Marke
 def test_an_order_of_another_model_is_foreign(market: Market) -> None:
     order = market.order("bob", market.other_gpt)
     assert refused(market, composed(market, order=order)).code == "order_foreign"
+
+
+@pytest.mark.parametrize("environment", [None, FREE])
+def test_a_fee_that_was_signed_for_something_else_opens_no_calls_whatever_it_names(market: Market, environment: str | None) -> None:
+    """Whoever owns a model's NFT chooses what its document calls its services, and may ask for a fee before the model is sold."""
+    gpt, ledger, bob = market.gpt, market.ledger, market.wallet("bob")
+    ends_at = UnixSeconds(int(market.clock()) + 600)
+    fee = sign_fee(market.services.operator, gpt.datatoken, "0", gpt.base_token, TokenWei(0), ends_at, market.clock, environment)
+    ledger.mint(gpt.base_token, bob.address, 10 * ONE)
+    ledger.buy_datatoken(bob, "buy", gpt.datatoken, gpt.exchange, TokenWei(5 * ONE))
+    order = ledger.start_order(bob, "order", gpt.datatoken, bob.address, 0, fee).transaction
+    error = refused(market, composed(market, order=order))
+    assert (type(error), error.code) == (Forbidden, "order_not_for_calls")
 
 
 def test_an_expired_order_opens_no_session_and_a_session_ends_with_its_order(market: Market) -> None:

@@ -12,6 +12,7 @@ from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, 
 from control_plane.errors import Forbidden, IntegrityBroken, Unauthenticated
 from control_plane.serving.access import (
     CALL_CHECKS,
+    CALLS_CHECKS,
     NEVER,
     ORDER_CHECKS,
     CallQuestion,
@@ -51,7 +52,9 @@ LISTING = Listing(
     swap_fee=0,
     published_at=NOW - 5000,
 )
-FEE = ProviderFee(OPERATOR, Address("0x" + "e" * 40), TokenWei(1), UnixSeconds(int(NOW) + 1000), b"{}", 27, DIGEST, DIGEST)
+FEE = ProviderFee(
+    OPERATOR, Address("0x" + "e" * 40), TokenWei(1), UnixSeconds(int(NOW) + 1000), b'{"calls":true}', 27, DIGEST, DIGEST
+)
 GOOD = OrderFacts(
     transaction=TX,
     chain_id=8996,
@@ -104,6 +107,13 @@ ORDER_CASES = (
 
 def refusal_of(decision: Decision) -> str | None:
     return decision.refusal.code if decision.refusal else None
+
+
+@pytest.mark.parametrize("data", [b"{}", b'{"environment":null}', b'{"environment":"free","calls":true}', b"["])
+def test_calls_are_opened_by_the_fee_of_calls_alone(data: bytes) -> None:
+    other = replace(QUESTION, facts=replace(GOOD, provider_fee=replace(FEE, data=data)))
+    assert refusal_of(may_order_be_used(other, CALLS_CHECKS)) == "order_not_for_calls"
+    assert may_order_be_used(QUESTION, CALLS_CHECKS).is_allowed and may_order_be_used(other).is_allowed
 
 
 def test_a_good_order_may_be_used() -> None:

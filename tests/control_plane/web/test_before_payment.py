@@ -19,7 +19,7 @@ from control_plane.jobs.states import Kind, State
 from control_plane.web import create_app
 from tests.control_plane.jobs.asking import a_job, anyone
 from tests.control_plane.web.test_provider_jobs import ABOUT, Shop, put, refused, shop
-from tests.ocean_assets import index, publish
+from tests.ocean_assets import document_of, index, publish, write
 
 __all__ = ["shop"]
 
@@ -165,6 +165,41 @@ def test_a_model_is_no_dataset_and_a_batch_of_prompts_reads_none(shop: Shop) -> 
         refused(shop.price(datasets=[model, {"documentId": market.gpt.did, "serviceId": service}]), "is_a_model")
     infer = {"documentId": shop.algorithms[Kind.INFER][0], "serviceId": "0"}
     refused(shop.price(algorithm=infer, datasets=[model, {"documentId": words.did, "serviceId": "0"}]), "dataset_not_ordered")
+
+
+def test_a_dataset_whose_document_names_a_models_datatoken_gets_no_fee(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    market = shop.market
+    made = publish(market, publisher="mallory", name="Own")
+    write(market, "mallory", made.nft, document_of(market, made.nft, market.gpt.datatoken, "https://words.example/words.txt"))
+    index(market)
+    monkeypatch.setattr(market.services.provider.files, "open", lambda _file: SimpleNamespace(close=lambda: None))
+    model, read = {"documentId": market.gpt.did, "serviceId": "1"}, {"documentId": made.did, "serviceId": "0"}
+    train = {"documentId": shop.algorithms[Kind.TRAIN][0], "serviceId": "0"}
+    answer = shop.price(algorithm=train, datasets=[model, read])
+    refused(answer, "datatoken_foreign")
+    asked = {"kind": "train", "environment": PAID, "parameters": {"steps": 20, "dataset": made.did}}
+    body = {**asked, "consumer": market.wallet("mallory").address}
+    offer = market.client.post(f"/v1/offers/{market.gpt.did}/jobs", json=body)
+    assert (offer.status_code, offer.get_json()["error"]["code"]) == (403, "datatoken_foreign")
+    assert "fee" not in answer.text.lower() and "provider_fee" not in offer.text
+
+
+@pytest.mark.parametrize("environment", [PAID, FREE])
+@pytest.mark.parametrize("swapped", [True, False])
+def test_a_model_whose_owner_names_its_calls_as_its_jobs_gets_no_fee(shop: Shop, swapped: bool, environment: str) -> None:
+    """The free environment's fee of nothing would name the calls' service. swapped: by its place; otherwise by its id alone."""
+    market, gpt = shop.market, shop.market.gpt
+    operator, url = market.wallet("operator").public_key, market.services.settings.public_url
+    document = build_ddo(gpt.nft, gpt.datatoken, 8996, ABOUT, url, operator, 3600, tuple(market.services.algorithms.values()))
+    calls, jobs = document["services"]
+    jobs, calls = {**jobs, "id": "0"}, {**calls, "id": "1"}
+    put(market, "alice", gpt.nft, {**document, "services": [jobs, calls] if swapped else [calls, jobs]})
+    index(market)
+    answer = shop.price(environment, 60, datasets=[{"documentId": gpt.did, "serviceId": "0"}])
+    refused(answer, "document_damaged")
+    body = {"kind": "evaluate", "environment": environment, "parameters": {"texts": ["a whale"]}}
+    offer = market.client.post(f"/v1/offers/{gpt.did}/jobs", json={**body, "consumer": market.wallet("bob").address})
+    assert (offer.status_code, offer.get_json()["error"]["code"]) == (422, "document_damaged")
 
 
 def test_nobody_is_to_pay_for_a_dataset_whose_file_is_not_there(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,13 @@ from urllib.parse import quote_from_bytes, urlencode
 import pytest
 
 from control_plane.chain.fees import sign_fee
-from control_plane.chain.ledger import MODEL_LABEL, ProviderFee, data_key
+from control_plane.chain.ledger import MODEL_LABEL, ProviderFee, Terms, data_key
 from control_plane.did import Address, Bytes32, TokenWei, TransactionHash, UnixSeconds
 from tests.control_plane.web.asking import UNKNOWN_DID
 from tests.control_plane.web.ocean_client import next_nonce, sign, signed
 from tests.fixtures_market import ONE, Market
 from tests.fixtures_words import TEXT
-from tests.ocean_assets import Published, files_of, index, publish, write
+from tests.ocean_assets import Published, document_of, files_of, index, publish, write
 
 FILEINFO, INITIALIZE, DOWNLOAD = "/api/services/fileinfo", "/api/services/initialize", "/api/services/download"
 
@@ -264,6 +264,31 @@ class TestModels:
         refused(download(shop, dataset, order), "is_a_model")
         refused(shop.client.post(FILEINFO, json={"did": dataset.did, "serviceId": "0"}), "is_a_model")
 
+    def test_a_strangers_document_that_names_a_models_datatoken_gets_no_fee(self, shop: Market, words: str) -> None:
+        """With it the model's calls would cost the operator's fee nothing."""
+        asset = _naming_the_models_datatoken(shop, words)
+        answer = initialized(shop, asset, "mallory")
+        refused(answer, "datatoken_foreign")
+        assert "providerFee" not in answer.text
+
+    def test_a_models_document_that_names_another_datatoken_gets_no_fee(self, shop: Market, words: str) -> None:
+        terms = Terms(TokenWei(0), shop.ledger.network.ocean, TokenWei(0), shop.services.operator.address)
+        other = shop.ledger.add_datatoken(shop.gpt.nft, terms)
+        write(shop, "alice", shop.gpt.nft, document_of(shop, shop.gpt.nft, other, f"http://{words}/words.txt"))
+        index(shop)
+        asset = Published(shop.gpt.did, shop.gpt.nft, shop.gpt.datatoken, shop.gpt.exchange, {}, TransactionHash("0x"))
+        refused(initialized(shop, asset), "document_damaged")
+
+    def test_a_models_order_of_a_files_fee_is_not_told_as_good(self, shop: Market, words: str) -> None:
+        write(shop, "alice", shop.gpt.nft, _disguised(shop, words))
+        index(shop)
+        asset = Published(shop.gpt.did, shop.gpt.nft, shop.gpt.datatoken, shop.gpt.exchange, {}, TransactionHash("0x"))
+        ocean, ends_at = shop.ledger.network.ocean, UnixSeconds(int(shop.clock.now) + 3600)
+        fee = sign_fee(shop.services.operator, shop.gpt.datatoken, "0", ocean, TokenWei(0), ends_at, shop.clock)
+        refused(initialized(shop, asset, transferTxId=ordered(shop, asset, fee=fee)), "order_not_for_calls")
+        good = ordered(shop, asset)
+        assert initialized(shop, asset, transferTxId=good).get_json() == {"validOrder": good}
+
     def test_a_models_order_costs_what_its_offer_says(self, shop: Market, words: str) -> None:
         write(shop, "alice", shop.gpt.nft, _disguised(shop, words))
         index(shop)
@@ -276,9 +301,16 @@ class TestModels:
         assert shop.complete(token).status_code == 200
 
 
-def _disguised(shop: Market, words: str) -> dict[str, Any]:
-    from tests.ocean_assets import document_of
+def _naming_the_models_datatoken(shop: Market, words: str) -> Published:
+    """Mallory's NFT, with a datatoken of its own, and a document that sells the model's."""
+    made = publish(shop, publisher="mallory", name="Own")
+    document = document_of(shop, made.nft, shop.gpt.datatoken, f"http://{words}/words.txt", name="Own")
+    written = write(shop, "mallory", made.nft, document)
+    index(shop)
+    return Published(made.did, made.nft, shop.gpt.datatoken, shop.gpt.exchange, document, written)
 
+
+def _disguised(shop: Market, words: str) -> dict[str, Any]:
     return document_of(shop, shop.gpt.nft, shop.gpt.datatoken, f"http://{words}/words.txt", name="Just words")
 
 
