@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from c2d_adapter.engine import NO_ENGINE
-from control_plane.errors import IntegrityBroken, PosthumanError
+from control_plane.errors import ChangedByOwner, IntegrityBroken, PosthumanError
 from control_plane.jobs.job import Reason
 from control_plane.jobs.states import GONE_ON_WITH, State
 
@@ -68,6 +68,9 @@ def verdict(state: State, error: Exception) -> Again | Over:
         return Again(fails, Reason("internal", f"{doing}: a fault of its machine; {GOOD_FOR_ANOTHER}"), is_passing=True)
     if not isinstance(error, PosthumanError):
         return Again(fails, Reason("internal", f"{doing}: a fault of the market; {GOOD_FOR_ANOTHER}"), is_passing=False)
+    if isinstance(error, ChangedByOwner):
+        why = f"{doing}: its owner changed the asset on chain while it was made; what was paid for is spent"
+        return Over(fails, Reason(error.code, why))
     if isinstance(error, IntegrityBroken):
         why = f"{doing}: what it keeps is not what it should be; {GOOD_FOR_ANOTHER}"
         return Again(fails, Reason(error.code, why), is_passing=True)

@@ -126,6 +126,13 @@ class Refused(PosthumanError):
     code = "refused"
 
 
+class ChangedByOwner(Refused):
+    """Whoever owns an asset changed it on chain while it was being made for him, so that it cannot be made. Final: only he could
+    undo that, and nobody waits for him."""
+
+    code = "changed_by_owner"
+
+
 class IntegrityBroken(PosthumanError):
     """The operator must act, and is alarmed: what is on disk is not what the chain says."""
 

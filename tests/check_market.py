@@ -134,10 +134,10 @@ def _custody_invariants(ledger: LedgerReader, seen: Seen, listing: Shown, facts:
     child = recorded(ledger, listing.nft, listing.datatoken, PARENT_LABEL)
     if not theirs.is_from_factory or not named or named[0] > child[0].block:
         yield f"{did}: derived from {parent.model_digest} of {theirs.did}, which had it in blocks {named}"
-    minted = ledger.minted(listing.datatoken, listing.publisher)
-    if minted.count(TokenWei(200 * 10**18)) != 1:
-        yield f"{did}: 200 datatokens are to be minted to {listing.publisher} once, the chain says {minted}"
     operator = ledger.asset(seen.log_nft).owner
+    minted = ledger.minted(listing.datatoken, listing.publisher, operator)
+    if minted != (TokenWei(200 * 10**18),):
+        yield f"{did}: {operator} is to mint 200 datatokens to {listing.publisher} once, the chain says {minted}"
     held = ledger.rights(listing.nft, listing.datatoken, operator)
     if held != Rights() and operator != listing.publisher:
         yield f"{did}: its maker {operator} still has {held}"

@@ -20,6 +20,8 @@ from control_plane.did import ZERO_ADDRESS, Address, Bytes32, TokenWei
 from control_plane.errors import Refused
 
 _NFT, _DATATOKEN = "ERC721Template", "ERC20Template"
+MOST_SENDERS = 256
+"""Transactions that are asked who sent them: who may mint makes any number. A platform's is among the first."""
 
 
 def nft_action(network: Network, platform: Address, owner: Address, name: str, symbol: str) -> Action:
@@ -78,6 +80,38 @@ def leave_actions(nft: Address, datatoken: Address, platform: Address) -> tuple[
     )
 
 
+def check_minted(mined: Mined, datatoken: Address, to: Address, amount: TokenWei) -> None:
+    """The transaction of `mint_action` minted just that, says its own event. What the owner mints himself is none of ours."""
+    made = [(values["from"], values["to"], values["value"]) for _, values in events(_DATATOKEN, "Transfer", mined.logs, datatoken)]
+    if made != [(ZERO_ADDRESS, to, amount)]:
+        raise Refused(f"{mined.transaction}: expected {amount} of {datatoken} minted to {to}, found {made}")
+
+
+def taken_by_owner(
+    rpc: Rpc, network: Network, step: str, nft: Address, datatoken: Address | None, platform: Address, amount: TokenWei
+) -> str | None:
+    """What the NFT's owner did that keeps the platform from this step, as a sentence's end; None where he is not the reason.
+
+    Only the owner, and whom he lets, can do any of it: the platform made both contracts and leaves after the last step.
+    """
+    ((_, may_deploy, _, _),) = read(rpc, _NFT, nft, "getPermissions", platform)
+    if step != "mint" and not may_deploy:
+        return f"took the right to deploy from {platform}"
+    if datatoken is None:
+        return None
+    if step == "price":
+        ((is_rate_minter, _),) = read(rpc, _DATATOKEN, datatoken, "getPermissions", network.fixed_rate)
+        if is_rate_minter or read(rpc, _DATATOKEN, datatoken, "getFixedRates")[0]:
+            return "gave its datatoken a fixed rate of his own"
+    if step == "mint":
+        ((may_mint, _),) = read(rpc, _DATATOKEN, datatoken, "getPermissions", platform)
+        if not may_mint:
+            return f"took the right to mint from {platform}"
+        if read(rpc, _DATATOKEN, datatoken, "totalSupply")[0] + amount > MAX_UINT256:
+            return "minted so much that nothing can be minted any more"
+    return None
+
+
 def rights(rpc: Rpc, nft: Address, datatoken: Address, account: Address) -> Rights:
     (owner,) = read(rpc, _NFT, nft, "ownerOf", NFT_ID)
     ((is_manager, may_deploy, may_describe, may_store),) = read(rpc, _NFT, nft, "getPermissions", account)
@@ -93,9 +127,14 @@ def rights(rpc: Rpc, nft: Address, datatoken: Address, account: Address) -> Righ
     )
 
 
-def minted(rpc: Rpc, network: Network, datatoken: Address, to: Address) -> tuple[TokenWei, ...]:
+def minted(rpc: Rpc, network: Network, datatoken: Address, to: Address, by: Address | None) -> tuple[TokenWei, ...]:
     """Amounts that came from nobody: `Transfer` events from the zero address, oldest first."""
     from_nobody, receiver = (f"0x{address[2:].lower():0>64}" for address in (ZERO_ADDRESS, to))
     topics = [topic(_DATATOKEN, "Transfer"), from_nobody, receiver]
     logs = rpc.logs(datatoken, topics, network.start_block, rpc.head().number)
-    return tuple(TokenWei(values["value"]) for _, values in events(_DATATOKEN, "Transfer", logs, datatoken))
+    found = events(_DATATOKEN, "Transfer", logs, datatoken)
+    if by is not None:
+        first = list(dict.fromkeys(log.transaction for log, _ in found))[:MOST_SENDERS]
+        theirs = {each for each in first if (mined := rpc.receipt(each)) is not None and mined.sender == by}
+        found = [(log, values) for log, values in found if log.transaction in theirs]
+    return tuple(TokenWei(values["value"]) for _, values in found)

@@ -290,8 +290,9 @@ class LedgerReader(PublishedReader, Protocol):
     def rights(self, nft: Address, datatoken: Address, account: Address) -> Rights:
         """Raises NotFound when there is no such NFT or datatoken."""
 
-    def minted(self, datatoken: Address, to: Address) -> tuple[TokenWei, ...]:
-        """Every amount of a datatoken that was minted to an account, oldest first."""
+    def minted(self, datatoken: Address, to: Address, by: Address | None = None) -> tuple[TokenWei, ...]:
+        """Every amount of a datatoken that was minted to an account, oldest first. by: only in transactions that this account
+        sent, among the first 256 that minted."""
 
     def find_asset(self, did: Did, nft: Address) -> AssetFacts:
         """`asset(nft)`, refused with BadInput unless `did` is the DID of `nft` on this chain."""
@@ -311,12 +312,19 @@ class Ledger(LedgerReader, Protocol):
         """An asset that `owner` owns, made by `wallet` without the owner's key: NFT, datatoken, a fixed rate, `amount` datatokens
         minted to the owner, the right to mint given to the owner, and `record` (a `Custody`) as the datatoken's value on the NFT.
 
-        `wallet` can then still write metadata, until `give_up`. Raises BadInput for free terms: a dispenser would stay `wallet`'s.
+        `wallet` can then still write metadata, until `give_up`. Raises BadInput for free terms: a dispenser would stay `wallet`'s;
+        ChangedByOwner when the owner, who has the NFT from its first block, did what leaves no way to finish. That he became a
+        minter himself, or minted, does no harm.
         Again: goes on behind the last transaction that was done; each has a key of its own below `key`.
         """
 
     def give_up(self, wallet: Wallet, key: str, nft: Address, datatoken: Address) -> tuple[Sent, ...]:
-        """Take away from `wallet` every right that `create_asset_for` left it. Again: what is gone is let be."""
+        """Take away from `wallet` every right that `create_asset_for` left it. Again: what is gone is let be, and so is what the
+        owner gave back.
+
+        Raises ChangedByOwner when he took the right that is needed for it, Refused with code rights_left when the chain shows a
+        right that nobody was seen to give: ask again.
+        """
 
     def create_log_nft(self, wallet: Wallet, key: str, name: str, symbol: str) -> CreatedLog: ...
 

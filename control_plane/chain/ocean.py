@@ -30,8 +30,9 @@ from control_plane.chain.networks import network as network_of
 from control_plane.chain.outbox import Outbox
 from control_plane.chain.published import DatatokenFacts, DocumentWritten, Happened, NftFacts, Reuse
 from control_plane.chain.rpc import Mined, Rpc
+from control_plane.chain.transaction import Action
 from control_plane.did import Address, Bytes32, Did, TokenWei, TransactionHash, did_of
-from control_plane.errors import BadInput, Conflict, Refused
+from control_plane.errors import BadInput, ChangedByOwner, Conflict, Refused
 
 MAX_APPROVALS = 8
 
@@ -69,8 +70,8 @@ class OceanReader:
     def rights(self, nft: Address, datatoken: Address, account: Address) -> Rights:
         return custody.rights(self._rpc, nft, datatoken, account)
 
-    def minted(self, datatoken: Address, to: Address) -> tuple[TokenWei, ...]:
-        return custody.minted(self._rpc, self._network, datatoken, to)
+    def minted(self, datatoken: Address, to: Address, by: Address | None = None) -> tuple[TokenWei, ...]:
+        return custody.minted(self._rpc, self._network, datatoken, to, by)
 
     def document(self, nft: Address) -> bytes | None:
         return assets.document(self._rpc, self._network, nft)
@@ -124,26 +125,54 @@ class OceanLedger(OceanReader):
         platform = wallet.address
         made = self._outbox.send(wallet, f"{key}/nft", custody.nft_action(self._network, platform, owner, name, symbol))
         nft = assets.created_log(self._network, made)
+
+        def send(step: str, action: Action, datatoken: Address | None) -> Mined:
+            try:
+                return self._outbox.send(wallet, f"{key}/{step}", action)
+            except Refused as error:
+                did = custody.taken_by_owner(self._rpc, self._network, step, nft, datatoken, platform, amount)
+                if did is None:
+                    raise
+                raise ChangedByOwner(f"{nft}: its owner {did} before it was finished") from error
+
         deployed = custody.datatoken_action(nft, platform, owner, name, symbol, terms)
-        datatoken = custody.created_datatoken(self._network, self._outbox.send(wallet, f"{key}/datatoken", deployed))
+        datatoken = custody.created_datatoken(self._network, send("datatoken", deployed, None))
         priced = custody.price_action(self._rpc, self._network, datatoken, owner, terms)
-        exchange = custody.created_price(self._network, self._outbox.send(wallet, f"{key}/price", priced), datatoken)
-        self._outbox.send(wallet, f"{key}/mint", custody.mint_action(datatoken, owner, amount))
+        exchange = custody.created_price(self._network, send("price", priced, datatoken), datatoken)
+        custody.check_minted(send("mint", custody.mint_action(datatoken, owner, amount), datatoken), datatoken, owner, amount)
         if owner != platform:
-            self._outbox.send(wallet, f"{key}/minter", custody.add_minter_action(datatoken, owner))
-        self._outbox.send(wallet, f"{key}/record", custody.record_action(datatoken, record))
+            try:
+                send("minter", custody.add_minter_action(datatoken, owner), datatoken)
+            except ChangedByOwner:
+                pass  # who owns the NFT can make himself a minter; whether there is more that lacks, the record tells
+            except Refused:  # the contract adds nobody twice
+                if not self.rights(nft, datatoken, owner).may_mint:
+                    raise
+        send("record", custody.record_action(datatoken, record), datatoken)
         return Created(_sent(made), nft, datatoken, exchange)
 
     def give_up(self, wallet: Wallet, key: str, nft: Address, datatoken: Address) -> tuple[Sent, ...]:
         held = self.rights(nft, datatoken, wallet.address)
-        sent: list[Sent] = []
+        sent: dict[str, Sent] = {}
         if held.is_owner:
             return ()
         for right, action in custody.leave_actions(nft, datatoken, wallet.address):
             # the owner may have taken it away already: then the contract would refuse
-            if getattr(held, right) or self._outbox.is_live(f"{key}/{right}"):
-                sent.append(_sent(self._outbox.send(wallet, f"{key}/{right}", action)))
-        return tuple(sent)
+            if not getattr(held, right) and not self._outbox.is_live(f"{key}/{right}"):
+                continue
+            try:
+                sent[right] = _sent(self._outbox.send(wallet, f"{key}/{right}", action))
+            except Refused as error:
+                left = self.rights(nft, datatoken, wallet.address)
+                if getattr(left, right) and left.may_deploy:
+                    raise
+                if getattr(left, right):
+                    raise ChangedByOwner(f"{nft}: its owner keeps {wallet.address} from leaving: {left}") from error
+        left = self.rights(nft, datatoken, wallet.address)
+        kept = [right for right, _ in custody.leave_actions(nft, datatoken, wallet.address) if getattr(left, right)]
+        if any(right not in sent for right in kept):
+            raise Refused(f"{nft}: {wallet.address} is shown rights that it did not have before: {left}", code="rights_left")
+        return tuple(sent.values())
 
     def create_log_nft(self, wallet: Wallet, key: str, name: str, symbol: str) -> CreatedLog:
         mined = self._outbox.send(wallet, key, assets.create_log_action(self._network, wallet.address, name, symbol))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from control_plane.chain.histories import recorded
-from control_plane.chain.ledger import MODEL_LABEL, PARENT_LABEL, AssetFacts, LedgerReader, Rights
-from control_plane.did import Address, Bytes32, Did, did_of
+from control_plane.chain.ledger import MODEL_LABEL, OPERATOR_LABEL, PARENT_LABEL, AssetFacts, LedgerReader, Rights
+from control_plane.did import Address, Bytes32, Did, did_of, parse_address
 from control_plane.errors import BadInput, NotFound
 from control_plane.flows.derivation import Derivation
 from control_plane.flows.derive import MINTED
@@ -138,17 +138,20 @@ def _check_parent(reader: LedgerReader, facts: AssetFacts) -> Check:
 
 
 def _check_custody(reader: LedgerReader, facts: AssetFacts, derivation: Derivation | None) -> tuple[Check, ...]:
-    """It was made for the trainer: 200 datatokens minted to him once, and the operator, who owns its log, kept no right."""
+    """It was made for the trainer: the operator, who owns the log that it was made with, minted 200 datatokens to him once and kept
+    no right. What the trainer mints himself, or records later, changes neither.
+    """
     if derivation is None:
         return (not_checked("owner", "who trained it stands in the statement"),)
     trainer = derivation.trainer
-    times = reader.minted(facts.datatoken, trainer).count(MINTED)
-    evidence = f"{MINTED // 10**18} datatokens were minted to {trainer} {'once' if times == 1 else f'{times} times'}"
+    logs = [each.value for each in recorded(reader, facts.nft, facts.datatoken, OPERATOR_LABEL) if len(each.value) == 20]
+    if not logs:
+        return not_checked("owner", f"trained by {trainer}"), failed("operator", f"{facts.nft} names no log")
+    operator = reader.asset(parse_address("0x" + logs[0].hex())).owner
+    times = reader.minted(facts.datatoken, trainer, operator).count(MINTED)
+    evidence = f"{operator} minted {MINTED // 10**18} datatokens to {trainer} {'once' if times == 1 else f'{times} times'}"
     sold_on = "" if facts.owner == trainer else f"; owned by {facts.owner} now"
     minted = (ok if times == 1 else failed)("owner", f"trained by {trainer}; {evidence}{sold_on}")
-    if facts.log is None:
-        return minted, failed("operator", f"{facts.nft} names no log")
-    operator = reader.asset(facts.log).owner
     held = reader.rights(facts.nft, facts.datatoken, operator)
     if operator in (trainer, facts.owner):
         return minted, ok("operator", f"{operator} made it for himself")

@@ -10,10 +10,10 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from control_plane.chain.ledger import Created
-from control_plane.chain.lineage import Parent
-from control_plane.did import Bytes32, Did
-from control_plane.errors import IntegrityBroken, Refused
+from control_plane.chain.ledger import MODEL_LABEL, OPERATOR_LABEL, PARENT_LABEL, AssetFacts, Created, data_key
+from control_plane.chain.lineage import Custody, Parent, custody_key
+from control_plane.did import ZERO_ADDRESS, Bytes32, Did
+from control_plane.errors import ChangedByOwner, IntegrityBroken, Refused
 from control_plane.flows.entries import Installed, weights_folder
 from control_plane.flows.market import Market, Steps
 from control_plane.flows.publications import Choices
@@ -61,8 +61,9 @@ def listing_of(choices: Choices, created: Created, did: Did, installed: Installe
 def serve(market: Market, steps: Steps, listing: Listing, installed: Installed, parent: Parent | None = None) -> Served:
     """Copy entry and weights, compare with the chain, load, ask the probes, list. parent: what the chain must name as such.
 
-    Raises IntegrityBroken when chain, disk and listing do not agree, Refused with code parity_failed when the served entry does not
-    answer as PyTorch does. Again: copies, loads and lists what is missing.
+    Raises IntegrityBroken when chain, disk and listing do not agree, ChangedByOwner when the owner of a derived asset wrote other
+    things over its record, Refused with code parity_failed when the served entry does not answer as PyTorch does.
+    Again: copies, loads and lists what is missing.
     """
     folder = installed.folder
     stored: str | None = None
@@ -106,14 +107,34 @@ def _compare(market: Market, listing: Listing, parent: Parent | None) -> None:
     """The chain names this digest, parent and this market's log. The bytes on disk are compared where they are loaded."""
     did = listing.did
     facts = market.ledger.find_asset(did, listing.nft)
+    wrong = None
     if not facts.is_from_factory or facts.datatoken != listing.datatoken:
-        raise IntegrityBroken(f"{did}: expected datatoken {listing.datatoken} of Ocean's factory, the chain says {facts.datatoken}")
-    if facts.model_digest != listing.model_digest:
-        raise IntegrityBroken(f"{did}: published {listing.model_digest}, the chain says {facts.model_digest}")
-    if facts.log != market.log_nft:
-        raise IntegrityBroken(f"{did}: expected calls in the log {market.log_nft}, the chain says {facts.log}")
-    if facts.parent != parent:
-        raise IntegrityBroken(f"{did}: expected the parent {parent}, the chain says {facts.parent}")
+        wrong = f"{did}: expected datatoken {listing.datatoken} of Ocean's factory, the chain says {facts.datatoken}"
+    elif facts.model_digest != listing.model_digest:
+        wrong = f"{did}: published {listing.model_digest}, the chain says {facts.model_digest}"
+    elif facts.log != market.log_nft:
+        wrong = f"{did}: expected calls in the log {market.log_nft}, the chain says {facts.log}"
+    elif facts.parent != parent:
+        wrong = f"{did}: expected the parent {parent}, the chain says {facts.parent}"
+    if wrong is None:
+        return
+    if parent is not None and _is_by_owner(market, listing, Custody(listing.model_digest, market.log_nft, parent), facts):
+        raise ChangedByOwner(wrong)
+    raise IntegrityBroken(wrong)
+
+
+def _is_by_owner(market: Market, listing: Listing, ours: Custody, facts: AssetFacts) -> bool:
+    """Whether the NFT's owner wrote what stands there instead of the custody record, and no node is merely behind.
+
+    The market writes nothing else on a derived asset's NFT, and a right to write under a label only its owner has.
+    """
+    nft, history = listing.nft, market.ledger.data_history
+    if facts.datatoken not in (listing.datatoken, ZERO_ADDRESS):
+        return True
+    if any(history(nft, data_key(label)) for label in (MODEL_LABEL, OPERATOR_LABEL, PARENT_LABEL)):
+        return True
+    kept = history(nft, custody_key(listing.datatoken))
+    return bool(kept) and kept[-1].value != ours.value()
 
 
 def _replayed(market: Market, folder: Path) -> tuple[ServedParity, ...]:

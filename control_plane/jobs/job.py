@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from control_plane.did import Address, Bytes32, Did, TransactionHash, UnixSeconds
-from control_plane.errors import BadInput
+from control_plane.errors import BadInput, ChangedByOwner
 from control_plane.fields import kind_of
 from control_plane.jobs.states import FAILURES, OVER, Kind, State
 
@@ -175,12 +175,13 @@ class Job(NewJob):
 def gives_payment_back(state: State, reason: Reason | None, has_begun: bool) -> bool:
     """Whether a job that ends in `state` gives its payment back. has_begun: its program ran, if only for a moment.
 
-    A failure does, except that a program which used up the time it was paid for had what was bought. A stop does while nothing of
+    A failure does, except that a program which used up the time it was paid for had what was bought, and that whoever undoes on
+    chain what is being made for him has had it, too. A stop does while nothing of
     that time was spent: in the queue, while texts and weights are brought, while it waits for a machine with room.
     """
     if state is State.STOPPED:
         return not has_begun
-    return state in FAILURES and (reason is None or reason.code != TIMED_OUT)
+    return state in FAILURES and (reason is None or reason.code not in (TIMED_OUT, ChangedByOwner.code))
 
 
 def canonical_json(record: Mapping[str, Any]) -> str:

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from c2d_adapter.carry import Patience
 from c2d_adapter.engine import NO_ENGINE, Outcome
 from control_plane.did import Bytes32, Did
-from control_plane.errors import BadInput, Forbidden, NotFound, OutcomeUnknown, Refused, Unavailable
+from control_plane.errors import BadInput, ChangedByOwner, Forbidden, NotFound, OutcomeUnknown, Refused, Unavailable
+from control_plane.jobs.job import Job
 from control_plane.jobs.states import Kind, State
 from tests.fixtures_publish import Breaking
 from tests.fixtures_workers import EVALUATION, TRAINING, done, market, ordered, wait, working
@@ -137,6 +139,26 @@ def test_a_statement_of_a_model_that_was_changed_meanwhile_is_not_given_out(mark
     found = done(market, ordered(market, EVALUATION, Kind.EVALUATE))
     assert found.state is State.FAILED and found.reason is not None and found.reason.code == "model_tampered"
     assert found.result is None
+
+
+def test_an_asset_that_its_owner_changed_ends_the_job_at_once_and_its_payment_stays_spent(market: JobMarket) -> None:
+    """With the patience that a worker really has: who owns the asset could otherwise hold everybody's jobs up for a day."""
+    tries: list[Job] = []
+
+    def derive(job: Job, *_arguments: Any) -> Did:
+        tries.append(job)
+        raise ChangedByOwner("0x77: its owner took the right to mint")
+
+    market.parts = replace(market.parts, derive=derive)
+    changed = ordered(market)
+    another = ordered(market, EVALUATION, Kind.EVALUATE, payment="0x" + "77" * 32, owner="0x" + "55" * 20)
+    with working(market, patience=Patience()):
+        wait(lambda: market.store.get(another.job_id).is_over, 20)
+    found = market.store.get(changed.job_id)
+    assert found.reason is not None
+    assert (found.state, found.reason.code, found.holds_payment, len(tries)) == (State.FAILED, "changed_by_owner", True, 1)
+    assert "0x77" not in found.reason.message and "spent" in found.reason.message
+    assert market.store.get(another.job_id).state is State.FINISHED
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

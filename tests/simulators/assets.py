@@ -43,7 +43,7 @@ class Nft:
 
 @dataclass
 class Datatoken:
-    """mints: to whom and how much, also what the exchange or the dispenser mints as it sells."""
+    """mints: to whom, how much and in whose transaction, also what the exchange or the dispenser mints as it sells."""
 
     nft: Address
     terms: Terms
@@ -51,4 +51,4 @@ class Datatoken:
     minters: set[Address] = field(default_factory=set)
     collector: Address | None = None
     exchange_owner: Address | None = None
-    mints: list[tuple[Address, int]] = field(default_factory=list)
+    mints: list[tuple[Address, int, Address]] = field(default_factory=list)

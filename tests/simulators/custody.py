@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from control_plane.chain.ledger import Created, Rights, Sent, Terms, Wallet
 from control_plane.chain.lineage import custody_key
 from control_plane.did import Address, Bytes32, TokenWei
-from control_plane.errors import BadInput, Refused
+from control_plane.errors import BadInput, ChangedByOwner
 from tests.simulators.assets import Datatoken, Nft
 from tests.simulators.network import address_of
 
@@ -54,8 +54,11 @@ class SimulatedCustody:
 
         made, nft = step("nft", 568_208, make_nft, owner, name, symbol)
 
+        def may_deploy(reason: str = "ERC20Template: NOT DEPLOYER ROLE") -> None:
+            self._still(platform in {owner, *self._nfts[nft].deployers}, reason)
+
         def deploy(sent: Sent) -> Address:
-            self._require(platform in self._nfts[nft].deployers or platform == owner, "ERC721Template: NOT ERC20DEPLOYER_ROLE")
+            may_deploy("ERC721Template: NOT ERC20DEPLOYER_ROLE")
             datatoken = address_of(f"{key} datatoken {sent.block}")
             self._nfts[nft].datatoken = datatoken
             self._datatokens[datatoken] = Datatoken(nft, terms, None, minters={platform}, collector=owner)
@@ -65,20 +68,26 @@ class SimulatedCustody:
         kept = self._datatokens[datatoken]
 
         def price(_sent: Sent) -> Bytes32:
+            may_deploy()
             kept.exchange, kept.exchange_owner = self._hash(f"{key} exchange"), owner
             return kept.exchange
 
         _, exchange = step("price", 300_000, price, datatoken, terms)
 
         def mint(_sent: Sent) -> None:
-            self._require(platform in kept.minters, "ERC20Template: NOT MINTER")
+            self._still(platform in kept.minters, "ERC20Template: NOT MINTER")
             self.balances[datatoken, owner] += amount
-            kept.mints.append((owner, amount))
+            kept.mints.append((owner, amount, platform))
 
         step("mint", 70_000, mint, datatoken, owner, amount)
         if owner != platform:
             step("minter", 60_000, lambda _sent: kept.minters.add(owner), datatoken, owner)
-        step("record", 200_000, lambda sent: self._record(nft, custody_key(datatoken), record, sent), datatoken, record)
+
+        def keep(sent: Sent) -> None:
+            may_deploy()
+            self._record(nft, custody_key(datatoken), record, sent)
+
+        step("record", 200_000, keep, datatoken, record)
         return Created(made, nft, datatoken, exchange)
 
     def give_up(self, wallet: Wallet, key: str, nft: Address, datatoken: Address) -> tuple[Sent, ...]:
@@ -95,6 +104,7 @@ class SimulatedCustody:
                 continue
 
             def leave(right: str = right, members: set[Address] = members) -> Sent:
+                self._still(right != "may_mint" or account in self._nfts[nft].deployers, "ERC20Template: NOT DEPLOYER ROLE")
                 members.discard(account)
                 return self._send(f"{key}/{right}", 40_000)
 
@@ -114,10 +124,12 @@ class SimulatedCustody:
             may_collect=False,  # the contracts make the one who collects no manager of it
         )
 
-    def minted(self, datatoken: Address, to: Address) -> tuple[TokenWei, ...]:
-        return tuple(TokenWei(amount) for holder, amount in self._datatoken(datatoken).mints if holder == to)
+    def minted(self, datatoken: Address, to: Address, by: Address | None = None) -> tuple[TokenWei, ...]:
+        mints = self._datatoken(datatoken).mints
+        return tuple(TokenWei(amount) for holder, amount, sender in mints if holder == to and by in (None, sender))
 
     @staticmethod
-    def _require(holds: bool, reason: str) -> None:
+    def _still(holds: bool, reason: str) -> None:
+        """What a platform could do until the NFT's owner, and nobody else, took the right away."""
         if not holds:
-            raise Refused(f"the contract refused: {reason}", code="reverted")
+            raise ChangedByOwner(f"the contract refused: {reason}")

@@ -266,7 +266,7 @@ class SimulatedLedger(SimulatedCustody, Published):
             found = self._datatoken(datatoken)
             self._pay(found.terms.base_token, wallet.address, found.exchange_owner or self._nfts[found.nft].owner, sale.price)
             self.balances[datatoken, wallet.address] += ONE
-            found.mints.append((wallet.address, ONE))
+            found.mints.append((wallet.address, ONE, wallet.address))
             return Purchase(self._send(key, 228_404), sale.price)
 
         return self._write("buy_datatoken", key, (wallet.address, datatoken, exchange), do)

@@ -16,7 +16,7 @@ from control_plane.chain import ddo
 from control_plane.chain.ledger import PARENT_LABEL, Rights, data_key
 from control_plane.chain.lineage import Parent
 from control_plane.did import Bytes32, TokenWei
-from control_plane.errors import BadInput, IntegrityBroken, NotFound, Refused, Unavailable
+from control_plane.errors import BadInput, ChangedByOwner, IntegrityBroken, NotFound, Refused, Unavailable
 from control_plane.flows.derive import MINTED, Derived, Trained, derive
 from control_plane.flows.entries import Made
 from control_plane.flows.market import Conversion
@@ -228,7 +228,7 @@ def test_an_asset_that_names_another_parent_on_chain_is_not_served(stand: Stand)
     bob, name = stand.chain.wallets["bob"], f"{job.derivation.job} parent"
     other = Parent(parent.nft, Bytes32("0x" + "01" * 32), job.derivation.digest())
     stand.chain.ledger.record_data(bob, name, derived.listing.nft, _key(), other.value())
-    with pytest.raises(IntegrityBroken, match="expected the parent"):
+    with pytest.raises(ChangedByOwner, match="expected the parent"):
         run(stand, job)
 
 
@@ -245,7 +245,7 @@ def test_the_outside_checker_finds_what_a_dishonest_maker_did(tmp_path: Path) ->
     seen, sold = Seen(stand.catalogue.listings(), stand.market.log_nft), ledger._datatokens[listing.datatoken]
     damages: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
         ("still has", lambda: sold.minters.add(operator), lambda: sold.minters.discard(operator)),
-        ("once, the chain says", lambda: sold.mints.append((bob, MINTED)), lambda: sold.mints.pop()),
+        ("once, the chain says", lambda: sold.mints.append((bob, MINTED, operator)), lambda: sold.mints.pop()),
         ("its orders", lambda: setattr(sold, "collector", operator), lambda: setattr(sold, "collector", bob)),
         ("its sales pay", lambda: setattr(sold, "exchange_owner", operator), lambda: setattr(sold, "exchange_owner", bob)),
     ]

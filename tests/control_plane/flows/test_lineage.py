@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from control_plane.chain.ledger import MODEL_LABEL, PARENT_LABEL, data_key
+from control_plane.chain.custody import mint_action
+from control_plane.chain.ledger import MODEL_LABEL, OPERATOR_LABEL, PARENT_LABEL, data_key
 from control_plane.chain.lineage import Parent
+from control_plane.chain.ocean import OceanLedger
 from control_plane.did import Bytes32, Did, TokenWei
 from control_plane.errors import BadInput, NotFound
 from control_plane.flows.derive import MINTED, derive
@@ -21,6 +23,7 @@ from control_plane.serving.listing import Listing
 from tests.fixtures_chain import BOTH, anvil, either_chain
 from tests.fixtures_derive import published, trained
 from tests.fixtures_publish import Stand, open_stand
+from tests.simulators.ledger import SimulatedLedger
 
 __all__ = ["anvil"]
 
@@ -156,10 +159,23 @@ def test_a_digest_that_the_parent_had_before_it_was_changed_still_holds(line: Li
 
 def test_datatokens_that_were_minted_to_the_trainer_twice_are_found(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = line.stand.chain.ledger
-    monkeypatch.setattr(ledger, "minted", lambda _datatoken, _to: (MINTED, TokenWei(1), MINTED), raising=True)
+    monkeypatch.setattr(ledger, "minted", lambda _datatoken, _to, _by: (MINTED, TokenWei(1), MINTED), raising=True)
     found = failures(line.trace())
     assert [(place, name) for place, name, _ in found] == [(0, "owner"), (1, "owner")]
     assert "2 times" in found[0][2]
+
+
+def test_what_the_owner_mints_and_records_himself_later_breaks_no_link(line: Line) -> None:
+    """Carol mints 200 herself, and sells on another market from now on; who made her asset and minted once stays who he was."""
+    carol, ledger = line.stand.chain.wallets["carol"], line.stand.chain.ledger
+    if isinstance(ledger, SimulatedLedger):
+        ledger._datatokens[line.third.datatoken].mints.append((carol.address, MINTED, carol.address))
+    elif isinstance(ledger, OceanLedger):
+        ledger._outbox.send(carol, f"{line.third.did} own", mint_action(line.third.datatoken, carol.address, MINTED))
+    assert ledger.minted(line.third.datatoken, carol.address) == (MINTED, MINTED)
+    line.record("carol", line.third, OPERATOR_LABEL, bytes.fromhex(line.first.nft[2:]))
+    links = line.trace()
+    assert [link.is_verified for link in links] == [True, True, True], failures(links)
 
 
 def test_an_operator_who_kept_a_right_is_found(line: Line) -> None:
