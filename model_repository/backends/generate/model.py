@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,15 +26,13 @@ from generate.meters import COUNTERS, GAUGES
 from generate.model_rows import cache_bytes, rows_of
 from generate.scoring import Scoring
 from generate.source import source_of
+from generate.teller import Answer, Teller
 from opening.meters import Meters
 from opening.tritonside import counter, end_with_the_server, error_response, gauge, name_of, open_from, tensors_of
 
 MOST_WAITING = 256
 MOST_CONVERSATIONS = 64
 """That wait for their prompt, which takes a millisecond, and a second where a model's template is at its limit."""
-BEAT_S = 0.1
-"""Between two signs of life. Triton 2.51 finds out that a caller has gone when it writes to the connection, and not before: what is
-answered in one piece would be computed to its end for nobody."""
 
 
 class TritonPythonModel:
@@ -48,6 +45,7 @@ class TritonPythonModel:
         self._end_tokens = frozenset(int(token) for token in self._entry.detail("eos_token_ids"))
         rows = rows_of(self._entry, most_bytes=cache_bytes(self._entry))
         self._engine = Engine(rows, most_waiting=MOST_WAITING)
+        self._teller = Teller()
         self._aside = Aside(most_waiting=MOST_CONVERSATIONS)
         self._meters = Meters(self._engine.counts, GAUGES, COUNTERS, (gauge, counter), args)
 
@@ -82,50 +80,47 @@ class TritonPythonModel:
                 generation = Scoring(call, decode)
             else:
                 generation = Generation(call, decode, self._end_tokens, secrets.randbits(63))
-            self._engine.add(generation, _Answer(call, sender, name, has_beats=said.has_beats), said.caller, said.most_wait_s)
+            line = _Line(call, sender, name)
+            answer = Answer(line, self._teller, is_streamed=call.is_streamed, has_beats=said.has_beats)
+            self._engine.add(generation, answer, said.caller, said.most_wait_s)
         except BaseException as error:  # a call that cannot start must not take the others with it; see engine.py
             _send_error(sender, error, name)
 
     def finalize(self) -> None:
         self._aside.close()
         self._engine.close()
+        self._teller.close()
         self._meters.close()
 
 
-class _Answer:
-    """Where one call's pieces go, and where its caller is looked after: while there is nothing to say, empty answers go out."""
+class _Line:
+    """See `teller.Line`: one call's responses."""
 
-    def __init__(self, call: Call, sender: pb_utils.InferenceResponseSender, name: str, *, has_beats: bool) -> None:
+    def __init__(self, call: Call, sender: pb_utils.InferenceResponseSender, name: str) -> None:
         """name: of the request, see `name_of`."""
         self._call, self._sender, self._name = call, sender, name
-        self._has_beats, self._beat_at = has_beats, time.monotonic()
-        self._pieces: list[Piece] = []
 
-    def is_cancelled(self) -> bool:
-        if self._has_beats and time.monotonic() - self._beat_at >= BEAT_S:
-            self._beat_at = time.monotonic()
-            self._sender.send(pb_utils.InferenceResponse([]))
+    def is_cut(self) -> bool:
         return bool(self._sender.is_cancelled())
 
-    def deliver(self, piece: Piece) -> None:
-        self._pieces.append(piece)
-        if not (self._call.is_streamed or piece.finish_reason):
+    def say(self, pieces: Sequence[Piece]) -> None:
+        if not pieces:
+            self._sender.send(pb_utils.InferenceResponse([]))
             return
-        pieces, self._pieces = self._pieces, []
+        last = pieces[-1]
         tensors = [
             pb_utils.Tensor("text_output", np.array(["".join(part.text for part in pieces).encode()], object)),
             pb_utils.Tensor("token_ids", np.array([token for part in pieces for token in part.token_ids], np.int32)),
             pb_utils.Tensor("prompt_tokens", np.array([self._call.prompt_tokens], np.int32)),
-            pb_utils.Tensor("completion_tokens", np.array([piece.completion_tokens], np.int32)),
-            pb_utils.Tensor("finish_reason", np.array([piece.finish_reason.encode()], object)),
+            pb_utils.Tensor("completion_tokens", np.array([last.completion_tokens], np.int32)),
+            pb_utils.Tensor("finish_reason", np.array([last.finish_reason.encode()], object)),
         ]
         if self._call.has_logprobs:  # nobody else pays for carrying them
             logprobs = np.array([one for part in pieces for one in part.logprobs], np.float32)
             texts = np.array([text.encode() for part in pieces for text in part.token_texts], object)
             tensors += [pb_utils.Tensor("token_logprobs", logprobs), pb_utils.Tensor("token_texts", texts)]
-        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if piece.finish_reason else 0
+        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if last.finish_reason else 0
         self._sender.send(pb_utils.InferenceResponse(tensors), flags=flags)
-        self._beat_at = time.monotonic()
 
     def fail(self, error: BaseException) -> None:
         _send_error(self._sender, error, self._name)
