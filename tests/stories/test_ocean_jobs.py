@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from control_plane.chain.networks import LOCAL
+from control_plane.did import parse_address
 from control_plane.jobs.states import Kind, State
 from control_plane.serving.listing import Listing
 from deploy.local.chain import local_accounts
@@ -34,14 +35,16 @@ class Computing:
         token = DatatokenBase.get_typed(stock.config, LOCAL.ocean)
         token.approve(model.datatoken, 100 * ONE, {"from": self.bob})
 
-    def pay(self, order: str | None = None) -> tuple[Any, Any]:
+    def pay(self, order: str | None = None, **told: Any) -> tuple[Any, Any]:
+        """told: parameters that the client sends before it pays."""
         from ocean_lib.models.compute_input import ComputeInput
         from ocean_lib.models.datatoken_base import DatatokenBase
 
         free = DatatokenBase.get_typed(self.stock.config, self.algorithm.services[0].datatoken)
         if free.balanceOf(self.bob.address) < ONE:
             free.dispense(ONE, {"from": self.bob})
-        dataset, algorithm = ComputeInput(self.ddo, self.service, order), ComputeInput(self.algorithm, self.algorithm.services[0])
+        dataset = ComputeInput(self.ddo, self.service, order)
+        algorithm = ComputeInput(self.algorithm, self.algorithm.services[0], userdata=told or None)
         datasets, paid = self.stock.ocean.assets.pay_for_compute_service(
             datasets=[dataset],
             algorithm_data=algorithm,
@@ -123,3 +126,16 @@ def test_code_of_ones_own_and_parameters_that_are_not_known_start_nothing(stock:
     with pytest.raises(DataProviderException, match="one of this market's algorithms"):
         computing.start(dataset, own, texts=["one"])
     assert computing.start(dataset, algorithm, texts=["one"])
+
+
+def test_parameters_that_are_told_with_the_price_are_refused_with_it_and_kept(stock: Stock, model: Listing) -> None:
+    from ocean_lib.exceptions import DataProviderException
+
+    computing = Computing(stock, model)
+    held = stock.services.ledger.balance(model.datatoken, parse_address(computing.bob.address))
+    with pytest.raises(DataProviderException, match="no such parameter"):
+        computing.pay(steps=10**9)
+    assert stock.services.ledger.balance(model.datatoken, parse_address(computing.bob.address)) == held > 0
+    dataset, algorithm = computing.pay(texts=["one whale"])
+    job = computing.start(dataset, algorithm)
+    assert json.loads(stock.services.jobs.get(job).parameters)["texts"] == ["one whale"]
