@@ -207,8 +207,8 @@ def keeper_steps_of(settings: Settings) -> tuple[Step, ...]:
         return {"undone_orders": list(undone)} if undone else None
 
     def watch_listings() -> Mapping[str, object] | None:
-        changed = withdraw_changed_listings(services.catalogue, services.ledger, log_nft)
-        return {"withdrawn": list(changed)} if changed else None
+        looked = withdraw_changed_listings(services.catalogue, services.ledger, log_nft)
+        return {name: list(each) for name, each in asdict(looked).items() if each} or None
 
     def index() -> Mapping[str, object] | None:
         provider = services.provider

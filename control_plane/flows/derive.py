@@ -11,6 +11,7 @@ interrupted anywhere and is repeated makes one asset.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -199,12 +200,21 @@ def _choices(market: Market, trained: Trained, parent: Listing, installed: Insta
     )
 
 
+_MOST_LICENCE = 1000
+"""Letters. The parent's owner writes them, and the operator pays for writing them again."""
+
+
 def _licence(market: Market, parent: Listing) -> str:
     """The parent's, as its document on chain has it: what is trained from it stands under the same."""
     sealed = market.ledger.document(parent.nft)
     if sealed is None:
         raise Refused(f"{parent.did}: expected a document on chain that states its licence, found none")
-    return str(ddo.unseal(sealed, market.decryptor)["metadata"]["license"])
+    metadata = ddo.unseal(sealed, market.decryptor).get("metadata")
+    licence = metadata.get("license") if isinstance(metadata, Mapping) else None
+    if not isinstance(licence, str) or not 0 < len(licence) <= _MOST_LICENCE:
+        found = f"expected a document on chain that states its licence in at most {_MOST_LICENCE} letters, found another"
+        raise Refused(f"{parent.did}: {found}", code="document_damaged")
+    return licence
 
 
 def _create(market: Market, operator: Wallet, key: str, choices: Choices, parent: Parent) -> Created:

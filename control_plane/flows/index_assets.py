@@ -17,15 +17,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 from control_plane.chain.ledger import Block, LedgerReader
-from control_plane.chain.published import DocumentWritten, NftFacts
+from control_plane.chain.published import DocumentWritten, Happened, NftFacts
 from control_plane.did import Address, Did, did_of, parse_address
 from control_plane.errors import BadInput, NotFound, Refused, Unavailable
-from control_plane.provider.asset_index import DOCUMENTS, ORDERS, REWOUND_BLOCKS, AssetIndex, Begun, Cursor, IndexedAsset
+from control_plane.provider.asset_index import (
+    DOCUMENTS,
+    MOST_BLOCKS,
+    ORDERS,
+    REWOUND_BLOCKS,
+    AssetIndex,
+    Begun,
+    Cursor,
+    IndexedAsset,
+)
 from control_plane.provider.ddo_schema import faults_of
 from control_plane.provider.documents import ENCRYPTED, Decryptor, open_document
 
-MOST_BLOCKS = 10_000
-"""Read in one step."""
 MOST_FOUND = 64
 """Documents kept in one step: each may be a megabyte, and takes many times that when it is open."""
 MOST_DATATOKENS = 16
@@ -108,11 +115,11 @@ def _documents(
         done.forgotten = index.rewind(Cursor(back, ledger.block(back).hash))
         cursor = index.cursor(DOCUMENTS)
     first = ledger.network.start_block if cursor is None else cursor.block + 1
-    last = min(head.number, first + MOST_BLOCKS - 1)
+    last = min(head.number, first + index.reach - 1)
     if first > last:
         return
     reached = Cursor(last, ledger.block(last).hash)  # before its events: if they change, the next step sees another hash
-    happened = ledger.happened(first, last)
+    happened = _happened(index, ledger, first, last)
     documents, begun = happened.documents, index.begun()
     if begun is not None and cursor is not None and not _is_begun(documents, begun):
         done.forgotten = index.rewind(cursor)  # the chain undid the block of which a part was done
@@ -143,6 +150,17 @@ def _documents(
         begun = Begun(count, documents[at - 1].transaction) if count else None
     index.put(found, reached, begun, set(happened.touched) - {asset.nft for asset in found})
     done.indexed += sorted(newest)
+
+
+def _happened(index: AssetIndex, ledger: LedgerReader, first: int, last: int) -> Happened:
+    """Anybody can fill blocks with events that look like documents, until a node takes too long to tell of so many blocks."""
+    try:
+        happened = ledger.happened(first, last)
+    except Unavailable:
+        index.reach = max((last - first + 1) // 4, 1)
+        raise
+    index.reach = min(index.reach * 2, MOST_BLOCKS)
+    return happened
 
 
 def _is_begun(documents: Sequence[DocumentWritten], begun: Begun) -> bool:
@@ -240,13 +258,13 @@ def _moment(at: int) -> str:
 def _orders(index: AssetIndex, ledger: LedgerReader, head: Block) -> None:
     cursor = index.cursor(ORDERS)
     first = ledger.network.start_block if cursor is None else cursor.block + 1
-    last = min(head.number - ledger.network.confirmations + 1, first + MOST_BLOCKS - 1)
+    last = min(head.number - ledger.network.confirmations + 1, first + index.reach - 1)
     seen = index.cursor(DOCUMENTS)
     last = min(last, seen.block if seen is not None else first - 1)  # an order of an asset that is not indexed yet would be missed
     if first > last:
         return
     reached = Cursor(last, ledger.block(last).hash)
-    ordered = ledger.happened(first, last).ordered
+    ordered = _happened(index, ledger, first, last).ordered
     sold_by = _sold_by(index) if ordered else {}
     index.count_orders(Counter((sold_by[each.emitter], each.block) for each in ordered if each.emitter in sold_by), reached)
 

@@ -6,8 +6,11 @@ anything because a node is silent or behind.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from control_plane.chain.ledger import CALLABLE_STATES, LedgerReader
 from control_plane.did import Address, Did, TransactionHash
+from control_plane.errors import NotFound, Refused
 from control_plane.serving.catalogue import Catalogue
 from control_plane.serving.sessions import Sessions
 
@@ -38,16 +41,29 @@ def revoke_undone_orders(sessions: Sessions, catalogue: Catalogue, ledger: Ledge
     return tuple(undone)
 
 
-def withdraw_changed_listings(catalogue: Catalogue, ledger: LedgerReader, log_nft: Address) -> tuple[Did, ...]:
+@dataclass(frozen=True)
+class Looked:
+    """withdrawn: listings that were ended now. unread: those whose NFT does not say what it is; they stay as they are."""
+
+    withdrawn: tuple[Did, ...]
+    unread: tuple[Did, ...]
+
+
+def withdraw_changed_listings(catalogue: Catalogue, ledger: LedgerReader, log_nft: Address) -> Looked:
     """Withdraw what its owner has revoked, given another digest, or moved to another log: no receipt of it would verify any more.
 
     One question a listing. Raises Unavailable when no node answers. Again: withdraws nothing twice.
     """
     withdrawn: list[Did] = []
+    unread: list[Did] = []
     for listing in catalogue.listings():
         if listing.state != "on_sale":
             continue
-        facts = ledger.asset(listing.nft)
+        try:
+            facts = ledger.asset(listing.nft)
+        except (NotFound, Refused):  # its owner may have given it more datatokens than can be told at once
+            unread.append(listing.did)
+            continue
         reason = ""
         if facts.state not in CALLABLE_STATES:
             reason = f"its owner has set it to state {facts.state} on chain"
@@ -58,4 +74,4 @@ def withdraw_changed_listings(catalogue: Catalogue, ledger: LedgerReader, log_nf
         if reason:
             catalogue.withdraw(listing.did, f"{listing.did}: {reason}")
             withdrawn.append(listing.did)
-    return tuple(withdrawn)
+    return Looked(tuple(withdrawn), tuple(unread))

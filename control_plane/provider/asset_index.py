@@ -23,6 +23,8 @@ REWOUND_BLOCKS = 256
 DOCUMENTS, ORDERS = "documents", "orders"
 """The two things that the chain is read for, each with a cursor of its own: see `flows/index_assets.py`."""
 _BEGUN = "begun"
+MOST_BLOCKS = 10_000
+"""Read in one step."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,12 @@ class Begun:
 
 
 class AssetIndex:
-    """One index for all workers; the log keeper writes it."""
+    """One index for all workers; the log keeper writes it.
+
+    reach: how many blocks to read at once: fewer while the node does not manage so many. Not stored.
+    """
+
+    reach = MOST_BLOCKS
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._reading = engine, reading(engine)

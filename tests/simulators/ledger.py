@@ -127,6 +127,8 @@ class SimulatedLedger(SimulatedCustody, Published):
 
     def asset(self, nft: Address) -> AssetFacts:
         self._reach()
+        if nft in self.unreadable:
+            raise self.unreadable[nft]
         found = self._nft(nft)
         digest = found.newest(MODEL_LABEL)
         log = found.newest(OPERATOR_LABEL)

@@ -37,7 +37,7 @@ class Published(Rewindable):
 
     events: Events
     unreadable: dict[Address, Exception]
-    """What asking an NFT for its facts ends with, where it ends badly."""
+    """What asking an NFT anything ends with, where it ends badly."""
     facts_read: list[Address]
     """NFTs in the order in which they were asked for their facts."""
     _nfts: dict[Address, Nft]

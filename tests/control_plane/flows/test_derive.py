@@ -305,3 +305,21 @@ def test_terms_that_change_in_the_middle_do_not_end_a_derivation(stand: Stand) -
     derived = derive(replace(stand.market, publish_fee=TokenWei(5)), stand.chain.wallets["operator"], job)
     assert (derived.listing.rate, derived.listing.timeout_s) == (parent.rate, parent.timeout_s)
     assert stand.chain.ledger.minted(derived.created.datatoken, bob.address) == (MINTED,)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{}, {"metadata": []}, {"metadata": {"license": 5}}, {"metadata": {"license": ""}}, {"metadata": {"license": "A" * 1001}}],
+    ids=["nothing", "a list", "a number", "no letter", "too many letters"],
+)
+def test_a_parent_whose_document_states_no_licence_any_more_is_refused(tmp_path: Path, document: dict[str, Any]) -> None:
+    """Its owner writes it; the operator would pay for writing it again."""
+    stand = open_stand(simulated_chain()[1], tmp_path)
+    parent, operator, ledger = published(stand), stand.chain.wallets["operator"], stand.chain.ledger
+    sealed, owner = ddo.seal(document, operator.public_key), stand.chain.wallets["alice"]
+    ledger.record_metadata(owner, "another", parent.nft, sealed, ddo.clear_hash(document), "http://127.0.0.1", operator.address)
+    before = len(stand.catalogue.listings())
+    with pytest.raises(Refused, match="licence") as caught:
+        run(stand, trained(stand, parent, stand.chain.wallets["bob"].address))
+    assert caught.value.code == "document_damaged"
+    assert len(stand.catalogue.listings()) == before

@@ -6,8 +6,8 @@ import pytest
 
 from control_plane.chain.ledger import MODEL_LABEL, OPERATOR_LABEL, data_key
 from control_plane.did import Address, TransactionHash
-from control_plane.errors import Unavailable
-from control_plane.flows.watch import revoke_undone_orders, withdraw_changed_listings
+from control_plane.errors import NotFound, Unavailable
+from control_plane.flows.watch import Looked, revoke_undone_orders, withdraw_changed_listings
 from control_plane.serving.listing import Listing
 from tests.fixtures_market import Market, market
 
@@ -77,13 +77,22 @@ def listed(market: Market) -> list[Listing]:
 def test_an_asset_that_its_owner_revoked_is_withdrawn_and_no_other(market: Market) -> None:
     token, other = market.sign_in("bob", market.gpt), market.sign_in("bob", market.other_gpt)
     listed(market)
-    assert withdraw_changed_listings(market.services.catalogue, market.ledger, LOG) == ()
+    assert withdraw_changed_listings(market.services.catalogue, market.ledger, LOG) == Looked((), ())
     market.ledger.set_state(market.gpt.nft, 3)
-    assert withdraw_changed_listings(market.services.catalogue, market.ledger, LOG) == (market.gpt.did,)
-    assert withdraw_changed_listings(market.services.catalogue, market.ledger, LOG) == ()
+    assert withdraw_changed_listings(market.services.catalogue, market.ledger, LOG) == Looked((market.gpt.did,), ())
+    assert withdraw_changed_listings(market.services.catalogue, market.ledger, LOG) == Looked((), ())
     answer = market.complete(token)
     assert (answer.status_code, "state 3 on chain" in answer.text) == (503, True)
     assert market.complete(other, model=market.other_gpt.did).status_code == 200
+
+
+def test_an_asset_that_cannot_be_read_hides_no_other_and_stays_on_sale(market: Market) -> None:
+    unreadable, revoked, *_ = listed(market)
+    market.ledger.set_state(revoked.nft, 3)
+    market.ledger.unreadable[unreadable.nft] = NotFound("more datatokens than can be told")
+    looked = withdraw_changed_listings(market.services.catalogue, market.ledger, LOG)
+    assert looked == Looked((revoked.did,), (unreadable.did,))
+    assert market.services.catalogue.find(unreadable.did).state == "on_sale"
 
 
 def test_an_asset_that_names_another_log_or_digest_is_withdrawn(market: Market) -> None:
@@ -91,7 +100,7 @@ def test_an_asset_that_names_another_log_or_digest_is_withdrawn(market: Market) 
     alice = market.wallet("alice")
     market.ledger.record_data(alice, "moved", moved.nft, data_key(OPERATOR_LABEL), bytes(20))
     market.ledger.record_data(alice, "changed", changed.nft, data_key(MODEL_LABEL), bytes(32))
-    assert set(withdraw_changed_listings(market.services.catalogue, market.ledger, LOG)) == {moved.did, changed.did}
+    assert set(withdraw_changed_listings(market.services.catalogue, market.ledger, LOG).withdrawn) == {moved.did, changed.did}
     reasons = {listing.did: listing.reason for listing in market.services.catalogue.listings()}
     assert "names log" in reasons[moved.did]
     assert "names digest" in reasons[changed.did]
