@@ -23,6 +23,8 @@ from control_plane.errors import BadInput, Refused, Unavailable
 
 CONNECT_TIMEOUT_S = 2.0
 READ_TIMEOUT_S = 10.0
+MOST_ANSWER_BYTES = 64 << 20
+"""Of one answer. All events that fit into a block of 250 million gas are less (8 gas a byte, two letters a byte)."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class NodeRefused(Exception):
 
 class NodeFault(Unavailable):
     """The node answered, with an error that is no contract's as far as its words are known here."""
+
+
+class AnswerTooLarge(Unavailable):
+    """The node's answer was longer than `MOST_ANSWER_BYTES`, and was not read to its end: ask for less."""
 
 
 class Rpc:
@@ -149,7 +155,8 @@ class Rpc:
     def logs(self, address: Address | None, topics: Sequence[str | Sequence[str]], first: int, last: int) -> tuple[Log, ...]:
         """Events of one contract, or of any, whose first topics are these, blocks first..last inclusive, oldest first.
 
-        Asks for all blocks at once and halves the range as long as the node refuses it: each node has its own limit.
+        Asks for all blocks at once and halves the range as long as the node refuses it: each node has its own limit. Raises
+        AnswerTooLarge for the events of any contract, which then were too many to be held.
         """
         if first > last:
             return ()
@@ -160,6 +167,9 @@ class Rpc:
         except NodeRefused as error:
             if last - first < _SMALLEST_RANGE:
                 raise _ours(error) from error
+        except AnswerTooLarge:
+            if address is None or first == last:
+                raise
         middle = (first + last) // 2
         return self.logs(address, topics, first, middle) + self.logs(address, topics, middle + 1, last)
 
@@ -201,6 +211,8 @@ class Rpc:
             if "error" not in answer:
                 status = None if error.response is None else error.response.status_code
                 raise Unavailable(f"{self._name()}: {method} was answered with HTTP {status}") from error
+        except _TooLarge as error:
+            raise AnswerTooLarge(f"{self._name()}: {method} was answered with more than {MOST_ANSWER_BYTES} bytes") from error
         except (requests.exceptions.RequestException, ValueError) as error:  # ValueError: an answer that is not JSON
             self._is_checked = False  # another node may answer next
             raise Unavailable(f"{self._name()}: {method} was not answered ({type(error).__name__})") from error
@@ -213,7 +225,7 @@ class Rpc:
             if self._provider is None:
                 from web3 import HTTPProvider  # 1 s to import: only who speaks to a node pays
 
-                choices: dict[str, Any] = {"timeout": self._timeout}
+                choices: dict[str, Any] = {"timeout": self._timeout, "stream": True, "hooks": {"response": _read_bounded}}
                 if urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1"):
                     choices["proxies"] = {"http": None, "https": None, "all": None}  # this machine's proxy cannot reach it
                 # make_request goes past web3's middleware: its retries would repeat each request five times, 0.3 s apart
@@ -224,6 +236,21 @@ class Rpc:
         """The URL without its path and query, which may hold a key."""
         parts = urlsplit(self.url)
         return f"node {parts.scheme}://{parts.hostname}:{parts.port or ''}".rstrip(":")
+
+
+class _TooLarge(requests.exceptions.RequestException):
+    pass
+
+
+def _read_bounded(response: Any, **_: Any) -> None:
+    """Read a streamed answer before anybody asks for its content, but not to whatever end."""
+    body = bytearray()
+    for piece in response.iter_content(1 << 16):
+        body += piece
+        if len(body) > MOST_ANSWER_BYTES:
+            response.close()
+            raise _TooLarge
+    response._content = bytes(body)  # what `content` gives; requests 2.34 has no other way to say that it was read
 
 
 _SMALLEST_RANGE = 16

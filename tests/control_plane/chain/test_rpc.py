@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from control_plane.chain import rpc
 from control_plane.chain.networks import LOCAL_CHAIN_ID
-from control_plane.chain.rpc import NodeFault, NodeRefused, Rpc
+from control_plane.chain.rpc import AnswerTooLarge, NodeFault, NodeRefused, Rpc
 from control_plane.did import Address
 from control_plane.errors import BadInput, Refused, Unavailable
 from deploy.local.chain import ACCOUNTS, local_accounts
@@ -241,6 +242,36 @@ def test_a_range_that_is_too_large_is_halved_until_the_node_takes_it(node: Node)
     taken = [(first, last) for first, last in ranges if last - first < 100]
     assert [last + 1 for _, last in taken[:-1]] == [first for first, _ in taken[1:]]
     assert taken[-1][1] == 1000
+
+
+def log_of(block: int, size: int) -> dict[str, Any]:
+    data = "0x" + "00" * size
+    return {"address": ALICE, "topics": [], "data": data, "blockNumber": hex(block), "transactionHash": "0x" + "00" * 32}
+
+
+def test_an_answer_is_not_read_to_whatever_end(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc, "MOST_ANSWER_BYTES", 10_000)
+    node.set("eth_call", {"result": "0x" + "00" * 4_000})
+    assert Rpc(node.url, LOCAL_CHAIN_ID).call(ALICE, b"") == bytes(4_000)
+    node.set("eth_call", {"result": "0x" + "00" * 10_000})
+    with pytest.raises(AnswerTooLarge, match="more than 10000 bytes"):
+        Rpc(node.url, LOCAL_CHAIN_ID).call(ALICE, b"")
+
+
+def test_events_that_are_too_many_to_be_held_are_asked_for_in_parts_where_one_contract_made_them(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(params: list[Any]) -> dict[str, Any]:
+        first, last = int(params[0]["fromBlock"], 16), int(params[0]["toBlock"], 16)
+        return {"result": [log_of(block, 1_000) for block in range(first, last + 1)]}
+
+    monkeypatch.setattr(rpc, "MOST_ANSWER_BYTES", 10_000)
+    node.set("eth_getLogs", answer)
+    reader = Rpc(node.url, LOCAL_CHAIN_ID)
+    assert [log.block for log in reader.logs(ALICE, [], 0, 19)] == list(range(20))
+    with pytest.raises(AnswerTooLarge):
+        reader.logs(None, [], 0, 19)
+    assert [log.block for log in reader.logs(None, [], 0, 3)] == [0, 1, 2, 3]
 
 
 def test_a_node_that_refuses_every_range_is_unavailable(node: Node) -> None:
