@@ -80,8 +80,8 @@ class PublicLog:
         if claimed.size > LARGEST_SIZE:
             raise BadInput("checkpoint", f"at most {LARGEST_SIZE} leaves", claimed.size)
         self.origin, self.size = claimed.origin, claimed.size
-        self._tile: Callable[[int, int, int], bytes] = lru_cache(maxsize=CACHED_TILES)(self._read_tile)
-        self._nodes: Nodes = nodes_of(self._tile, self.size)
+        self.tile: Callable[[int, int, int], bytes] = lru_cache(maxsize=CACHED_TILES)(self._read_tile)
+        self._nodes: Nodes = nodes_of(self.tile, self.size)
 
     def root(self, size: int | None = None) -> bytes:
         """The root when the log had `size` leaves, computed from tiles."""
@@ -98,7 +98,7 @@ class PublicLog:
     def find(self, hashed: bytes) -> int | None:
         """The index of a leaf hash; newest tiles are read first. None when no tile of the checkpoint holds it."""
         for number in range((self.size - 1) // TILE_WIDTH, -1, -1):
-            tile = self._tile(0, number, tile_width(0, number, self.size))
+            tile = self.tile(0, number, tile_width(0, number, self.size))
             for inside in range(len(tile) // HASH_BYTES):
                 if tile[inside * HASH_BYTES : (inside + 1) * HASH_BYTES] == hashed:
                     return number * TILE_WIDTH + inside
@@ -128,6 +128,7 @@ class PublicLog:
         return size
 
     def _read_tile(self, level: int, number: int, width: int) -> bytes:
+        """The first `width` hashes of a tile. Raises NotFound when the log does not serve them, BadInput for another size."""
         content, found = self._partial_or_full(level, number, width)
         if len(content) != found * HASH_BYTES:
             raise BadInput(tile_path(level, number, found), f"{found * HASH_BYTES} bytes", f"{len(content)} bytes")

@@ -21,7 +21,7 @@ from control_plane.receipts.checkpoint import NoteSigner, open_checkpoint
 from control_plane.receipts.fsck import Fsck, fsck
 from control_plane.receipts.merkle import extends
 from control_plane.receipts.proof import Proof
-from control_plane.receipts.tiles import TileFolder
+from control_plane.receipts.tiles import TILE_WIDTH, TileFolder, tile_path
 from tests.fixtures_log import LogMarket, market_on_either
 
 __all__ = ["market_on_either"]
@@ -352,3 +352,22 @@ def test_missing_tiles_are_named_and_not_guessed(market: LogMarket) -> None:
     shutil.rmtree(market.folder / "log" / "tile" / "0")
     with pytest.raises(NotFound, match="does not serve tile/0/000"):
         market.public().prove(bytes(32))
+
+
+def test_a_log_that_grows_while_it_is_read_is_sound(market: LogMarket) -> None:
+    """A tile that becomes full takes the place of its parts, after the checkpoint that names a part was read."""
+    market.issue(TILE_WIDTH - 1)
+    market.log.integrate()
+    folder = TileFolder(market.folder / "log")
+
+    class Growing:
+        def read(self, path: str) -> bytes | None:
+            content = folder.read(path)
+            if path == "checkpoint":
+                market.issue(2)
+                market.log.integrate()
+            return content
+
+    found = fsck(Growing(), market.notes.name, market.notes.public_key)
+    assert (found.size, found.problems) == (TILE_WIDTH - 1, ())
+    assert folder.read(tile_path(0, 0, TILE_WIDTH - 1)) is None
