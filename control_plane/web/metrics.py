@@ -9,11 +9,13 @@ where its numbers live.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from control_plane.web.shared_metrics import reading
 
@@ -89,7 +91,15 @@ def exposition(folder: Path | None) -> bytes:
     """The metrics as Prometheus reads them. folder: where the workers that count together keep theirs."""
     if folder is None:
         return generate_latest(REGISTRY)
-    with reading(folder):
+    with reading(folder) as files:
         registry = CollectorRegistry()
-        MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]  # prometheus-client 0.26
+        registry.register(_Workers(files))
         return generate_latest(registry)
+
+
+class _Workers(Collector):
+    def __init__(self, files: list[str]) -> None:
+        self._files = files
+
+    def collect(self) -> Iterable[Metric]:
+        return MultiProcessCollector.merge(self._files, accumulate=True)  # type: ignore[no-untyped-call]  # prometheus-client 0.26

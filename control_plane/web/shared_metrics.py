@@ -45,13 +45,16 @@ def share(folder: Path) -> None:
 
 
 @contextmanager
-def reading(folder: Path) -> Iterator[None]:
-    """While inside, the files stay; what a worker that is gone had in flight is no more."""
+def reading(folder: Path) -> Iterator[list[str]]:
+    """The files with numbers; while inside, they stay. What a worker that is gone had in flight is no more.
+
+    A file without a byte is one that a worker is making right now, or died over.
+    """
     with _locked(folder):
         for path in folder.glob("gauge_live*.db"):
             if not is_alive(_signs(folder), _owner(path)):
                 path.unlink()
-        yield
+        yield [str(path) for path in folder.glob("*.db") if path.stat().st_size]
 
 
 def _fold(folder: Path) -> None:
@@ -63,7 +66,7 @@ def _fold(folder: Path) -> None:
         kind, owner = path.name.split("_", 1)[0], _owner(path)
         if owner == _PAST or is_alive(_signs(folder), owner):
             continue
-        if kind != "gauge":
+        if kind != "gauge" and path.stat().st_size:
             past = folder / f"{kind}_{_PAST}.db"
             scratch = past.with_suffix(".part")
             scratch.unlink(missing_ok=True)

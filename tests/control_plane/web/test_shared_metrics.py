@@ -108,3 +108,14 @@ def test_counting_begins_at_zero_when_none_is_left(start: type[Started]) -> None
     assert one.do("call")[CALLS] == 1
     one.kill()
     assert start().do("call")[CALLS] == 1  # type: ignore[call-arg]
+
+
+def test_a_file_that_a_worker_has_just_opened_or_died_over_harms_nobody(start: type[Started], tmp_path: Path) -> None:
+    """prometheus-client makes it empty first, and then gives it its size."""
+    one = start()  # type: ignore[call-arg]
+    one.do("call")
+    empty = tmp_path / "metrics" / f"counter_{'0' * 32}.db"
+    empty.touch()
+    assert one.do("look")[CALLS] == 1
+    assert start().do("call")[CALLS] == 2  # type: ignore[call-arg]  # whoever starts adds up what the dead have left
+    assert not empty.exists()
