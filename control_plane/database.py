@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -23,13 +22,12 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PoolProxiedConnection,
     String,
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
     delete,
-    event,
     select,
 )
 from sqlalchemy.engine import make_url
@@ -38,7 +36,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from control_plane.errors import BadInput, Unavailable
 from control_plane.postgresql import SETTING, open_postgresql, take_alone
-from control_plane.turn import Turn
+from control_plane.sqlite import TURN, in_turn, open_sqlite
 
 metadata = MetaData()
 COUNTED = BigInteger().with_variant(Integer, "sqlite")
@@ -275,19 +273,12 @@ chain_cursor = Table(
 """How far the chain's events were read. version: grows with each change of `assets`."""
 
 
-_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON", "wal_autocheckpoint=4000")
-"""Of SQLite, for each connection. A call writes ten pages: at its own 1,000 one call in a hundred would wait for the disk."""
-
 _NO_TURN = nullcontext()
 
 
 def open_database(url: str) -> Engine:
-    """Open (SQLite: create the folder of) a database. Does not create tables: `migrate` does. Raises BadInput for another kind.
-
-    SQLite runs in WAL with synchronous NORMAL: a committed row survives kill -9 of any process; a power cut may take the last
-    ones, which buyers can hand back (`POST /v1/receipts`) until the order makes another call and uses the number again.
-    Transactions that write must begin with `BEGIN IMMEDIATE` (`engine.begin()` does here), so that two workers never read the
-    same last sequence. PostgreSQL: see `postgresql.py`.
+    """Open a database, as `sqlite.py` or `postgresql.py` says. Does not create tables: `migrate` does. Raises BadInput for another
+    kind.
     """
     try:
         parsed = make_url(url)
@@ -297,29 +288,7 @@ def open_database(url: str) -> Engine:
         return open_postgresql(parsed)
     if parsed.get_backend_name() != "sqlite":
         raise BadInput(SETTING, "sqlite:///PATH or postgresql://...", parsed.drivername)
-    if parsed.database and parsed.database != ":memory:":
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    options = {}
-    if parsed.database and parsed.database != ":memory:":
-        options["posthuman_turn"] = Turn(Path(f"{parsed.database}-turn"))
-    engine = create_engine(url, connect_args={"timeout": 30.0, "check_same_thread": False}, execution_options=options)
-
-    @event.listens_for(engine, "connect")
-    def _on_connect(connection: Any, _record: Any) -> None:
-        # pysqlite would begin transactions by itself, and late; source: SQLAlchemy, SQLite dialect, "Serializable isolation"
-        connection.isolation_level = None
-        for pragma in _PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _on_begin(connection: Any) -> None:
-        options = connection.get_execution_options()
-        is_reading = options.get("posthuman_reading", False)
-        if options.get("posthuman_durable", False):
-            connection.exec_driver_sql("PRAGMA synchronous=FULL")
-        connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
-
-    return engine
+    return open_sqlite(parsed)
 
 
 SILENT = (OperationalError, InternalError, PoolTimeout)
@@ -333,7 +302,11 @@ def answering(what: str) -> Iterator[None]:
     try:
         yield
     except SILENT as error:
-        raise Unavailable(f"could not {what}: the database does not answer ({kind_of(error)})") from error
+        raise silence(what, error) from error
+
+
+def silence(what: str, error: Exception) -> Unavailable:
+    return Unavailable(f"could not {what}: the database does not answer ({kind_of(error)})")
 
 
 def kind_of(error: Exception) -> str:
@@ -347,7 +320,7 @@ def writing(engine: Engine, alone: str | None = None) -> Iterator[Connection]:
 
     alone: where several write at once, those of one name take turns there too.
     """
-    with engine.get_execution_options().get("posthuman_turn", _NO_TURN), engine.begin() as connection:
+    with engine.get_execution_options().get(TURN, _NO_TURN), engine.begin() as connection:
         if alone is not None:
             take_turn(connection, alone)
         yield connection
@@ -357,6 +330,17 @@ def take_turn(connection: Connection, name: str) -> None:
     """Wait until no other transaction has this name's turn; what follows sees what the others have left."""
     if _is_postgresql(connection.engine):
         take_alone(connection, name)
+
+
+@contextmanager
+def writing_plainly(engine: Engine, alone: str) -> Iterator[PoolProxiedConnection]:
+    """As `writing`, for who runs prepared text on the driver's own connection. Errors are the driver's or SQLAlchemy's."""
+    if TURN in engine.get_execution_options():
+        with in_turn(engine) as driver:
+            yield driver
+    else:
+        with writing(engine, alone) as connection:
+            yield connection.connection
 
 
 def reading(engine: Engine) -> Engine:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from control_plane.did import Address, Bytes32, Did, TransactionHash, UnixMillis
+from control_plane.errors import Forbidden, Unauthenticated
 from control_plane.receipts.receipt import Issued, SignedReceipt
 
 _KEPT_AS_IT_IS = ("call_id", "token_hash", "did", "model_digest", "consumer", "request_hash", "salt", "started_at")
@@ -59,3 +60,15 @@ def issued_of(row: Any) -> Issued:
 def reservation_of(row: Any) -> Reservation:
     kept = {name: getattr(row, name) for name in _KEPT_AS_IT_IS}
     return Reservation(**kept, order=row.order_tx, is_streaming=bool(row.is_streaming))
+
+
+def refusal_of(session: Any, now: float) -> Unauthenticated | Forbidden:
+    """Why a session's order could not be charged. session: a row of `SESSION_NOW`, None where there is none."""
+    if session is None:
+        return Unauthenticated("this session is unknown: sign in again", code="session_unknown")
+    revoked_at, revoked_why, expires_at, did, calls_limit = session
+    if revoked_at is not None:
+        return Unauthenticated(f"this session was revoked: {revoked_why or 'by its owner'}", code="session_revoked")
+    if expires_at <= now:
+        return Unauthenticated("this session has expired: sign in again", code="session_expired")
+    return Forbidden(f"{did}: the {calls_limit} calls of this order are used up", code="quota_exhausted")

@@ -15,19 +15,19 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, select
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, Select, select
 
-from control_plane.database import SILENT, calls, kind_of, reading, receipts, sessions, take_turn, writing
+from control_plane.database import SILENT, calls, kind_of, reading, receipts, silence, take_turn, writing, writing_plainly
 from control_plane.did import ZERO_BYTES32, Address, Bytes32, Did, TransactionHash, UnixMillis
-from control_plane.errors import BadInput, Conflict, Forbidden, NotFound, Unauthenticated, Unavailable
+from control_plane.errors import BadInput, Conflict, NotFound, Unavailable
 from control_plane.receipts.kept import KeptAnswer, Once, claim, find, forget, keep, sweep
 from control_plane.receipts.receipt import FIRST_PREVIOUS, CallStatus, Issued, Receipt, SignedReceipt, leaf_bytes, leaf_id
-from control_plane.receipts.rows import Reservation, call_row, issued_of, receipt_row, reservation_of
+from control_plane.receipts.rows import Reservation, call_row, issued_of, receipt_row, refusal_of, reservation_of
 from control_plane.receipts.signing import ReceiptSigner, recover_signer
 from control_plane.receipts.standing import Standing, look
 from control_plane.receipts.statements import (
@@ -37,11 +37,13 @@ from control_plane.receipts.statements import (
     LAST_OF_ORDER,
     OPEN_CALL,
     RECEIPT_COLUMNS,
+    SESSION_NOW,
     SHOWN,
     TAKE_CHARGE,
     Prepared,
 )
 
+_Opened = TypeVar("_Opened")
 __all__ = ["Issued", "Reaped", "ReceiptStore", "Reservation"]
 
 SALT_BYTES = 32
@@ -78,6 +80,7 @@ class ReceiptStore:
         self._clock, self._random_bytes = clock, random_bytes
         self._take_charge, self._give_back = Prepared(TAKE_CHARGE, engine), Prepared(GIVE_BACK, engine)
         self._open_call, self._close_call = Prepared(OPEN_CALL, engine), Prepared(CLOSE_CALL, engine)
+        self._session_now = Prepared(SESSION_NOW, engine)
         self._last_of_order, self._add_receipt = Prepared(LAST_OF_ORDER, engine), Prepared(ADD_RECEIPT, engine, RECEIPT_COLUMNS)
         driver = engine.dialect.loaded_dbapi
         self._taken, self._silent = driver.IntegrityError, (driver.OperationalError, driver.InternalError, *SILENT)
@@ -124,8 +127,9 @@ class ReceiptStore:
         with self._writing("reserve a call", reservation.order) as connection:
             if once is not None:
                 claim(connection, reservation.order, once, reservation.call_id, self._clock())
-            self._charge(connection, reservation)
-            self._open_call.run(connection, call_row(reservation, self._worker))
+            driver = connection.connection
+            self._charge(driver, reservation)
+            self._open_call.run(driver, call_row(reservation, self._worker))
 
     def settle(
         self,
@@ -142,11 +146,11 @@ class ReceiptStore:
         Unavailable there may be both, when only the database's own answer was lost. Again: raises Unavailable for the same call.
         """
 
-        def work(connection: Connection) -> Issued:
-            self._charge(connection, reservation)
-            return self._issue(connection, reservation, response_hash, units_in, units_out, CallStatus.DONE, finished_at)
+        def work(driver: PoolProxiedConnection) -> Issued:
+            self._charge(driver, reservation)
+            return self._issue(driver, reservation, response_hash, units_in, units_out, CallStatus.DONE, finished_at)
 
-        return self._storing(reservation, work)
+        return self._storing(reservation, self._writing_plainly, work)
 
     def complete(
         self,
@@ -168,13 +172,14 @@ class ReceiptStore:
         """
 
         def work(connection: Connection) -> Issued:
-            if self._close_call.run(connection, {"call": reservation.call_id}).rowcount != 1:
+            driver = connection.connection
+            if self._close_call.run(driver, {"call": reservation.call_id}).rowcount != 1:
                 raise Conflict(f"call {reservation.call_id} is not under way: it was completed, released or reaped before")
             if kept is not None:
                 keep(connection, *kept)
-            return self._issue(connection, reservation, response_hash, units_in, units_out, status, finished_at)
+            return self._issue(driver, reservation, response_hash, units_in, units_out, status, finished_at)
 
-        return self._storing(reservation, work)
+        return self._storing(reservation, self._writing, work)
 
     def append(
         self, connection: Connection, reservation: Reservation, *, response_hash: Bytes32, units_in: int, units_out: int
@@ -186,7 +191,7 @@ class ReceiptStore:
         """
         try:
             take_turn(connection, _turn_of(reservation.order))
-            return self._issue(connection, reservation, response_hash, units_in, units_out, CallStatus.DONE, None)
+            return self._issue(connection.connection, reservation, response_hash, units_in, units_out, CallStatus.DONE, None)
         except (self._taken, *self._silent) as error:
             raise Unavailable(f"could not store the receipt of {reservation.call_id} ({kind_of(error)})") from error
 
@@ -271,7 +276,7 @@ class ReceiptStore:
         try:
             with self._writing("readmit a receipt", signed.receipt.order) as connection:
                 # a call's id is not in its receipt: the first half of the receipt's own id stands for it, and is as unique
-                self._add_receipt.run(connection, receipt_row(issued, leaf, call_id=identity[2:34]))
+                self._add_receipt.run(connection.connection, receipt_row(issued, leaf, call_id=identity[2:34]))
         except self._taken as error:
             if (stored := self._same(issued)) is not None:
                 return stored
@@ -293,24 +298,29 @@ class ReceiptStore:
         with self._writing("forget kept answers") as connection:
             return sweep(connection, self._clock())
 
-    def _storing(self, reservation: Reservation, work: Callable[[Connection], Issued]) -> Issued:
+    def _storing(
+        self,
+        reservation: Reservation,
+        transaction: Callable[[str, TransactionHash], AbstractContextManager[_Opened]],
+        work: Callable[[_Opened], Issued],
+    ) -> Issued:
         """Run `work` in one write transaction."""
         try:
-            with self._writing("store a receipt", reservation.order) as connection:
+            with transaction("store a receipt", reservation.order) as connection:
                 return work(connection)
         except self._taken as error:
             raise Unavailable(
                 f"call {reservation.call_id} of order {reservation.order} has its receipt", retry_after_s=1
             ) from error
 
-    def _charge(self, connection: Connection, reservation: Reservation) -> None:
+    def _charge(self, driver: PoolProxiedConnection, reservation: Reservation) -> None:
         now = self._clock()
-        if self._take_charge.run(connection, {"hashed": reservation.token_hash, "now": now}).rowcount != 1:
-            raise self._why_not(connection, reservation.token_hash, now)
+        if self._take_charge.run(driver, {"hashed": reservation.token_hash, "now": now}).rowcount != 1:
+            raise refusal_of(self._session_now.run(driver, {"hashed": reservation.token_hash}).fetchone(), now)
 
     def _issue(
         self,
-        connection: Connection,
+        driver: PoolProxiedConnection,
         reservation: Reservation,
         response_hash: Bytes32,
         units_in: int,
@@ -318,7 +328,7 @@ class ReceiptStore:
         status: CallStatus,
         finished_at: UnixMillis | None,
     ) -> Issued:
-        last = self._last_of_order.run(connection, {"order": reservation.order}).fetchone()
+        last = self._last_of_order.run(driver, {"order": reservation.order}).fetchone()
         now = UnixMillis(int(self._clock() * 1000)) if finished_at is None else finished_at
         finished = UnixMillis(max(now, reservation.started_at))  # a clock set back must not make a call end before it began
         signed = self._signer.sign(
@@ -341,25 +351,16 @@ class ReceiptStore:
         )
         leaf = leaf_bytes(signed)
         issued = Issued(signed, reservation.salt, leaf_id(leaf))
-        self._add_receipt.run(connection, receipt_row(issued, leaf, reservation.call_id))
+        self._add_receipt.run(driver, receipt_row(issued, leaf, reservation.call_id))
         return issued
 
     def _release(self, connection: Connection, reservation: Reservation) -> bool:
-        if self._close_call.run(connection, {"call": reservation.call_id}).rowcount != 1:
+        driver = connection.connection
+        if self._close_call.run(driver, {"call": reservation.call_id}).rowcount != 1:
             return False
-        self._give_back.run(connection, {"hashed": reservation.token_hash})
+        self._give_back.run(driver, {"hashed": reservation.token_hash})
         forget(connection, reservation.call_id)
         return True
-
-    def _why_not(self, connection: Connection, token_hash: str, now: float) -> Unauthenticated | Forbidden:
-        row = connection.execute(select(sessions).where(sessions.c.token_hash == token_hash)).first()
-        if row is None:
-            return Unauthenticated("this session is unknown: sign in again", code="session_unknown")
-        if row.revoked_at is not None:
-            return Unauthenticated(f"this session was revoked: {row.revoked_why or 'by its owner'}", code="session_revoked")
-        if row.expires_at <= now:
-            return Unauthenticated("this session has expired: sign in again", code="session_expired")
-        return Forbidden(f"{row.did}: the {row.calls_limit} calls of this order are used up", code="quota_exhausted")
 
     def _same(self, issued: Issued) -> Issued | None:
         """The receipt as it is stored. Leaves are public and salts are not, so only who has the salt is shown it."""
@@ -381,7 +382,16 @@ class ReceiptStore:
             with writing(self._engine, alone=None if order is None else _turn_of(order)) as connection:
                 yield connection
         except self._silent as error:  # locked for 30 s, disk full, I/O error: rolled back, nothing was charged
-            raise Unavailable(f"could not {what}: the database does not answer ({kind_of(error)})") from error
+            raise silence(what, error) from error
+
+    @contextmanager
+    def _writing_plainly(self, what: str, order: TransactionHash) -> Iterator[PoolProxiedConnection]:
+        """As `_writing`, for prepared statements only."""
+        try:
+            with writing_plainly(self._engine, _turn_of(order)) as driver:
+                yield driver
+        except self._silent as error:  # locked for 30 s, disk full, I/O error: rolled back, nothing was charged
+            raise silence(what, error) from error
 
 
 def _turn_of(order: TransactionHash) -> str:

@@ -45,18 +45,20 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
         receipts,
     )
     from control_plane.web.body import read_to_the_end
+    from control_plane.web.calls import direct
     from control_plane.web.journal import Journal
     from control_plane.web.once import answer_again
     from control_plane.web.request_ids import identified
+    from control_plane.web.sent import received
 
     app = Flask("control_plane.web", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = services.settings.max_body_bytes
     app.url_map.strict_slashes = False
     journal = Journal(log_to or sys.stderr, services.clock)
-    errors.register(app, journal)
+    refuse = errors.register(app, journal)
     app.after_request(read_to_the_end)
+    surfaces = [surface.blueprint(services, journal) for surface in (openai, chat, oip, hugging_face)]
     for blueprint in (
-        *(answer_again(surface.blueprint(services, journal), services, journal) for surface in (openai, chat, oip, hugging_face)),
+        *(answer_again(surface, services, journal) for surface in surfaces),
         auth.blueprint(services),
         offers.blueprint(services),
         algorithms.blueprint(services),
@@ -72,5 +74,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
         openapi.blueprint(services),
     ):
         app.register_blueprint(blueprint)
-    app.wsgi_app = identified(app.wsgi_app)  # type: ignore[assignment, method-assign]  # Flask's way to wrap an application
+    short = direct(app, frozenset(surface.name for surface in surfaces), refuse, read_to_the_end)
+    whole = identified(received(short, services.settings.max_body_bytes))
+    app.wsgi_app = whole  # type: ignore[assignment, method-assign]  # Flask's way to wrap an application
     return app

@@ -10,17 +10,17 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from flask import Response, g
+from flask import Response
 
 from control_plane.errors import BadInput, PosthumanError
 from control_plane.fields import Kind
 from control_plane.flows.call import Admitted, Answer, Called, Ended, Piece, call, call_streaming
 from control_plane.flows.once import call_once
 from control_plane.flows.services import Services
-from control_plane.receipts.kept import Once
 from control_plane.receipts.store import Issued
 from control_plane.web.errors import error_body
 from control_plane.web.journal import Journal
+from control_plane.web.sent import sent
 from control_plane.web.telling import Telling
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Answering:
 
     def whole(self, admitted: Admitted, body: bytes, ask: Callable[[str], Answer]) -> Response:
         telling = Telling(self._journal, self._surface, admitted)
-        named: Once | None = g.get("once")
+        named = sent().once
         try:
             if named is None:
                 called = call(self._services, admitted, body, ask)
@@ -98,7 +98,7 @@ class Answering:
 
         Raises BadInput for a call that is to be done once: what was streamed is not kept.
         """
-        if g.get("once") is not None:
+        if sent().once is not None:
             expected = "none where the answer is streamed; the receipt of a stream that broke is found by its call"
             raise BadInput(KEY_HEADER, expected, Kind("one"), code="idempotency_stream")
         telling = Telling(self._journal, self._surface, admitted)

@@ -1,6 +1,6 @@
 """The body of a request: its exact bytes, and the JSON object in them.
 
-In: Flask's request. Out: bytes, a dict. This module must never accept what JSON does not define, and never show a body in an error.
+In: the request. Out: bytes, a dict. This module must never accept what JSON does not define, and never show a body in an error.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import json
 import re
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from control_plane.errors import BadInput
+from control_plane.web.sent import sent
 
 _FORGOTTEN_BYTES = 1 << 16
 DEEPEST = 64
@@ -24,12 +25,13 @@ is read once, not again from each quote in it."""
 
 def read_body() -> bytes:
     """The exact bytes. Raises BadInput: 413 for too many (before reading them, where their number is told), 415 for compressed."""
-    encoding = request.headers.get("Content-Encoding", "identity")
+    request = sent()
+    encoding = request.header("Content-Encoding") or "identity"
     if encoding != "identity":
         raise BadInput("Content-Encoding", "identity: receipts are over plain bytes", encoding, status=415, code="wrong_encoding")
-    limit = request.max_content_length or 0
+    limit = request.most_bytes
     try:
-        body = request.get_data()  # kept with the request: `once.py` reads it before the surface does
+        body = request.body()
     except RequestEntityTooLarge as error:
         raise _too_large(limit, f"{request.content_length} bytes") from error
     if request.content_length is None and len(body) >= limit:
@@ -49,8 +51,11 @@ def read_to_the_end(response: Response) -> Response:
 
 
 def _is_at_its_end(is_refused: bool) -> bool:
+    request = sent()
+    if request.is_read:
+        return True
     if request.content_length is None:
-        if "Transfer-Encoding" not in request.headers:
+        if request.header("Transfer-Encoding") is None:
             return True
         if is_refused:  # nobody knows how much is to come
             return False
@@ -71,8 +76,9 @@ def _too_large(limit: int, found: str) -> BadInput:
 
 def read_object() -> tuple[bytes, dict[str, Any]]:
     """The bytes and the JSON object they hold. Raises BadInput: 415 for another content type, 400 for anything but an object."""
-    if request.mimetype != "application/json":
-        raise BadInput("Content-Type", "application/json", request.mimetype or "none", status=415, code="wrong_content_type")
+    mimetype = sent().mimetype
+    if mimetype != "application/json":
+        raise BadInput("Content-Type", "application/json", mimetype or "none", status=415, code="wrong_content_type")
     body = read_body()
     return body, parse_object(body)
 

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from control_plane.did import Did, parse_did
 from control_plane.errors import BadInput
@@ -32,6 +32,7 @@ from control_plane.web.choices import Choices, choices, units_in, units_out
 from control_plane.web.generation import CHATTING, backend_fields, must_serve, sampling
 from control_plane.web.journal import Journal
 from control_plane.web.openai import DONE, dump, encode, has_usage, shared_table, template_of, usage
+from control_plane.web.sent import sent
 
 NAMES_OF_NO_MODEL = ("tgi", "dummy")
 """What Hugging Face's clients write into a body whose URL names the model."""
@@ -125,7 +126,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
             chunk = _named(call_id, "chat.completion.chunk", frame) | {"choices": [_delta(0, {})]}
             return event(encode(chunk | {"receipt": issued.to_json()})) + DONE
 
-        return answering.stream(admitted, body, ask_streaming, last, request.path)
+        return answering.stream(admitted, body, ask_streaming, last, sent().path)
 
     return pages
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import secrets
 import traceback
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 
 from control_plane.database import SILENT, kind_of
 from control_plane.did import parse_did
@@ -31,6 +32,7 @@ from control_plane.serving.request_ids import asked
 from control_plane.web.journal import Journal
 from control_plane.web.metrics import count_refusal
 from control_plane.web.provider_input import Invalid
+from control_plane.web.sent import sent
 
 _TYPES = {
     401: "authentication_error",
@@ -97,12 +99,12 @@ _SHOWN_AS_400 = (Unauthenticated, Forbidden, NotFound, Conflict, Refused)
 
 def _status(error: PosthumanError) -> int:
     """`ocean.py` shows the text of a 400, and of other refusals only raw bytes."""
-    return 400 if request.path.startswith("/api/services/") and isinstance(error, _SHOWN_AS_400) else error.status
+    return 400 if sent().path.startswith("/api/services/") and isinstance(error, _SHOWN_AS_400) else error.status
 
 
 def respond(error: PosthumanError) -> Response:
     status = _status(error)
-    response = Response(error_body(error, request.path), status=status, mimetype="application/json")
+    response = Response(error_body(error, sent().path), status=status, mimetype="application/json")
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     if status == 401:
@@ -111,17 +113,18 @@ def respond(error: PosthumanError) -> Response:
     return response
 
 
-def _route() -> str | None:
-    """The path's pattern: a path that nothing answers was written by a stranger, and may hold anything."""
-    return request.url_rule.rule if request.url_rule is not None else None
+def _place(_endpoint: str | None, values: Mapping[str, Any] | None) -> None:
+    """What Flask has found out of a request's path: its pattern, and the model that it names."""
+    sent().route = request.url_rule.rule if request.url_rule is not None else None
+    sent().did = (values or {}).get("did")
 
 
-def _did() -> str | None:
-    """The model that a path names, where it names one."""
+def _where() -> dict[str, str | None]:
+    """The path's pattern: a path that nothing answers was written by a stranger, and may hold anything; and its model's DID."""
     try:
-        return parse_did((request.view_args or {}).get("did"))
+        return {"route": sent().route, "did": parse_did(sent().did)}
     except BadInput:
-        return None
+        return {"route": sent().route, "did": None}
 
 
 def place_of(error: Exception) -> str:
@@ -130,19 +133,19 @@ def place_of(error: Exception) -> str:
     return " < ".join(reversed(places[-6:]))
 
 
-def register(app: Flask, journal: Journal) -> None:
+def register(app: Flask, journal: Journal) -> Callable[[Exception], Response]:
+    """Let Flask answer errors so; returns what answers one, for who has caught it himself."""
+
     def ours(error: PosthumanError) -> Response:
         if asked().is_told:  # a call that was admitted: its line says it
             return respond(error)
         event, why = ("failed", error.message) if error.status >= 500 else ("refused", None)
-        journal.note(event, route=_route(), did=_did(), status=error.status, code=error.code, why=why)
+        journal.note(event, **_where(), status=error.status, code=error.code, why=why)
         return respond(error)
 
     def flasks(error: HTTPException) -> Response:
-        if isinstance(error, RequestEntityTooLarge):
-            return ours(BadInput("body", f"at most {request.max_content_length} bytes", "more", status=413, code="body_too_large"))
         status = error.code or 500
-        response = ours(Route(status, f"{request.method} {request.path[:200]}: {error.description or error.name}"))
+        response = ours(Route(status, f"{sent().method} {sent().path[:200]}: {error.description or error.name}"))
         for name, value in error.get_headers():
             if name == "Allow":
                 response.headers[name] = value
@@ -151,16 +154,21 @@ def register(app: Flask, journal: Journal) -> None:
     def unknown(error: Exception) -> Response:
         """The client gets an id; the operator finds the same id beside the kind and the place of the error, never its text."""
         identity = secrets.token_hex(8)
-        journal.note("error", id=identity, route=_route(), did=_did(), kind=type(error).__name__, where=place_of(error))
+        journal.note("error", id=identity, **_where(), kind=type(error).__name__, where=place_of(error))
         return respond(PosthumanError(f"something broke here; the operator finds it under {identity}"))
 
     def silent_database(error: Exception) -> Response:
         """Locked, full or gone. Nothing was charged: a transaction that does not end is rolled back."""
-        journal.note("database", route=_route(), did=_did(), kind=kind_of(error), where=place_of(error))
+        journal.note("database", **_where(), kind=kind_of(error), where=place_of(error))
         return ours(Unavailable("the database does not answer"))
 
-    app.register_error_handler(PosthumanError, ours)
-    for kind in SILENT:
-        app.register_error_handler(kind, silent_database)
-    app.register_error_handler(HTTPException, flasks)
-    app.register_error_handler(Exception, unknown)
+    kinds: dict[type[Exception], Callable[[Any], Response]] = {
+        PosthumanError: ours,
+        **dict.fromkeys(SILENT, silent_database),
+        HTTPException: flasks,
+        Exception: unknown,  # the last, since every other is one
+    }
+    for kind, answer in kinds.items():
+        app.register_error_handler(kind, answer)
+    app.url_value_preprocessor(_place)
+    return lambda error: next(answer for kind, answer in kinds.items() if isinstance(error, kind))(error)

@@ -13,7 +13,7 @@ from contextlib import closing
 from operator import mul
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from control_plane.did import parse_did
 from control_plane.errors import BadInput, Unavailable
@@ -39,6 +39,7 @@ from control_plane.web.hugging_face_generation import (
 )
 from control_plane.web.hugging_face_inputs import Question, callers_names, read_inputs, read_question
 from control_plane.web.journal import Journal
+from control_plane.web.sent import sent
 from converters.tasks import TASKS
 from converters.tasks.task import RESULT, Task
 
@@ -61,7 +62,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
             raise BadInput(
                 "model", "a model whose task has a shape here; ask /v2 for its tensors", Kind(task.name), code="wrong_task"
             )
-        question = read_question(task, request.mimetype, body)
+        question = read_question(task, sent().mimetype, body)
         if task.name in tables:
             return generated(admitted, task, body, question)
         if question.is_streamed:
@@ -110,7 +111,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
                 body,
                 lambda _id: _in_callers_words(names[task.name], _stream(only, prompt, fields, ends)),
                 last,
-                request.path,
+                sent().path,
             )
 
         def ask(_call_id: str) -> Answer:

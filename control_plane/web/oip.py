@@ -15,7 +15,7 @@ from contextlib import closing
 from importlib.metadata import version
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify
 
 from control_plane.did import Did, parse_did
 from control_plane.errors import BadInput, NotFound
@@ -42,6 +42,7 @@ from control_plane.web.generation import (
     scoring,
 )
 from control_plane.web.journal import Journal
+from control_plane.web.sent import sent
 from converters.tasks import TASKS, offered_inputs, offered_outputs
 from converters.tasks.task import FILES, Task
 
@@ -94,9 +95,10 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
     @pages.post("/models/<did>/versions/<number>/infer")
     def infer(did: str, number: str = "1") -> Response:
         admitted = _admitted(services, did, number)
-        if request.mimetype not in INFER_TYPES:
+        mimetype = sent().mimetype
+        if mimetype not in INFER_TYPES:
             expected = f"{' or '.join(each for each in INFER_TYPES if each)}, or none"
-            raise BadInput("Content-Type", expected, request.mimetype, status=415, code="wrong_content_type")
+            raise BadInput("Content-Type", expected, mimetype, status=415, code="wrong_content_type")
         body = read_body()
         header_length = _header_length(len(body))
         length = len(body) if header_length is None else header_length
@@ -147,7 +149,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
             record = {"model_name": admitted.listing.did, "model_version": "1", "text_output": "", "receipt": issued.to_json()}
             return event(json.dumps(record, separators=(",", ":")))
 
-        return generating.stream(admitted, body, lambda _call_id: _pieces(asked, admitted.listing.did), last, request.path)
+        return generating.stream(admitted, body, lambda _call_id: _pieces(asked, admitted.listing.did), last, sent().path)
 
     return pages
 
@@ -169,7 +171,7 @@ def _admitted(services: Services, did: str, number: str) -> Admitted:
 
 
 def _header_length(body_length: int) -> int | None:
-    told = request.headers.get(LENGTH_HEADER)
+    told = sent().header(LENGTH_HEADER)
     if told is None:
         return None
     if not (told.isascii() and told.isdigit() and len(told) <= 12) or int(told) > body_length:

@@ -1,6 +1,6 @@
 """`Idempotency-Key` on the surfaces that call: a call that is sent again is answered as before.
 
-In: Flask's request. Out: the answer that was given before, or the call's name for who does it now. This module must never look for
+In: the request. Out: the answer that was given before, or the call's name for who does it now. This module must never look for
 an answer of another order than the session's.
 
 Source: the header as Stripe's API has it, and draft-ietf-httpapi-idempotency-key-header-07; a key is taken as it stands.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response
 
 from control_plane.errors import BadInput
 from control_plane.fields import Kind
@@ -21,6 +21,7 @@ from control_plane.web.answers import KEY_HEADER, LENGTH_HEADER, rendered
 from control_plane.web.bearer import bearer_session
 from control_plane.web.body import read_body
 from control_plane.web.journal import Journal
+from control_plane.web.sent import sent
 
 REPLAYED_HEADER = "Idempotent-Replayed"
 _KEY = re.compile(r"[!-~]{1,255}")
@@ -31,7 +32,8 @@ def answer_again(pages: Blueprint, services: Services, journal: Journal) -> Blue
 
     @pages.before_request
     def before() -> Response | None:
-        key = request.headers.get(KEY_HEADER)
+        request = sent()
+        key = request.header(KEY_HEADER)
         if key is None or request.method != "POST":
             return None
         session = bearer_session(services.sessions)
@@ -39,12 +41,12 @@ def answer_again(pages: Blueprint, services: Services, journal: Journal) -> Blue
         session_only(session, services.clock()).enforce()
         if not _KEY.fullmatch(key):
             raise BadInput(KEY_HEADER, "1 to 255 visible ASCII characters", Kind(f"{len(key)} characters"))
-        told = (request.path, request.mimetype, request.headers.get(LENGTH_HEADER, ""))
-        g.once = once(services, key, *(each.encode() for each in told), read_body())
-        called = answered_before(services, session, g.once)
+        told = (request.path, request.mimetype, request.header(LENGTH_HEADER) or "")
+        request.once = once(services, key, *(each.encode() for each in told), read_body())
+        called = answered_before(services, session, request.once)
         if called is None:
             return None
-        journal.note("replayed", route=str(request.url_rule), call=called.call_id, order=session.order, receipt=called.issued.id)
+        journal.note("replayed", route=request.route, call=called.call_id, order=session.order, receipt=called.issued.id)
         response = rendered(called)
         response.headers[REPLAYED_HEADER] = "true"
         return response

@@ -14,7 +14,7 @@ from contextlib import closing
 from itertools import accumulate
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify
 
 from control_plane.did import Did, parse_did
 from control_plane.errors import Unavailable
@@ -33,6 +33,7 @@ from control_plane.web.choices import MOST_CHOICES, Choices, choices, units_in, 
 from control_plane.web.echo import echo_table, echoed, is_echo
 from control_plane.web.generation import CHATTING, EMBEDDING, SCORING, TEXT_TO_TEXT, backend_fields, must_serve, renamed, sampling
 from control_plane.web.journal import Journal
+from control_plane.web.sent import sent
 from converters.tasks.generation import SCORE
 
 encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -170,7 +171,7 @@ def blueprint(services: Services, journal: Journal) -> Blueprint:
             chunk = _completion(call_id, created, did, [{"index": 0, "text": "", "logprobs": None, "finish_reason": None}])
             return event(encode(chunk | {"receipt": issued.to_json()})) + DONE
 
-        return completing.stream(admitted, body, ask_streaming, last, request.path)
+        return completing.stream(admitted, body, ask_streaming, last, sent().path)
 
     @pages.post("/v1/embeddings")
     def embeddings() -> Response:
