@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 from control_plane.did import (
@@ -27,6 +28,7 @@ from control_plane.did import (
 from control_plane.errors import BadInput
 from control_plane.receipts.signed import read_signed, signed_record
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 VERSION = 1
 REQUEST_PREFIX = b"posthuman/request/v1\0"
 RESPONSE_PREFIX = b"posthuman/response/v1\0"
@@ -110,6 +112,11 @@ class SignedReceipt:
     log: Address
     signature: bytes
 
+    @cached_property
+    def leaf(self) -> bytes:
+        """See `leaf_bytes`; made once, for the log and for the answer's header."""
+        return _canonical(self.to_json()).encode("ascii")
+
     def to_json(self) -> dict[str, Any]:
         return signed_record(VERSION, "receipt", self.receipt.to_json(), self.chain_id, self.log, self.signature)
 
@@ -122,7 +129,7 @@ class SignedReceipt:
 
 def leaf_bytes(signed: SignedReceipt) -> bytes:
     """The one canonical byte form: JSON with sorted keys and no spaces. It is the log's entry."""
-    return json.dumps(signed.to_json(), sort_keys=True, separators=(",", ":")).encode("ascii")
+    return signed.leaf
 
 
 def leaf_id(leaf: bytes) -> Bytes32:
@@ -147,6 +154,10 @@ class Issued:
     def to_json(self) -> dict[str, Any]:
         """The envelope that travels in `X-Posthuman-Receipt`, in streams and in files."""
         return {"signed": self.signed.to_json(), "salt": "0x" + self.salt.hex(), "id": self.id}
+
+    def json_bytes(self) -> bytes:
+        """The same envelope in JSON, around the leaf's own bytes."""
+        return b'{"signed":%b,"salt":"0x%b","id":"%b"}' % (self.signed.leaf, self.salt.hex().encode(), self.id.encode())
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Issued:

@@ -11,9 +11,9 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import Engine, Row, delete, insert, select, update
@@ -30,6 +30,7 @@ from converters.errors import EntryBroken
 from converters.pbtxt import CPU, Hardware, config_pbtxt
 
 Fingerprint = tuple[tuple[str | int, ...], ...]
+Signs = tuple[tuple[int, ...], ...]
 _HASH_TRIES = 3
 _UNLOAD_WAIT_S = 15
 _LOAD_AGAIN_S = 30
@@ -74,6 +75,28 @@ def fingerprint(folder: Path) -> Fingerprint:
     return tuple(sorted(found))
 
 
+def signs(paths: tuple[str, ...]) -> Signs:
+    """What `fingerprint` looks at, of paths that are known already, folders too; nothing where one of them is gone.
+
+    A folder's times change with the names in it, so equal signs mean an equal fingerprint, at half the time.
+    """
+    try:
+        states = [os.lstat(path) for path in paths]
+    except OSError:
+        return ()
+    return tuple((of.st_mode, of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns) for of in states)
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """Content that was hashed, as `fingerprint` shows it. paths, signs: of it; no signs before it was seen again, unchanged."""
+
+    digest: Bytes32
+    content: Fingerprint
+    paths: tuple[str, ...]
+    signs: Signs = ()
+
+
 class Catalogue:
     """Listings by DID, shared through the database; verified content, remembered by this process.
 
@@ -88,7 +111,7 @@ class Catalogue:
         self._crashes = models.parent / "run" / "crashed"
         self._held = models.parent / "run" / "held"
         self._listings: dict[Did, tuple[float, Listing]] = {}
-        self._verified: dict[str, tuple[Bytes32, Fingerprint]] = {}
+        self._verified: dict[str, _Verified] = {}
         self._entries: dict[str, Entry] = {}
         self._hashing = threading.Lock()
 
@@ -136,9 +159,14 @@ class Catalogue:
 
         Raises IntegrityBroken with code model_tampered, after withdrawing the model, when the content differs.
         """
-        found = self._fingerprint(listing)
-        if self._verified.get(listing.entry_name) == (listing.model_digest, found):
-            return
+        seen = self._verified.get(listing.entry_name)
+        if seen is not None and seen.digest == listing.model_digest:
+            found = signs(seen.paths)
+            if found and found == seen.signs:
+                return
+            if self._fingerprint(listing) == seen.content:  # after its signs were taken: what changes meanwhile is seen next time
+                self._verified[listing.entry_name] = replace(seen, signs=found if _is_settled(found) else ())
+                return
         with self._hashing:
             try:
                 self._hash(listing)
@@ -299,10 +327,16 @@ class Catalogue:
                     code="model_tampered",
                 )
             if before == after:
-                if max((int(file[-1]) for file in after if len(file) > 2), default=0) < time.time_ns() - _SETTLED_NS:
-                    self._verified[listing.entry_name] = (listing.model_digest, after)
+                if _is_settled(file for file in after if len(file) > 2):
+                    paths = (str(folder), *(f"{folder}/{path}" for path, *_ in after))
+                    self._verified[listing.entry_name] = _Verified(listing.model_digest, after, paths)
                 return
         raise IntegrityBroken(f"{listing.did}: the entry on disk keeps changing while it is read", code="model_tampered")
+
+
+def _is_settled(files: Iterable[tuple[str | int, ...]]) -> bool:
+    """files: each ends with its times; ctime, the last, is never older than what was done to a file."""
+    return max((int(file[-1]) for file in files), default=0) < time.time_ns() - _SETTLED_NS
 
 
 def write_config(folder: Path, name: str, digest: Bytes32, hardware: Hardware = CPU) -> None:

@@ -5,7 +5,6 @@ In: what `flows/call.py` gives. Out: Flask responses. This module must never cha
 
 from __future__ import annotations
 
-import json
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -30,12 +29,11 @@ RECEIPT_HEADER = "X-Posthuman-Receipt"
 CALL_HEADER = "X-Posthuman-Call"
 LENGTH_HEADER = "Inference-Header-Content-Length"
 KEY_HEADER = "Idempotency-Key"
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def receipt_header(issued: Issued) -> str:
     """base64url without padding of the envelope's JSON: about 2 KB."""
-    return urlsafe_b64encode(_encode(issued.to_json()).encode()).rstrip(b"=").decode("ascii")
+    return urlsafe_b64encode(issued.json_bytes()).rstrip(b"=").decode("ascii")
 
 
 def event(record: str) -> bytes:

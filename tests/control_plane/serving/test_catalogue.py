@@ -81,11 +81,13 @@ CHANGES = (
 )
 
 
+@pytest.mark.parametrize("looks", [1, 3], ids=["hashed", "known by its files' signs"])
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_a_changed_entry_is_refused_and_withdrawn(market: Market, change: Callable[[Path], None]) -> None:
+def test_a_changed_entry_is_refused_and_withdrawn(market: Market, change: Callable[[Path], None], looks: int) -> None:
     catalogue = market.services.catalogue
     time.sleep(SETTLED_S)
-    catalogue.verify(market.gpt)
+    for _ in range(looks):
+        catalogue.verify(market.gpt)
     change(weights(market))
     with pytest.raises(IntegrityBroken) as caught:
         catalogue.verify(market.gpt)
@@ -112,6 +114,22 @@ def test_an_untouched_entry_is_hashed_once(market: Market, monkeypatch: pytest.M
     for _ in range(5):
         market.services.catalogue.verify(market.gpt)
     assert len(hashed) == 1
+
+
+def test_an_untouched_entry_is_listed_twice_and_then_known_by_its_files(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[Path] = []
+    monkeypatch.setattr(catalogue_module, "fingerprint", lambda folder: listed.append(folder) or fingerprint(folder))
+    catalogue = market.services.catalogue
+    time.sleep(SETTLED_S)
+    catalogue.verify(market.gpt)
+    catalogue.verify(market.gpt)
+    before = len(listed)
+    for _ in range(5):
+        catalogue.verify(market.gpt)
+    assert len(listed) == before
+    (catalogue.folder(market.gpt) / DERIVED).unlink()  # no change of the entry, but one of its folder
+    catalogue.verify(market.gpt)
+    assert len(listed) == before + 1
 
 
 def test_a_touched_entry_with_the_same_content_stays_on_sale(market: Market) -> None:
