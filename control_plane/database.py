@@ -291,6 +291,12 @@ def open_database(url: str) -> Engine:
     return open_sqlite(parsed)
 
 
+def place_of(url: str) -> str:
+    """Which database a URL means, for people: without user, password and options."""
+    parsed = make_url(url)
+    return f"{parsed.get_backend_name()} database {parsed.database} on {parsed.host or 'this machine'}"
+
+
 SILENT = (OperationalError, InternalError, PoolTimeout)
 """What a database raises that does not answer, or not as it should: gone, full, locked, read-only, all its connections taken."""
 

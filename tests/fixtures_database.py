@@ -7,6 +7,7 @@ tenth of a second and 8 MB.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import pwd
@@ -71,6 +72,14 @@ def room_for(user: str | None) -> Path:
     pytest.skip(f"no folder for temporary files that user {user} may enter: PostgreSQL refuses root")
 
 
+_libc = ctypes.CDLL(None)
+
+
+def _die_with_parent() -> None:
+    """Also when the tests are killed: the server gets SIGQUIT when the thread that started it ends."""
+    _libc.prctl(1, signal.SIGQUIT, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
 @dataclass
 class PostgresServer:
     """Its databases answer on 127.0.0.1 to whoever knows the password."""
@@ -118,6 +127,7 @@ class PostgresServer:
                     **run_as(self.user, self.folder),  # type: ignore[call-overload]  # as run_as has them
                     stdout=log,
                     stderr=log,
+                    preexec_fn=_die_with_parent,
                 )
                 while self.process.poll() is None:
                     with suppress(psycopg.OperationalError):

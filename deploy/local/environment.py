@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from control_plane.chain.networks import LOCAL_CHAIN_ID
+from control_plane.database import place_of
 from control_plane.settings import REPOSITORY
 from control_plane.state import ENVIRONMENT_FILE, read_environment_file, write_environment_file
 from deploy.local import objects
@@ -29,6 +30,7 @@ WANTED = {
 }
 EXTERNAL = {"RPC_URL": "chain", "TRITON_URL": "triton", "S3_URL": "objects"}
 """A setting that names somebody else's server, and the component that is then not started."""
+DATABASE = "POSTHUMAN_DATABASE_URL"
 _OWN_PORT = {"RPC_URL": "CHAIN_PORT", "TRITON_URL": "TRITON_PORT", "S3_URL": "S3_PORT", "PUBLIC_URL": "WEB_PORT"}
 _WITH = {
     "RPC_URL": ("CHAIN_ID", "CONFIRMATIONS", "OPERATOR_KEY_FILE"),
@@ -83,9 +85,11 @@ def external(home: Path, environ: Mapping[str, str]) -> frozenset[str]:
 
 
 def remembered_lines(home: Path, environ: Mapping[str, str]) -> list[str]:
-    """One line for each server that `up` uses only because an earlier `up` was given it."""
+    """One line for each server that `up` uses only because an earlier `up` was given it. The database's password is in none."""
     kept = read_environment_file(home)
     lines = []
+    if (url := kept.get(DATABASE)) is not None and not environ.get(DATABASE):
+        lines.append(f"the database is the {place_of(url)}, as an earlier `up` was told by {DATABASE}")
     for name, url in elsewhere(home, environ).items():
         if environ.get(f"POSTHUMAN_{name}"):
             continue
@@ -102,7 +106,8 @@ def choose_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]
     """Choose what is not chosen yet, and write it down. Call it while nothing of ours runs.
 
     A port in `environ` (POSTHUMAN_WEB_PORT and the like) goes before the remembered one. A URL of somebody else's server is
-    remembered with what belongs to it. Again: the same ports, unless one is taken by somebody else now; the same keys and URLs.
+    remembered with what belongs to it, and so is the database's: with another one the log would not be continued.
+    Again: the same ports, unless one is taken by somebody else now; the same keys and URLs.
     """
     kept = read_environment_file(home)
     asked = {name: int(value) for name in WANTED if (value := environ.get(f"POSTHUMAN_{name}", "")).isdigit()}
@@ -112,6 +117,7 @@ def choose_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]
     ports.update(asked)
     key_id, secret = objects.new_keys()
     not_ours = elsewhere(home, environ)
+    database = {"DATABASE_URL": given} if (given := environ.get(DATABASE)) else {}
     beside = {part: given for name in not_ours for part in _WITH[name] if (given := environ.get(f"POSTHUMAN_{part}"))}
     stale = _WITH["RPC_URL"] if "RPC_URL" not in not_ours else ()
     chosen = {
@@ -124,6 +130,7 @@ def choose_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]
         **{name: f"http://{HOST}:{ports[port]}" for name, port in _OWN_PORT.items()},
         **not_ours,
         **beside,
+        **database,
     }
     values = {f"POSTHUMAN_{name}": value for name, value in chosen.items()}
     write_environment_file(home, values)

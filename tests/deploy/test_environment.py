@@ -84,6 +84,19 @@ def test_what_belongs_to_a_remembered_server_is_remembered_too(tmp_path: Path, u
     assert len(remembered_lines(tmp_path, {})) == 1
 
 
+def test_the_database_is_remembered_and_its_password_not_shown(tmp_path: Path) -> None:
+    given = {"POSTHUMAN_DATABASE_URL": "postgresql://bob:hidden@db.example/market?password=hidden"}
+    choose_environment(tmp_path, given)
+    assert remembered_lines(tmp_path, given) == []
+    (line,) = remembered_lines(tmp_path, {})
+    assert "postgresql database market on db.example" in line
+    assert "hidden" not in line
+    assert given.items() <= choose_environment(tmp_path, {}).items()
+    assert read_settings({"POSTHUMAN_HOME": str(tmp_path)}).database_url == given["POSTHUMAN_DATABASE_URL"]
+    other = {"POSTHUMAN_DATABASE_URL": "postgresql://bob:hidden@db.example/other"}
+    assert other.items() <= choose_environment(tmp_path, other).items()
+
+
 def test_a_port_that_moved_is_no_foreign_server(tmp_path: Path) -> None:
     choose_environment(tmp_path, {})
     port = free_port()

@@ -320,7 +320,8 @@ def test_processes_share_one_order_without_a_gap(market: LogMarket, tmp_path: Pa
 def test_kill_9_in_mid_call_loses_no_receipt_and_no_charge(market: LogMarket, tmp_path: Path) -> None:
     chosen = random.Random(7)  # noqa: S311  # moments to kill at, not secrets
     seen: list[str] = []
-    for number in range(24):
+    kills = 6 if is_postgresql(market.engine) else 24  # a process takes longer to begin there, and dies the same way
+    for number in range(kills):
         out = tmp_path / f"out-{number}"
         process = start_caller(market, 10**9, out)
         try:
@@ -337,7 +338,7 @@ def test_kill_9_in_mid_call_loses_no_receipt_and_no_charge(market: LogMarket, tm
         stored = check_chain_of(market)
         assert len(stored) == used(market)  # no double charge, no lost one
         assert set(seen) <= {issued.id for issued in stored}  # every answer a client saw has its receipt
-    assert len(seen) > 24
+    assert len(seen) > kills
 
 
 # what a buyer hands back
