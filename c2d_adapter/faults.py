@@ -16,6 +16,7 @@ from c2d_adapter.engine import NO_ENGINE
 from control_plane.errors import ChangedByOwner, IntegrityBroken, PosthumanError
 from control_plane.jobs.job import Reason
 from control_plane.jobs.states import GONE_ON_WITH, State
+from control_plane.provider.fetch import FILE_BROKE_OFF
 
 GOOD_FOR_ANOTHER = "the payment is good for another job"
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -75,6 +76,9 @@ def verdict(state: State, error: Exception) -> Again | Over:
         why = f"{doing}: what it keeps is not what it should be; {GOOD_FOR_ANOTHER}"
         return Again(fails, Reason(error.code, why), is_passing=True)
     if error.retry_after_s is not None:
+        if error.code == FILE_BROKE_OFF:  # a stranger's server: whose fault it is, and how often it lasts, is his to choose
+            why = f"{doing}: the data set's files broke off on their way; {GOOD_FOR_ANOTHER}"
+            return Again(fails, Reason(error.code, why), is_passing=False)
         if error.code == NO_ENGINE:
             fails = State.FAILED_ALGORITHM_PROVISIONING
         return Again(fails, Reason(error.code, f"{doing}: a part of it did not answer; {GOOD_FOR_ANOTHER}"), is_passing=True)

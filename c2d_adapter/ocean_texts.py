@@ -9,7 +9,6 @@ good for the job stays good for it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from control_plane.errors import BadInput, Forbidden, NotFound, Unavailable
 from control_plane.flows.compute import dataset_service
 from control_plane.flows.consume import Service, check_no_model
 from control_plane.flows.services import Services
-from control_plane.provider.fetch import WHOLE_S, RemoteFile
+from control_plane.provider.fetch import FILE_BROKE_OFF, RemoteFile
 from control_plane.provider.files import read_files
 
 
@@ -38,26 +37,28 @@ class OceanTexts:
             raise NotFound(f"{did}: its document was taken off the chain", code="dataset_unknown")
         record = asset.document["services"][found.index]
         check_no_model(services, Service(asset, record, found.index, chain_id), services.ledger.asset(asset.nft))
-        left, until = services.provider.files.most_bytes, time.monotonic() + WHOLE_S
-
-        def is_enough() -> bool:
-            return is_over() or time.monotonic() > until
-
+        left = services.provider.files.most_bytes
         for number, file in enumerate(read_files(record, asset.nft, services.provider.key)):
-            left -= self._fetch(file, into / f"{number:06}.txt", is_enough)
+            left -= self._fetch(file, into / f"{number:06}.txt", is_over)
             if left < 0:
                 raise BadInput(
                     "files", f"{services.provider.files.most_bytes} bytes in all at most", "more", code="files_too_large"
                 )
 
-    def _fetch(self, file: RemoteFile, path: Path, is_enough: Callable[[], bool]) -> int:
+    def _fetch(self, file: RemoteFile, path: Path, is_over: Callable[[], bool]) -> int:
+        if is_over():
+            raise _too_long()
         fetched, size = self._services.provider.files.open(file), 0
         try:
             with path.open("wb") as stream:
                 for chunk in fetched.chunks:
-                    if is_enough():
-                        raise Unavailable("the files took too long, or are not needed any more", code="file_broke_off")
+                    if is_over():
+                        raise _too_long()
                     size += stream.write(chunk)
         finally:
             fetched.close()
         return size
+
+
+def _too_long() -> Unavailable:
+    return Unavailable("the files took too long, or are not needed any more", code=FILE_BROKE_OFF)

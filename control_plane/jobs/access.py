@@ -31,7 +31,7 @@ from control_plane.serving.listing import Ordered
 GIVEN_BACK_FOR_S = 7 * 24 * 3600
 """How long after its job failed a payment may pay for one more, even where the order itself ends before."""
 MOST_FAULTS = 3
-"""Jobs of one payment that may fail through their own parameters: their time was used, and only the market paid for it."""
+"""Jobs of one payment that may fail through their own parameters or data: their time was used, and only the market paid."""
 _QUEUE_AGAIN_S = 60
 
 
@@ -117,7 +117,7 @@ def _payment_is_not_worn_out(q: JobQuestion, s: Standing) -> Refusal | None:
     if len(faults) < MOST_FAULTS:
         return None
     last = faults[-1].reason
-    message = f"payment {q.model.payment}: {len(faults)} of its jobs failed through their own parameters, the last one: "
+    message = f"payment {q.model.payment}: {len(faults)} of its jobs failed through their own parameters or data, the last one: "
     return _no("payment_used_up", message + (last.message if last is not None else ""))
 
 

@@ -27,12 +27,14 @@ BUYERS_FAULTS = frozenset(
         "loss_not_finite",
         "dataset_not_text",
         "dataset_too_small",
+        "dataset_unreadable",
+        "file_broke_off",
         "sequence_too_long",
         "unsupported_model",
         "result_too_long",
     }
 )
-"""Codes of failures that other parameters would have avoided."""
+"""Codes of failures that other parameters, or another data set, would have avoided."""
 TIMED_OUT = "timed_out"
 WORKER_LOST = "worker_lost"
 

@@ -33,7 +33,10 @@ READ_S = 10.0
 HEAD_S = 30.0
 """The longest until the head of an answer is there, TLS included."""
 WHOLE_S = 900.0
-"""The longest that one file may take: a server that sends a byte now and then would hold a thread for ever."""
+"""The longest that one file may take, and all the files of a job: a server that sends a byte now and then would hold a thread for
+ever."""
+FILE_BROKE_OFF = "file_broke_off"
+"""The code of a file that ended early, or took too long."""
 _EMBEDDED = tuple(ipaddress.ip_network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
 """IPv6 that reaches IPv4 addresses inside it (NAT64, 6to4, Teredo)."""
 Resolve = Callable[[str, int], list[str]]
@@ -230,12 +233,12 @@ def _chunks(answer: http.client.HTTPResponse, most_bytes: int, length: int | Non
         while chunk := answer.read1(CHUNK):  # what is there: `read` waits for a whole chunk, however slowly it drips
             seen += len(chunk)
             if seen > most_bytes or time.monotonic() > until:
-                raise Unavailable("the file is longer, or slower, than is allowed here", code="file_broke_off")
+                raise Unavailable("the file is longer, or slower, than is allowed here", code=FILE_BROKE_OFF)
             yield chunk
         if length is not None and seen != length:
-            raise Unavailable("the file ended early", code="file_broke_off")
+            raise Unavailable("the file ended early", code=FILE_BROKE_OFF)
     except (OSError, http.client.HTTPException) as error:
-        raise Unavailable("the file ended early", code="file_broke_off") from error
+        raise Unavailable("the file ended early", code=FILE_BROKE_OFF) from error
     finally:
         close()
 

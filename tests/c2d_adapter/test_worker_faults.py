@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,14 @@ import pytest
 
 from c2d_adapter.carry import Patience
 from c2d_adapter.engine import NO_ENGINE, Outcome
+from c2d_adapter.faults import JobOver
+from c2d_adapter.texts import provide_texts
 from control_plane.did import Bytes32, Did
 from control_plane.errors import BadInput, ChangedByOwner, Forbidden, NotFound, OutcomeUnknown, Refused, Unavailable
-from control_plane.jobs.job import Job
+from control_plane.jobs.job import BUYERS_FAULTS, Job
 from control_plane.jobs.states import Kind, State
+from control_plane.provider.fetch import FILE_BROKE_OFF, WHOLE_S
+from control_plane.serving.inference import never
 from tests.fixtures_publish import Breaking
 from tests.fixtures_workers import EVALUATION, TRAINING, done, market, ordered, wait, working
 from tests.simulators.jobs import JobMarket, make_weights
@@ -108,6 +113,65 @@ def test_a_data_set_that_cannot_be_read_fails_the_job(texts_of: Any, code: str, 
     market.parts = replace(market.parts, texts_of=texts_of)
     found = done(market, ordered(market, DATASET, dataset_did=Did(DATASET["dataset"])))
     assert found.state is State.FAILED_DATA and found.reason is not None and found.reason.code == code
+
+
+def _drips(_did: Did, _order: Any, into: Path, is_over: Callable[[], bool]) -> None:
+    """A server that sends a byte now and then."""
+    with (into / "000000.txt").open("wb") as stream:
+        while not is_over():
+            stream.write(b".")
+            time.sleep(0.02)
+    raise Unavailable("the files took too long", code=FILE_BROKE_OFF)
+
+
+def test_a_server_that_drips_has_one_time_for_all_tries_and_then_the_job_is_over(
+    market: JobMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the patience that a worker really has: after it the next job had to wait for half an hour."""
+    monkeypatch.setattr("c2d_adapter.texts.WHOLE_S", 0.5)
+    market.parts = replace(market.parts, texts_of=_drips)
+    found = done(market, ordered(market, DATASET, dataset_did=Did(DATASET["dataset"])), patience=Patience())
+    assert found.reason is not None
+    assert (found.state, found.reason.code, found.holds_payment) == (State.FAILED_DATA, "file_broke_off", False)
+    assert found.reason.code in BUYERS_FAULTS
+
+
+def test_the_time_of_a_file_goes_on_where_an_earlier_try_left_it(market: JobMarket, tmp_path: Path) -> None:
+    job, noted = ordered(market, DATASET, dataset_did=Did(DATASET["dataset"])), tmp_path / "fetching"
+    asked: list[bool] = []
+
+    def breaks_off(_did: Did, _order: Any, _into: Path, is_over: Callable[[], bool]) -> None:
+        asked.append(is_over())
+        time.sleep(0.05)
+        raise Unavailable("the file ended early", code=FILE_BROKE_OFF)
+
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            provide_texts(job, None, breaks_off, tmp_path / "texts", never)
+    assert 0.1 <= float(noted.read_text()) < WHOLE_S
+    noted.write_text(str(WHOLE_S))
+    with pytest.raises(JobOver):
+        provide_texts(job, None, breaks_off, tmp_path / "texts", never)
+    assert asked == [False, False, True]
+
+
+def test_who_is_told_to_leave_does_not_fail_a_job_for_its_slow_server(market: JobMarket, tmp_path: Path) -> None:
+    job = ordered(market, DATASET, dataset_did=Did(DATASET["dataset"]))
+    with pytest.raises(Unavailable):
+        provide_texts(job, None, _drips, tmp_path / "texts", lambda: True)
+
+
+def test_a_file_that_breaks_off_again_and_again_is_tried_five_times(market: JobMarket) -> None:
+    tries: list[Did] = []
+
+    def texts_of(did: Did, *_arguments: Any) -> None:
+        tries.append(did)
+        raise Unavailable("the file ended early", code=FILE_BROKE_OFF)
+
+    market.parts = replace(market.parts, texts_of=texts_of)
+    patience = replace(Patience(), first_pause_s=0.01)
+    found = done(market, ordered(market, DATASET, dataset_did=Did(DATASET["dataset"])), patience=patience)
+    assert found.reason is not None and (found.reason.code, len(tries)) == ("file_broke_off", patience.tries)
 
 
 def test_a_data_set_asset_is_read_by_its_did_and_order(market: JobMarket) -> None:
