@@ -35,7 +35,7 @@ from control_plane.jobs.job import (
     gives_payment_back,
 )
 from control_plane.jobs.rows import job_of, new_row, progress_text, reason_columns
-from control_plane.jobs.statements import next_for, runs_with, state_in, waits
+from control_plane.jobs.statements import next_for, not_behind, runs_with, state_in, waits
 from control_plane.jobs.states import BEGUN_AGAIN, FAILURES, GONE_ON_WITH, HELD, OVER, Kind, State, is_legal
 
 MOST_ATTEMPTS: Mapping[State, int] = {State.PROVISIONING: 5, State.RUNNING: 5, State.STORING: 25, State.DERIVING: 25}
@@ -127,12 +127,12 @@ class JobStore:
     def queue_position(self, job_id: str) -> int | None:
         """Counted from 1, the next to be taken. None when the job waits no longer. Raises NotFound."""
         with self._reading() as connection:
-            row = connection.execute(select(table.c.position, table.c.state).where(table.c.job_id == job_id)).first()
+            row = connection.execute(select(table).where(table.c.job_id == job_id)).first()
             if row is None:
                 raise _unknown(job_id)
             if row.state != State.QUEUED:
                 return None
-            ahead = select(func.count()).where(waits(), (table.c.position <= row.position) | state_in(GONE_ON_WITH))
+            ahead = select(func.count()).where(waits(), not_behind(row.environment, row.position))
             return int(connection.execute(ahead).scalar_one())
 
     def under_way(self, environment: str) -> int:
@@ -152,7 +152,7 @@ class JobStore:
             return dict.fromkeys(State, 0) | {State(state): int(count) for state, count in rows}
 
     def claim(self, worker: str, doing: Collection[str] = ()) -> Job | None:
-        """Take a job for this worker: the oldest whose worker died while it was stored or derived, else the oldest in the queue.
+        """Take a job for this worker: the oldest whose worker died while it was stored or derived, else the first in the queue.
 
         The first comes in the state it had, to be gone on with; the second comes as `provisioning`. None: there is nothing to do.
         doing: ids of the jobs that this worker knows it has. Again: a job that is this worker's and not among them was taken in a

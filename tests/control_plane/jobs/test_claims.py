@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from control_plane.errors import Conflict, Unavailable
+from control_plane.jobs.environments import FREE
 from control_plane.jobs.job import Progress
 from control_plane.jobs.states import HELD, Kind, State
 from control_plane.jobs.store import MOST_ATTEMPTS, JobStore
@@ -55,6 +56,23 @@ def test_the_place_in_the_queue_counts_from_one_and_moves_up(store: JobStore) ->
     assert [store.queue_position(job) for job in jobs] == [1, None, 2]
     store.claim(ONE_WORKER)
     assert [store.queue_position(job) for job in jobs] == [None, None, 1]
+
+
+def test_what_is_paid_for_goes_before_what_is_free(store: JobStore) -> None:
+    free = [ask(store, environment=FREE).job_id for _ in range(3)]
+    paid = [ask(store).job_id for _ in range(2)]
+    assert [store.queue_position(job) for job in (*paid, *free)] == [1, 2, 3, 4, 5]
+    claimed = [store.claim(worker * 32) for worker in "12345"]
+    assert [job.job_id for job in claimed if job is not None] == [*paid, *free]
+
+
+def test_a_free_job_that_is_to_be_gone_on_with_goes_before_a_paid_one_that_has_not_begun(store: JobStore) -> None:
+    begun = bring(store, Kind.TRAIN, State.DERIVING, environment=FREE)
+    paid = ask(store)
+    assert store.reclaim(everyone_is_dead).going_on == (begun.job_id,)
+    assert store.queue_position(paid.job_id) == 2
+    claimed = [store.claim(worker) for worker in (OTHER_WORKER, "3" * 32)]
+    assert [job.job_id for job in claimed if job is not None] == [begun.job_id, paid.job_id]
 
 
 def test_progress_is_written_by_the_worker_of_a_running_job_alone(store: JobStore) -> None:
