@@ -307,7 +307,7 @@ def _provide_weights(parts: Parts, listing: Listing, into: Path) -> None:
         for stale in (scratch, into):
             _remove(stale)
         with suppress(FileNotFoundError):
-            shutil.copytree(kept, scratch, copy_function=shutil.copyfile)
+            _copy(kept, scratch)
         if _digest_of(scratch) != digest:
             _remove(scratch)
             _fetch(parts, digest, scratch)
@@ -315,6 +315,17 @@ def _provide_weights(parts: Parts, listing: Listing, into: Path) -> None:
     for path in sorted(into.rglob("*")):
         if path.is_file():
             path.chmod(0o444)
+
+
+def _copy(folder: Path, into: Path) -> None:
+    """Each file's fault as it is: `shutil.copytree` collects them into one that no longer says that the disk is full."""
+    for path in sorted(folder.rglob("*")):
+        target = into / path.relative_to(folder)
+        if path.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 def _fetch(parts: Parts, digest: Bytes32, into: Path) -> None:

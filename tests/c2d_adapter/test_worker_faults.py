@@ -187,6 +187,18 @@ def test_a_data_set_asset_is_read_by_its_did_and_order(market: JobMarket) -> Non
     assert found.state is State.FINISHED and asked == [(DATASET["dataset"], order)]
 
 
+def test_a_disk_that_is_full_while_weights_are_brought_is_told_as_no_room(
+    market: JobMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_source: Any, _target: Any, **_more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("c2d_adapter.steps.shutil.copyfile", full)
+    found = done(market, ordered(market, {"dataset": "wikitext-2", "steps": 3, "batch_size": 1}))
+    assert found.reason is not None
+    assert (found.state, found.reason.code, found.holds_payment) == (State.FAILED_DATA, "no_room", False)
+
+
 def test_weights_that_were_damaged_here_are_fetched_from_the_storage(market: JobMarket, tmp_path: Path) -> None:
     digest = str(market.models.listing.weights_digest)
     market.kept(digest).rename(market.home / "objects-source")
