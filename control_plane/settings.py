@@ -36,7 +36,8 @@ class JobSettings:
     """What Compute-to-Data jobs run on, and what their time costs.
 
     price: wei of OCEAN a minute; 0: both environments are free. max_s: seconds that one order may pay for. queue: jobs under way at
-    once, waiting ones among them. free_s, free_queue: the same of the free environment; free_s 0: there is none. kept_s: how long a
+    once, waiting ones among them. free_s, free_queue: the same of the free environment; free_s 0: there is none. derived,
+    derived_of_owner: models made by trainings that may be on sale, of all and of one trainer. kept_s: how long a
     result is kept at least. What it runs on is asked of Ray for each job, and told to buyers.
     warm_after_s: seconds without a training after which a worker starts Ray and a program's process for the first one; 0: that one
     does. wait_s: seconds that a training waits for a machine with room until it fails. at_once: jobs that a worker does at a time.
@@ -50,6 +51,8 @@ class JobSettings:
     queue: int
     free_s: int
     free_queue: int
+    derived: int
+    derived_of_owner: int
     kept_s: int
     cpus: int
     cpu_type: str
@@ -237,6 +240,8 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
             queue=whole("JOB_QUEUE", 100, 1, 2**31 - 1),
             free_s=whole("JOB_FREE_S", 600, 0, 2**31 - 1),
             free_queue=whole("JOB_FREE_QUEUE", 8, 1, 2**31 - 1),
+            derived=whole("JOB_DERIVED", 200, 1, 2**31 - 1),
+            derived_of_owner=whole("JOB_DERIVED_OF_OWNER", 25, 1, 2**31 - 1),
             kept_s=whole("JOB_KEPT_S", 30 * 24 * 3600, 1, 2**31 - 1),
             cpus=whole("JOB_CPUS", os.cpu_count() or 1, 1, 4096),
             cpu_type=text("JOB_CPU_TYPE", platform.machine() or "cpu"),

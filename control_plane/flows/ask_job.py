@@ -16,7 +16,7 @@ from control_plane.errors import BadInput, Forbidden, Unavailable
 from control_plane.fields import Kind as Described
 from control_plane.flows.compute import DatasetPaid, compute_needed, dataset_paid
 from control_plane.flows.dataset_offer import DatasetOffer, dataset_offer
-from control_plane.flows.jobs import JobOrder, check_publishing, order_job, parameters_of
+from control_plane.flows.jobs import JobOrder, check_derivable, check_publishing, order_job, parameters_of
 from control_plane.flows.offer import Offer, make_job_offer
 from control_plane.flows.services import Services
 from control_plane.jobs.access import Paid, Service
@@ -63,6 +63,7 @@ def job_offer(
     """
     parameters = parameters_of(services, wanted.kind, listing, wanted.parameters)
     check_publishing(services, parameters, listing.did, consumer)
+    check_derivable(services, wanted.kind, wanted.environment, consumer)
     service = compute_needed(services.provider.assets, listing)
     algorithm = algorithm_for(services, wanted.kind)
     if algorithm not in service.trusted:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from control_plane.chain.compute import Algorithm
 from control_plane.did import Address, Did, UnixSeconds
-from control_plane.errors import BadInput, NotFound
+from control_plane.errors import BadInput, Conflict, NotFound
 from control_plane.fields import Kind as Described
 from control_plane.flows.services import Services
 from control_plane.jobs.access import JobQuestion, Paid, may_have_job, paid_time
 from control_plane.jobs.architectures import UNTRAINABLE
-from control_plane.jobs.environments import find
+from control_plane.jobs.environments import FREE, Environment, find
 from control_plane.jobs.job import Job, NewJob
 from control_plane.jobs.parameters import TASKS, Evaluate, Infer, Limits, Parameters, canonical, dataset_needed, parse_parameters
 from control_plane.jobs.states import Kind
@@ -82,12 +82,32 @@ def check_publishing(services: Services, parameters: Parameters, did: Did, owner
         services.evaluations.check_room(did, owner)
 
 
+def check_derivable(services: Services, kind: Kind, environment: Environment, owner: Address) -> None:
+    """Raises Conflict with code `too_many_derived` for a training whose model would be one more on sale than may be.
+
+    Each costs the operator ten transactions, and stays loaded. The free environment has half of the places, so that nobody who
+    pays is kept out by who does not.
+    """
+    if kind is not Kind.TRAIN:
+        return
+    jobs = services.settings.jobs
+    sold = (each for each in services.catalogue.listings() if each.statement is not None and each.state == "on_sale")
+    owners = [each.publisher for each in sold] + [job.owner for job in services.jobs.trainings()]
+    if owners.count(owner) >= jobs.derived_of_owner:
+        found = (
+            f"an owner may have at most {jobs.derived_of_owner}, trainings under way among them: one whose NFT is revoked is none"
+        )
+        raise Conflict(f"derived models: {found}", code="too_many_derived")
+    if len(owners) >= (jobs.derived // 2 if environment.id == FREE else jobs.derived):
+        raise Conflict(f"derived models: {environment.id} takes no training until there are fewer on sale", code="too_many_derived")
+
+
 def order_job(services: Services, asked: JobOrder) -> Job:
     """Put a job into the queue for a payment that has no other.
 
     Raises BadInput (parameters, by their field; a prompt that the model cannot read, 422), NotFound (no such environment),
     Forbidden (the order does not allow it, with the reason), Conflict with code `payment_used`
-    or `too_many_evaluations`, TooMany (no room for now),
+    or `too_many_evaluations` or `too_many_derived`, TooMany (no room for now),
     IntegrityBroken (the model is withdrawn), Unavailable. Whatever is raised, the payment is as good as it was.
     Again: the same job, while it is not over; afterwards Conflict, which names it.
     """
@@ -131,6 +151,7 @@ def order_job(services: Services, asked: JobOrder) -> Job:
     def decide(standing: Standing) -> None:
         may_have_job(question, standing).enforce()
         check_publishing(services, parameters, asked.listing.did, asked.owner)
+        check_derivable(services, asked.kind, environment, asked.owner)
 
     return services.jobs.add(new, decide)
 

@@ -19,7 +19,7 @@ from control_plane.fields import Kind as Described
 from control_plane.flows.compute import DatasetPaid, compute_needed, dataset_paid, paid_by
 from control_plane.flows.consume import check_consumable, fee_for, find_service
 from control_plane.flows.dataset_offer import check_file, readable_dataset
-from control_plane.flows.jobs import JobOrder, check_publishing, limits_of, order_job, parameters_of
+from control_plane.flows.jobs import JobOrder, check_derivable, check_publishing, limits_of, order_job, parameters_of
 from control_plane.flows.services import Services
 from control_plane.jobs.access import (
     PAYMENT_CHECKS,
@@ -92,6 +92,7 @@ def price_job(
     place = find(services.environments, environment)
     ordered = _price_other(services, algorithm, owner, place)
     kind = _check_offered(services, listing, service, algorithm.did, datasets)
+    check_derivable(services, kind, place, owner)
     if told:
         parameters = parameters_of(services, kind, listing, _parameters(told))
         check_publishing(services, parameters, listing.did, owner)

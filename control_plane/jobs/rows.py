@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from control_plane.jobs.job import Job, NewJob, Progress, Reason, canonical_json
+from control_plane.jobs.job import MOST_REASON, Job, NewJob, Progress, Reason, canonical_json
 from control_plane.jobs.states import Kind, State
 
 _KEPT_AS_IT_IS = (
@@ -54,7 +54,7 @@ def new_row(asked: NewJob, job_id: str, created_at: float) -> dict[str, Any]:
 
 
 def reason_columns(reason: Reason | None) -> dict[str, Any]:
-    return {} if reason is None else {"reason_code": reason.code, "reason": reason.message}
+    return {} if reason is None else {"reason_code": reason.code, "reason": reason.message[:MOST_REASON]}
 
 
 def progress_text(progress: Progress) -> str:

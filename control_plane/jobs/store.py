@@ -25,7 +25,6 @@ from control_plane.database import jobs as table
 from control_plane.did import Address, Bytes32, Did, TransactionHash
 from control_plane.errors import Conflict, NotFound, Unavailable
 from control_plane.jobs.job import (
-    MOST_REASON,
     WORKER_LOST,
     Job,
     NewJob,
@@ -139,6 +138,10 @@ class JobStore:
         """Jobs that are not over, in one environment."""
         with self._reading() as connection:
             return self._count(connection, table.c.environment == environment)
+
+    def trainings(self) -> tuple[Job, ...]:
+        """Those that are not over: each may become an asset."""
+        return self._all(select(table).where(table.c.kind == Kind.TRAIN.value, ~state_in(OVER)))
 
     def standing_in(self, environment: str, owner: Address) -> Standing:
         """Of a job that is not paid for yet."""
@@ -323,7 +326,7 @@ class JobStore:
     def _move(
         self, job: Job, from_state: State, to_state: State, worker: str | None, values: Mapping[str, Any], reason: Reason | None
     ) -> Update:
-        written: dict[str, Any] = {**values, "state": to_state.value, **reason_columns(_short(reason))}
+        written: dict[str, Any] = {**values, "state": to_state.value, **reason_columns(reason)}
         if to_state in OVER:
             written["finished_at"] = self._clock()
             if gives_payment_back(to_state, reason, job.begun_at is not None):
@@ -384,10 +387,6 @@ class JobStore:
 
 def payment_used(payment: TransactionHash, job_id: str) -> Conflict:
     return Conflict(f"payment {payment}: it has paid for job {job_id}; one payment pays for one job", code="payment_used")
-
-
-def _short(reason: Reason | None) -> Reason | None:
-    return None if reason is None else Reason(reason.code, reason.message[:MOST_REASON])
 
 
 def _unknown(job_id: str) -> NotFound:

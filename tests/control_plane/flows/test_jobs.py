@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from control_plane.chain.fees import compute_time, sign_provider_fee
-from control_plane.did import Did, TokenWei, TransactionHash, UnixSeconds
+from control_plane.did import Address, Did, TokenWei, TransactionHash, UnixSeconds
 from control_plane.errors import BadInput, Conflict, Forbidden, IntegrityBroken, NotFound, PosthumanError, TooMany, Unavailable
 from control_plane.flows.jobs import JobOrder, job_of, order_job, stop_job
 from control_plane.jobs.access import Paid
@@ -238,3 +238,51 @@ def test_a_fee_says_which_time_it_pays_for(market: Market) -> None:
     calls = market.ledger.order_facts(market.order("bob", market.gpt), market.gpt.datatoken)
     assert calls.provider_fee is not None
     assert compute_time(calls.provider_fee) is None
+
+
+def bound(market: Market, derived: int, of_owner: int) -> None:
+    """As many derived models may be on sale from now on."""
+    settings = market.services.settings
+    jobs = replace(settings.jobs, derived=derived, derived_of_owner=of_owner)
+    market.services = replace(market.services, settings=replace(settings, jobs=jobs))
+
+
+def derived_by(market: Market, name: str, number: int) -> Listing:
+    """A derived model on sale."""
+    did, owner = Did(f"did:op:{number:064x}"), market.wallet(name).address
+    listing = replace(market.gpt, did=did, nft=Address(f"0x{number:040x}"), publisher=owner, statement="{}")
+    market.services.catalogue.put_on_sale(listing)
+    return listing
+
+
+def test_an_owner_has_no_more_derived_models_than_one_may_have_those_that_are_trained_among_them(market: Market) -> None:
+    bound(market, derived=10, of_owner=2)
+    sold = derived_by(market, "bob", 1)
+    training = order(market)
+    payment = pay(market, "bob", market.gpt)
+    with pytest.raises(Conflict) as caught:
+        order_job(market.services, asking(market, "bob", payment))
+    assert caught.value.code == "too_many_derived"
+    assert order(market, "carol").state is State.QUEUED
+    assert order(market, kind=Kind.EVALUATE, parameters={"texts": ["a whale"]}).state is State.QUEUED
+    stop_job(market.services.jobs, training.job_id, market.wallet("bob").address)
+    job = order_job(market.services, asking(market, "bob", payment))  # the payment stayed good
+    stop_job(market.services.jobs, job.job_id, market.wallet("bob").address)
+    derived_by(market, "bob", 2)
+    with pytest.raises(Conflict):
+        order(market)
+    market.services.catalogue.withdraw(sold.did, "revoked")
+    assert order(market).state is State.QUEUED
+
+
+def test_free_trainings_leave_half_of_the_places_to_those_who_pay(market: Market) -> None:
+    bound(market, derived=4, of_owner=4)
+    for number, name in enumerate(("alice", "carol"), 1):
+        derived_by(market, name, number)
+    with pytest.raises(Conflict) as caught:
+        order_job(market.services, asking(market, "bob", pay(market, "bob", market.gpt, environment=FREE), environment=FREE))
+    assert caught.value.code == "too_many_derived"
+    for _ in range(2):
+        assert order(market).state is State.QUEUED
+    with pytest.raises(Conflict):
+        order(market, "carol")

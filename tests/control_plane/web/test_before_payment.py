@@ -102,6 +102,26 @@ def test_an_architecture_that_is_not_trained_is_told_before_anything_is_paid(sho
     assert shop.price(**asked).status_code == 200  # an evaluation
 
 
+def test_that_no_more_models_may_be_derived_is_told_before_anything_is_paid(shop: Shop) -> None:
+    market, bob = shop.market, shop.market.wallet("bob").address
+    settings = market.services.settings
+    market.services = replace(market.services, settings=replace(settings, jobs=replace(settings.jobs, derived_of_owner=1)))
+    market.client = create_app(market.services, market.journal).test_client()
+    training = {"documentId": shop.algorithms[Kind.TRAIN][0], "serviceId": "0"}
+    offered = {"kind": "train", "consumer": bob, "environment": PAID, "duration_s": 600, "parameters": {"steps": 20}}
+    assert shop.price(algorithm=training).status_code == 200
+    job = under_way(shop, PAID, bob)
+    answer = shop.price(algorithm=training)
+    refused(answer, "too_many_derived")
+    assert_oceans(answer)
+    ours = market.client.post(f"/v1/offers/{market.gpt.did}/jobs", json=offered)
+    assert (ours.status_code, ours.get_json()["error"]["code"]) == (409, "too_many_derived"), ours.text
+    assert shop.price().status_code == shop.price(algorithm=training, name="carol").status_code == 200
+    market.services.jobs.request_stop(job.job_id)
+    assert shop.price(algorithm=training).status_code == 200
+    assert market.client.post(f"/v1/offers/{market.gpt.did}/jobs", json=offered).status_code == 200
+
+
 @pytest.mark.parametrize("place", ["algocustomdata", "userdata"])
 def test_parameters_that_a_job_would_be_refused_for_are_told_where_the_client_sends_them(
     shop: Shop, place: str, monkeypatch: pytest.MonkeyPatch
