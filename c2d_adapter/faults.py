@@ -70,7 +70,7 @@ def verdict(state: State, error: Exception) -> Again | Over:
     if not isinstance(error, PosthumanError):
         return Again(fails, Reason("internal", f"{doing}: a fault of the market; {GOOD_FOR_ANOTHER}"), is_passing=False)
     if isinstance(error, ChangedByOwner):
-        why = f"{doing}: its owner changed the asset on chain while it was made; what was paid for is spent"
+        why = f"{doing}: its owner changed the asset on chain meanwhile, or takes none; what was paid for is spent"
         return Over(fails, Reason(error.code, why))
     if isinstance(error, IntegrityBroken):
         why = f"{doing}: what it keeps is not what it should be; {GOOD_FOR_ANOTHER}"

@@ -127,8 +127,8 @@ class Refused(PosthumanError):
 
 
 class ChangedByOwner(Refused):
-    """Whoever owns an asset changed it on chain while it was being made for him, so that it cannot be made. Final: only he could
-    undo that, and nobody waits for him."""
+    """Whoever owns an asset changed it on chain while it was being made for him, or his account does not take it, so that it cannot
+    be made. Final: only he could undo that, and nobody waits for him."""
 
     code = "changed_by_owner"
 

@@ -29,6 +29,17 @@ def nft_action(network: Network, platform: Address, owner: Address, name: str, s
     return Action(network.factory, call_data("ERC721Factory", "deployERC721Contract", arguments))
 
 
+def is_refused_by(rpc: Rpc, network: Network, platform: Address, owner: Address, name: str, symbol: str) -> bool:
+    """Whether an NFT can be made, but not for `owner`: an account with code is asked whether it takes one (ERC-721)."""
+    for to in (platform, owner):
+        action = nft_action(network, platform, to, name, symbol)
+        try:
+            rpc.call(network.factory, action.data, platform)
+        except Refused:
+            return to != platform
+    return False
+
+
 def datatoken_action(nft: Address, platform: Address, owner: Address, name: str, symbol: str, terms: Terms) -> Action:
     """The platform mints, and the owner collects what orders pay; the marketplace owner gets the publish-market fee."""
     addresses = [platform, owner, terms.marketplace_owner, terms.base_token]

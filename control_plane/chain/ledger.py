@@ -313,8 +313,8 @@ class Ledger(LedgerReader, Protocol):
         minted to the owner, the right to mint given to the owner, and `record` (a `Custody`) as the datatoken's value on the NFT.
 
         `wallet` can then still write metadata, until `give_up`. Raises BadInput for free terms: a dispenser would stay `wallet`'s;
-        ChangedByOwner when the owner, who has the NFT from its first block, did what leaves no way to finish. That he became a
-        minter himself, or minted, does no harm.
+        ChangedByOwner when the owner's account takes no NFT, or he, who has it from its first block, left no way to finish. That he
+        became a minter himself, or minted, does no harm.
         Again: goes on behind the last transaction that was done; each has a key of its own below `key`.
         """
 

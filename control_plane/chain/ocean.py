@@ -123,7 +123,12 @@ class OceanLedger(OceanReader):
         if terms.rate == 0:
             raise BadInput("rate", "token wei above 0 for an asset that is made for somebody else", terms.rate)
         platform = wallet.address
-        made = self._outbox.send(wallet, f"{key}/nft", custody.nft_action(self._network, platform, owner, name, symbol))
+        try:
+            made = self._outbox.send(wallet, f"{key}/nft", custody.nft_action(self._network, platform, owner, name, symbol))
+        except Refused as error:
+            if error.code != "reverted" or not custody.is_refused_by(self._rpc, self._network, platform, owner, name, symbol):
+                raise
+            raise ChangedByOwner(f"{owner}: an account that takes no data NFT") from error
         nft = assets.created_log(self._network, made)
 
         def send(step: str, action: Action, datatoken: Address | None) -> Mined:

@@ -199,6 +199,20 @@ def test_what_leaves_no_way_is_found_to_be_the_owners_doing(
         assert _minted(bob) == ((AMOUNT,) if before in ("minter", "record", *LEAVING) else ())
 
 
+def test_an_account_that_takes_no_nft_is_its_owners_doing_and_a_factory_that_makes_none_is_not(anvil: str, tmp_path: Path) -> None:
+    """A wallet may have code (EIP-7702), which is asked; here a contract that knows no NFTs."""
+    chain = real_chain(anvil, tmp_path / "outbox")
+    ledger, network = chain.ledger, chain.ledger.network
+    assert isinstance(ledger, OceanLedger)
+    asked = (network.dispenser, "X", "X", chain.terms(2 * ONE), AMOUNT, custody_of(PARENT).value())
+    with pytest.raises(ChangedByOwner):
+        ledger.create_asset_for(chain.wallets["operator"], key(), *asked)
+    ledger._network = replace(network, factory=network.router)
+    with pytest.raises(Refused) as refused:
+        ledger.create_asset_for(chain.wallets["operator"], key(), *asked)
+    assert refused.value.code == "reverted"
+
+
 def test_what_the_owner_did_not_do_is_not_called_his_doing(anvil: str, tmp_path: Path) -> None:
     """The operator's own fault: a fixed rate that Ocean's router does not know."""
     chain: Chain = real_chain(anvil, tmp_path / "outbox")
