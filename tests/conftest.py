@@ -6,12 +6,16 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 pytest_plugins = ("tests.fixtures_database", "tests.fixtures_stack", "tests.fixtures_words")
 """Here, so that all of a run share one stack and one server."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+hypothesis.settings.register_profile("no clock", deadline=None)  # how long an example takes is the machine's affair
+hypothesis.settings.load_profile("no clock")
 
 
 @pytest.fixture(scope="session")

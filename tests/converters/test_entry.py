@@ -117,7 +117,7 @@ def test_two_lists_have_one_digest_only_when_they_are_the_same(first: list[Manif
     assert (digest_of(tuple(first)) == digest_of(tuple(second))) == (first == second)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_changed_byte_changes_the_digest(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("entry")

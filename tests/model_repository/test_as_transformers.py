@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generate.penalties import Penalties
@@ -41,7 +41,6 @@ def warped(scores: np.ndarray, temperature: float, top_p: float, top_k: int, min
     return probabilities
 
 
-@settings(deadline=None)
 @given(
     random_seeds,
     st.floats(0.05, 50),
@@ -59,7 +58,6 @@ def test_the_candidates_and_their_probabilities_are_the_same(
     np.testing.assert_allclose(found, warped(scores, temperature, top_p, top_k, min_p), atol=1e-12, rtol=1e-9)
 
 
-@settings(deadline=None)
 @given(tokens, tokens, st.floats(0.0625, 16), random_seeds)
 def test_a_repetition_penalty_gives_the_same_scores_to_the_last_bit(
     read: list[int], said: list[int], penalty: float, seed: int

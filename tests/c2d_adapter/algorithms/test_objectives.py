@@ -116,7 +116,7 @@ def masking(**changes: Any) -> Lesson:
     return Lesson(**{"objective": MASKED_TOKENS, **plain, "extras": {}, **changes})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 10**6), st.integers(1, 40), st.integers(0, 10**6))
 def test_each_sequence_hides_as_many_words_and_no_special_token(seed: int, step: int, length: int, content: int) -> None:
     blocks = numpy.random.default_rng(content).integers(0, 1000, (3, length))

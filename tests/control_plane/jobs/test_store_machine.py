@@ -144,5 +144,5 @@ class Jobs(RuleBasedStateMachine):
                 self._last[job.job_id] = job
 
 
-Jobs.TestCase.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+Jobs.TestCase.settings = settings(max_examples=25, stateful_step_count=40)
 TestJobs = Jobs.TestCase

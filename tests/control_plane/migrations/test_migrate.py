@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,9 +40,7 @@ def opened(bare_url: str) -> Iterator[Opened]:
 
 def test_the_migrated_schema_is_that_of_the_tables(opened: Opened) -> None:
     engine = opened()
-    began = time.perf_counter()
     migrate(engine)
-    assert time.perf_counter() - began < 1
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata) == []
     found = {index["name"] for index in inspect(engine).get_indexes("receipts")}

@@ -59,7 +59,7 @@ def test_a_checkpoint_that_names_another_log_is_refused() -> None:
         open_checkpoint(SIGNER.sign(replace(CHECKPOINT, origin="posthuman/1/other").text()), ORIGIN, SIGNER.public_key)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(position=st.integers(0, len(NOTE.encode()) - 1), bit=st.integers(0, 7))
 def test_a_note_with_any_bit_changed_is_refused(position: int, bit: int) -> None:
     raw = bytearray(NOTE.encode())
@@ -108,7 +108,7 @@ def test_a_proof_of_a_single_leaf_has_no_hashes() -> None:
     proof.verify(LEAF, ORIGIN, SIGNER.public_key)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(position=st.integers(0, len(PROOF.to_text().encode()) - 1), bit=st.integers(0, 7))
 def test_a_proof_with_any_bit_changed_is_refused(position: int, bit: int) -> None:
     raw = bytearray(PROOF.to_text().encode())
@@ -121,7 +121,7 @@ def test_a_proof_with_any_bit_changed_is_refused(position: int, bit: int) -> Non
         Proof.from_text(changed).verify(LEAF, ORIGIN, SIGNER.public_key)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=200))
 def test_any_text_is_a_proof_or_bad_input(text: str) -> None:
     for candidate in (text, "c2sp.org/tlog-proof@v1\n" + text, "c2sp.org/tlog-proof@v1\nindex 0\n\n" + text):

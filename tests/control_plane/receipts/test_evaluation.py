@@ -70,7 +70,7 @@ def test_the_digest_of_texts_never_changes() -> None:
     assert len({texts_digest(each) for each in (texts, texts[::-1], [b"".join(texts)], [*texts, b""], [])}) == 5
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(said=evaluations, chain_id=st.integers(1, 2**40), log=addresses)
 def test_the_digest_is_the_one_eth_account_computes(said: Evaluation, chain_id: int, log: Address) -> None:
     def fields(*pairs: str) -> list[dict[str, str]]:
@@ -114,7 +114,7 @@ def test_the_digest_is_the_one_eth_account_computes(said: Evaluation, chain_id: 
     assert evaluation_digest(said, chain_id, log) == keccak(b"\x19" + theirs.version + theirs.header + theirs.body)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(said=evaluations)
 def test_what_is_signed_comes_back_from_its_text(said: Evaluation) -> None:
     signed = SIGNER.sign_evaluation(said)

@@ -81,7 +81,7 @@ def test_every_tree_up_to_65_extends_every_smaller_one() -> None:
             assert extends(old, new, TREE.root(old), TREE.root(new), consistency_proof(TREE.node, old, new))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_an_inclusion_proof_with_anything_changed_is_refused(data: st.DataObject) -> None:
     size = data.draw(st.integers(1, LARGEST))
@@ -104,7 +104,7 @@ def test_an_inclusion_proof_with_anything_changed_is_refused(data: st.DataObject
     assert not includes(leaf, at, size, path, root)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_a_consistency_proof_with_anything_changed_is_refused(data: st.DataObject) -> None:
     new = data.draw(st.integers(2, LARGEST))

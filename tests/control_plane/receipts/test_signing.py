@@ -140,14 +140,14 @@ def test_the_mail_example_of_eip_712_has_its_published_hashes_and_signature() ->
     assert signature[64] + 27 == 28
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(receipt=receipts, chain_id=st.integers(1, 2**40), log=addresses)
 def test_the_digest_is_the_one_eth_account_computes(receipt: Receipt, chain_id: int, log: Address) -> None:
     theirs = encode_typed_data(full_message=as_typed_data(receipt, chain_id, log))
     assert receipt_digest(receipt, chain_id, log) == keccak(b"\x19" + theirs.version + theirs.header + theirs.body)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(receipt=receipts, number=st.integers(1, CURVE_ORDER - 1))
 def test_what_a_key_signs_recovers_to_its_address(receipt: Receipt, number: int) -> None:
     signer = ReceiptSigner(number.to_bytes(32, "big"), 8996, LOG)
@@ -157,7 +157,7 @@ def test_what_a_key_signs_recovers_to_its_address(receipt: Receipt, number: int)
     assert signer.sign(receipt) == signed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(bit=st.integers(0, 65 * 8 - 1))
 def test_a_signature_with_any_bit_changed_is_refused_or_is_somebody_elses(bit: int) -> None:
     signer = ReceiptSigner(b"\x07" * 32, 8996, LOG)

@@ -62,7 +62,7 @@ def test_a_byte_is_locked_by_one_handle_at_a_time(tmp_path: Path) -> None:
     assert not waiting.is_alive()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["alice", "bob"]), st.booleans()), max_size=60), st.integers(1, 5))
 def test_an_owner_never_has_more_places_than_allowed_and_is_refused_only_then(
     moves: list[tuple[int, str, bool]], most: int
@@ -111,7 +111,7 @@ def test_processes_share_the_places_and_a_killed_one_gives_its_own_back(tmp_path
     ours.close()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(1, 90), st.lists(st.floats(0, 20), max_size=80))
 def test_a_bucket_holds_a_minutes_calls_and_fills_evenly(per_minute: int, pauses: list[float]) -> None:
     """Against a bucket that counts its calls, which no two processes could share in one number."""

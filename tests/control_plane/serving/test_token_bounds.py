@@ -96,7 +96,7 @@ def test_the_bound_is_read_from_what_stands_before_the_vocabulary(name: str, is_
 
 
 @pytest.mark.parametrize("name", BOUNDED)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     text=st.text(st.one_of(st.sampled_from(" ax<s>/▁\n가中ΐ\u0344\ufdfaİȺ\U0001d160"), st.characters(codec="utf-8")), max_size=40)
 )

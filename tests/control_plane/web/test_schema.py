@@ -124,7 +124,6 @@ def ask_all(described: Described, method: str, path: str, mode: GenerationMode, 
     @settings(
         max_examples=most,
         phases=[Phase.generate],  # an answer is read where it fails; smaller ones cost more time than they tell
-        deadline=None,
         database=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
