@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from control_plane.did import Did
 from control_plane.provider.asset_index import IndexedAsset
+from control_plane.provider.texts import Texts
 
 WITHDRAWN = (1, 2, 3)
 """End of life, deprecated, revoked: only what they are is shown then. `ocean.py` takes such an asset for disabled."""
@@ -38,6 +40,30 @@ def shown(asset: IndexedAsset) -> dict[str, Any]:
         "stats": {"allocated": 0, "orders": asset.orders, "price": _price(asset)},
         "purgatory": {"state": False},
     }
+
+
+class Shelf:
+    """The texts of all assets that are not withdrawn, in the order that they come in; taken out of an asset again only when it has
+    changed."""
+
+    def __init__(self) -> None:
+        self._held: tuple[tuple[IndexedAsset, ...], dict[Did, tuple[IndexedAsset, Texts]]] = ((), {})
+
+    def texts_of(self, assets: tuple[IndexedAsset, ...]) -> list[Texts]:
+        of, texts = self._held
+        if assets is not of:
+            known, texts = texts, {}
+            for each in assets:
+                if each.state not in WITHDRAWN:
+                    before = known.get(each.did)
+                    is_same = before is not None and _shows_the_same(before[0], each)
+                    texts[each.did] = before if before is not None and is_same else (each, Texts(shown(each)))
+            self._held = assets, texts
+        return [each for _, each in texts.values()]
+
+
+def _shows_the_same(one: IndexedAsset, other: IndexedAsset) -> bool:
+    return (one.document, one.event, one.facts, one.orders) == (other.document, other.event, other.facts, other.orders)
 
 
 def _datatokens(asset: IndexedAsset) -> list[dict[str, Any]]:

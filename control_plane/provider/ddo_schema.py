@@ -19,6 +19,9 @@ from control_plane.errors import BadInput
 VERSIONS = ("4.0.0", "4.1.0", "4.3.0", "4.5.0")
 _MISSING = "Less than 1 values on it: it is required."
 _LONGEST = 10_000
+MOST_VALUES = 20_000
+"""Texts, numbers, lists and objects in one document; Ocean's have some hundreds. A kilobyte on chain can hold 300,000 empty lists,
+which take 20 MB of each worker's memory and of the time of each search."""
 _Check = Callable[[Any], str | None]
 
 
@@ -26,6 +29,8 @@ def faults_of(document: object, chain_id: int) -> dict[str, str]:
     """By path, such as `services[0].timeout`; nothing where the document may stand on chain `chain_id`."""
     if not isinstance(document, Mapping):
         return {"document": "It is not a JSON object."}
+    if _has_more_values(document, MOST_VALUES):
+        return {"document": f"It has more than {MOST_VALUES} values."}
     faults: dict[str, str] = {}
     _look(document, "", faults, _TOP)
     metadata, services = document.get("metadata"), document.get("services")
@@ -45,6 +50,18 @@ def faults_of(document: object, chain_id: int) -> dict[str, str]:
             faults["services"] = "Two services have one id."
     _look_at_identity(document, chain_id, faults)
     return faults
+
+
+def _has_more_values(document: object, most: int) -> bool:
+    left = [document]
+    while left:
+        each = left.pop()
+        most -= 1
+        if isinstance(each, Mapping | list):
+            if len(each) > most:
+                return True
+            left.extend(each.values() if isinstance(each, Mapping) else each)
+    return most < 0
 
 
 def _look_at_service(service: object, path: str, faults: dict[str, str]) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from control_plane.errors import BadInput
+from control_plane.provider.texts import Texts
 
-Test = Callable[[Mapping[str, Any]], bool]
+Test = Callable[[Texts], bool]
 Leaf = Callable[[str | None, str, bool], Test]
 """field or None, text, whether it is a phrase."""
 
@@ -84,10 +84,10 @@ class _Parser:
                 wished.append(one)
             is_joined = False
 
-        def is_hit(document: Mapping[str, Any]) -> bool:
-            if any(each(document) for each in unwanted) or not all(each(document) for each in needed):
+        def is_hit(asset: Texts) -> bool:
+            if any(each(asset) for each in unwanted) or not all(each(asset) for each in needed):
                 return False
-            return bool(needed) or not wished or any(each(document) for each in wished)
+            return bool(needed) or not wished or any(each(asset) for each in wished)
 
         return is_hit
 

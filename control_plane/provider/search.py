@@ -1,30 +1,34 @@
 """Search over the index, in the part of Elasticsearch's language that Ocean's clients speak.
 
-In: assets as Aquarius shows them, a request's body. Out: hits. This module must never pass over what it does not know: a clause or
-an option of another kind is refused by its name.
+In: the texts of assets as Aquarius shows them, a request's body. Out: hits. This module must never pass over what it does not
+know: a clause or an option of another kind is refused by its name.
 
 Known: `match_all`, `query_string`, `simple_query_string`, `match`, `match_phrase`, `multi_match`, `term`, `terms`, `range`,
 `exists`, `ids`, `bool`; `from`, `size`, `sort`, `track_total_hits`. Texts match by whole words in any case, as its standard
-analyser has them. All hits score alike, so a `boost` changes nothing.
+analyser has them. All hits score alike, so a `boost` changes nothing. A search that would take longer than a second or so over all
+assets is refused, and so are hits that are too much for one answer: anybody may ask, and a worker answers calls besides.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from control_plane.errors import BadInput
 from control_plane.fields import Kind, safe_name
 from control_plane.provider.query_string import parse_query_string, wildcard
+from control_plane.provider.texts import Budget, Texts, Value, spaced, words_of
 
-Document = Mapping[str, Any]
-Test = Callable[[Document], bool]
+Test = Callable[[Texts], bool]
 
 MOST_HITS = 1000
 MOST_SKIPPED = 10_000
 MOST_CLAUSES = 256
 MOST_FIELDS = 16
+MOST_STEPS = 5_000_000
+"""Of one search, see `Budget`: about a second here."""
+MOST_LETTERS = 32 << 20
+"""Of all values in the hits of one answer. A document has a megabyte at most, and most have a few thousand."""
 _DEFAULT_HITS = 10
 _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "match_all": (),
@@ -40,20 +44,26 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "bool": ("must", "filter", "should", "must_not", "minimum_should_match"),
 }
 """Of each clause; of one that names a field first, those inside. `boost` besides, which is a number."""
-_WORD = re.compile(r"\w+", re.UNICODE)
 
 
-def search(documents: Sequence[Document], body: Mapping[str, Any]) -> dict[str, Any]:
-    """The hits as Elasticsearch answers them. Raises BadInput naming what it does not know."""
+def search(assets: Sequence[Texts], body: Mapping[str, Any], steps: int = MOST_STEPS) -> dict[str, Any]:
+    """The hits as Elasticsearch answers them. Raises BadInput naming what it does not know; with code query_too_costly where
+    finding them takes more than `steps`, and naming `size` where they are too much for one answer."""
     _only(body, ("query", "from", "size", "sort", "track_total_hits"), "the request")
     if body.get("track_total_hits", True) is not True:
         raise BadInput("track_total_hits", "true: all hits are counted", "something else", code="query_unknown")
     skipped, size = _whole(body, "from", 0, MOST_SKIPPED), _whole(body, "size", _DEFAULT_HITS, MOST_HITS)
-    is_hit = _Clauses().test_of(body.get("query") or {"match_all": {}})
-    found = [document for document in documents if is_hit(document)]
+    budget = Budget(steps)
+    is_hit = _Clauses(budget).test_of(body.get("query") or {"match_all": {}})
+    found = [asset for asset in assets if is_hit(asset)]
     for field, is_descending in reversed(_sorting(body.get("sort"))):
-        found.sort(key=lambda document, field=field: _sortable(document, field), reverse=is_descending)  # type: ignore[misc]
-    hits = [{"_index": "aquarius", "_id": each["id"], "_score": 1.0, "_source": each} for each in found[skipped : skipped + size]]
+        budget.spend(len(found))
+        found.sort(key=lambda asset, field=field: _sortable(asset, field), reverse=is_descending)  # type: ignore[misc]
+    shown = found[skipped : skipped + size]
+    if sum(each.size for each in shown) > MOST_LETTERS:
+        raise BadInput("size", f"fewer hits: these {len(shown)} are longer than one answer may be", "more", code="answer_too_large")
+    documents = [each.document for each in shown]
+    hits = [{"_index": "aquarius", "_id": each["id"], "_score": 1.0, "_source": each} for each in documents]
     return {
         "took": 0,
         "timed_out": False,
@@ -64,13 +74,11 @@ def search(documents: Sequence[Document], body: Mapping[str, Any]) -> dict[str, 
 class _Clauses:
     """Turns clauses into tests; counts them, since a stranger writes them."""
 
-    def __init__(self) -> None:
-        self._count = 0
+    def __init__(self, budget: Budget) -> None:
+        self._count, self._budget = 0, budget
 
     def test_of(self, clause: object) -> Test:
-        self._count += 1
-        if self._count > MOST_CLAUSES:
-            raise BadInput("query", f"at most {MOST_CLAUSES} clauses", "more")
+        self._counted()
         if not isinstance(clause, Mapping) or len(clause) != 1:
             raise _unknown("an object with the name of one clause")
         ((kind, inside),) = clause.items()
@@ -79,6 +87,7 @@ class _Clauses:
         if kind in ("match", "match_phrase", "term", "terms", "range"):
             return self._of_field(kind, inside)
         options = _options_of(kind, inside)
+        budget = self._budget
         if kind == "match_all":
             return lambda _: True
         if kind in ("query_string", "simple_query_string"):
@@ -89,12 +98,12 @@ class _Clauses:
             text, is_and = _text_of(options, "query"), _is_and(options, "operator")
             way = _one_of(options, "type", ("best_fields", "most_fields", "phrase"))
             fields: list[str | None] = [*_fields_of(options)] or [None]
-            return _any([_match(field, text, is_phrase=way == "phrase", is_and=is_and) for field in fields])
+            return _any([_match(budget, field, text, is_phrase=way == "phrase", is_and=is_and) for field in fields])
         if kind == "exists":
             field = _text_of(options, "field")
-            return lambda document: any(value not in (None, "") for value in values_at(document, field))
-        wanted = _list_of(options, "values")
-        return lambda document: document["id"] in wanted
+            return _any_value(budget, field, lambda value: value.value not in (None, ""))
+        wanted = {each for each in _list_of(options, "values") if isinstance(each, str)}
+        return lambda asset: asset.document["id"] in wanted
 
     def _of_field(self, kind: str, inside: object) -> Test:
         if not isinstance(inside, Mapping):
@@ -109,9 +118,9 @@ class _Clauses:
         if kind == "terms":
             if not isinstance(wanted, list) or len(wanted) > MOST_CLAUSES:
                 raise _unknown(f"a list of at most {MOST_CLAUSES} terms")
-            return _any([_term(field, each) for each in wanted])
+            return _any([_term(self._budget, field, each) for each in wanted])
         if kind == "range":
-            return _range(field, _options_of(kind, wanted))
+            return _range(self._budget, field, _options_of(kind, wanted))
         name = "value" if kind == "term" else "query"
         options = _options_of(kind, wanted if isinstance(wanted, Mapping) else {name: wanted})
         if not isinstance(options.get(name), str | int | float):
@@ -119,8 +128,9 @@ class _Clauses:
         if kind == "term":
             if options.get("case_insensitive", True) is not True:
                 raise BadInput("case_insensitive", "true: case tells no terms apart here", "something else", code="query_unknown")
-            return _term(field, options[name])
-        return _match(field, str(options[name]), is_phrase=kind == "match_phrase", is_and=_is_and(options, "operator"))
+            return _term(self._budget, field, options[name])
+        is_and, text = _is_and(options, "operator"), str(options[name])
+        return _match(self._budget, field, text, is_phrase=kind == "match_phrase", is_and=is_and)
 
     def _bool(self, inside: Mapping[str, Any]) -> Test:
         parts: dict[str, list[Test]] = {}
@@ -134,10 +144,10 @@ class _Clauses:
         if type(least) is not int or least < 0:
             raise _unknown("a whole number in minimum_should_match")
 
-        def is_hit(document: Document) -> bool:
-            if not all(each(document) for each in needed) or any(each(document) for each in unwanted):
+        def is_hit(asset: Texts) -> bool:
+            if not all(each(asset) for each in needed) or any(each(asset) for each in unwanted):
                 return False
-            return least == 0 or sum(each(document) for each in wished) >= least
+            return least == 0 or sum(each(asset) for each in wished) >= least
 
         return is_hit
 
@@ -145,83 +155,71 @@ class _Clauses:
         fields, is_and = _fields_of(inside), _is_and(inside, "default_operator")
 
         def leaf(field: str | None, text: str, is_phrase: bool) -> Test:
-            self._count += 1
-            if self._count > MOST_CLAUSES:
-                raise BadInput("query", f"at most {MOST_CLAUSES} clauses", "more")
+            self._counted()
             chosen: list[str | None] = [field] if field is not None else [*fields] or [None]
             if field == "_exists_":
-                return lambda document: bool(list(values_at(document, text)))
-            return _any([_match(each, text, is_phrase=is_phrase) for each in chosen])
+                return _any_value(self._budget, text, lambda _: True)
+            return _any([_match(self._budget, each, text, is_phrase=is_phrase) for each in chosen])
 
         return parse_query_string(_text_of(inside, "query"), leaf, is_and=is_and)
 
-
-def values_at(document: Any, field: str | None) -> Iterator[Any]:
-    """Every value under a dotted field, lists walked through; under None: every value of the document."""
-    if isinstance(document, list):
-        for each in document:
-            yield from values_at(each, field)
-    elif isinstance(document, Mapping):
-        if not field:
-            for each in document.values():
-                yield from values_at(each, None)
-            return
-        name, _, rest = field.partition(".")
-        if name == "keyword":
-            return
-        if name in document:
-            yield from values_at(document[name], rest or None)
-    elif field in (None, "", "keyword"):
-        yield document
+    def _counted(self) -> None:
+        self._count += 1
+        if self._count > MOST_CLAUSES:
+            raise BadInput("query", f"at most {MOST_CLAUSES} clauses", "more")
 
 
-def words_of(value: object) -> list[str]:
-    if isinstance(value, bool):
-        return ["true" if value else "false"]
-    return [word.lower() for word in _WORD.findall(str(value))] if value is not None else []
+def _any_value(budget: Budget, field: str | None, is_it: Callable[[Value], bool], times: int = 1, is_by_word: bool = False) -> Test:
+    """Whether one of the field's values is. times: how often its words are looked through. is_by_word: whether one by one."""
+
+    def is_hit(asset: Texts) -> bool:
+        spent, found = 1, False
+        for value in asset.under(field):
+            spent += len(value.words) // 2 + 1 if is_by_word else times * value.steps
+            if is_it(value):
+                found = True
+                break
+        budget.spend(spent)
+        return found
+
+    return is_hit
 
 
-def _match(field: str | None, text: str, is_phrase: bool, is_and: bool = False) -> Test:
+def _match(budget: Budget, field: str | None, text: str, is_phrase: bool, is_and: bool = False) -> Test:
     """is_and: whether a value must have all of the words, and not one of them."""
-    if field in ("*", ""):
-        field = None
     if "*" in text or "?" in text:
         pattern = wildcard(text)
-        return lambda document: any(
-            pattern.fullmatch(each) for value in values_at(document, field) for each in (*words_of(value), str(value).lower())
-        )
-    wanted = words_of(text)
-    if not wanted:
+
+        def fits(value: Value) -> bool:
+            return any(
+                pattern.fullmatch(each)
+                for each in (str(value.value).lower(), *value.words.decode("utf-8", "surrogatepass").split())
+            )
+
+        return _any_value(budget, field, fits, is_by_word=True)
+    words = words_of(text)
+    if not words:
         return lambda _: False
-
-    def is_hit(document: Document) -> bool:
-        for value in values_at(document, field):
-            words = words_of(value)
-            if is_phrase or ":" in text:
-                if any(words[at : at + len(wanted)] == wanted for at in range(len(words) - len(wanted) + 1)):
-                    return True
-            elif (all if is_and else any)(each in words for each in wanted):
-                return True
-        return False
-
-    return is_hit
+    is_row = is_phrase or ":" in text
+    parts = [spaced(words)] if is_row else [spaced([each]) for each in dict.fromkeys(words)]
+    is_all = is_row or is_and
+    if len(parts) == 1:
+        return _any_value(budget, field, lambda value: parts[0] in value.words)
+    return _any_value(budget, field, lambda value: (all if is_all else any)(each in value.words for each in parts), len(parts))
 
 
-def _term(field: str, wanted: object) -> Test:
+def _term(budget: Budget, field: str, wanted: object) -> Test:
     """Exactly this value, as for Elasticsearch's keyword fields; a single word of a text counts too."""
-    text = "true" if wanted is True else "false" if wanted is False else str(wanted)
-
-    def is_hit(document: Document) -> bool:
-        return any(
-            text.lower() == ("true" if value is True else "false" if value is False else str(value)).lower()
-            or text.lower() in words_of(value)
-            for value in values_at(document, field)
-        )
-
-    return is_hit
+    text = _keyword(wanted)
+    word = spaced([text]) if text and " " not in text else None
+    return _any_value(budget, field, lambda value: (word is not None and word in value.words) or text == _keyword(value.value))
 
 
-def _range(field: str, options: Mapping[str, Any]) -> Test:
+def _keyword(value: object) -> str:
+    return ("true" if value is True else "false" if value is False else str(value)).lower()
+
+
+def _range(budget: Budget, field: str, options: Mapping[str, Any]) -> Test:
     bounds = {name: bound for name, bound in options.items() if name != "boost"}
     tests: dict[str, Callable[[Any, Any], bool]] = {
         "gt": lambda value, bound: value > bound,
@@ -230,17 +228,17 @@ def _range(field: str, options: Mapping[str, Any]) -> Test:
         "lte": lambda value, bound: value <= bound,
     }
 
-    def is_within(value: Any) -> bool:
+    def is_within(value: Value) -> bool:
         try:
-            return all(tests[name](value, bound) for name, bound in bounds.items())
+            return all(tests[name](value.value, bound) for name, bound in bounds.items())
         except TypeError:  # a number compared with a text
             return False
 
-    return lambda document: any(is_within(value) for value in values_at(document, field))
+    return _any_value(budget, field, is_within)
 
 
 def _any(tests: Sequence[Test]) -> Test:
-    return lambda document: any(each(document) for each in tests)
+    return lambda asset: any(each(asset) for each in tests)
 
 
 def _sorting(asked: object) -> list[tuple[str, bool]]:
@@ -261,13 +259,13 @@ def _sorting(asked: object) -> list[tuple[str, bool]]:
     return [each for each in found if each[0] != "_score"]
 
 
-def _sortable(document: Document, field: str) -> tuple[int, float, str]:
-    """Numbers before texts before nothing."""
-    for value in values_at(document, field):
-        if isinstance(value, int | float):
-            return 0, float(value), ""
-        return 1, 0.0, str(value)
-    return 2, 0.0, ""
+def _sortable(asset: Texts, field: str) -> tuple[int, int | float, str]:
+    """Numbers before texts before nothing. A whole number stays one: a document's may be greater than any float."""
+    for each in asset.under(field):
+        if isinstance(each.value, int | float):
+            return 0, each.value, ""
+        return 1, 0, str(each.value)
+    return 2, 0, ""
 
 
 def _whole(body: Mapping[str, Any], name: str, default: int, high: int) -> int:

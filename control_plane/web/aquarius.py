@@ -14,7 +14,7 @@ from flask import Blueprint, Response, jsonify, request
 from control_plane.did import Did, parse_did
 from control_plane.errors import BadInput
 from control_plane.flows.services import Services
-from control_plane.provider.aqua import WITHDRAWN, shown
+from control_plane.provider.aqua import WITHDRAWN, Shelf, shown
 from control_plane.provider.asset_index import DOCUMENTS, IndexedAsset
 from control_plane.provider.ddo_schema import faults_of
 from control_plane.provider.search import search
@@ -23,12 +23,14 @@ from control_plane.web.body import parse_object, read_body
 from control_plane.web.provider_input import address_in, body, did_in, transaction_in
 
 AQUARIUS = "/api/aquarius"
-MOST_NAMES = 1000
+MOST_NAMES = 250
+"""DIDs of one question, each counted once."""
 
 
 def blueprint(services: Services) -> Blueprint:
     pages = Blueprint("aquarius", __name__)
     index, key, chain = services.provider.assets, services.provider.key, services.network.chain_id
+    shelf = Shelf()
 
     @pages.get(f"{AQUARIUS}/assets/ddo/<did>")
     def document(did: str) -> tuple[Response, int]:
@@ -45,14 +47,16 @@ def blueprint(services: Services) -> Blueprint:
     @pages.post(f"{AQUARIUS}/assets/names")
     def names() -> Response:
         asked = body("didList")["didList"]
-        if not isinstance(asked, list) or len(asked) > MOST_NAMES:
+        dids = {parse_did(each, "didList") for each in asked} if isinstance(asked, list) and len(asked) <= 4 * MOST_NAMES else None
+        if dids is None or len(dids) > MOST_NAMES:
             raise BadInput("didList", f"a list of at most {MOST_NAMES} DIDs", "something else")
-        found = [index.find(parse_did(each, "didList")) for each in asked]
-        return jsonify({each.did: each.document["metadata"]["name"] for each in found if each and each.state not in WITHDRAWN})
+        found = [each for each in index.all() if each.did in dids and each.state not in WITHDRAWN]
+        return jsonify({each.did: each.document["metadata"]["name"] for each in found})
 
     @pages.post(f"{AQUARIUS}/assets/query")
     def query() -> Response:
-        return jsonify(search([shown(each) for each in index.all() if each.state not in WITHDRAWN], parse_object(read_body())))
+        body = parse_object(read_body())
+        return jsonify(search(shelf.texts_of(index.all()), body))
 
     @pages.post(f"{AQUARIUS}/assets/ddo/validate")
     def validate() -> tuple[Response, int]:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from control_plane.errors import BadInput
-from control_plane.provider.search import MOST_CLAUSES, search
+from control_plane.provider.search import MOST_CLAUSES, MOST_LETTERS, search
+from control_plane.provider.texts import Texts
 
 
 def asset(number: int, **metadata: Any) -> dict[str, Any]:
@@ -22,12 +23,13 @@ def asset(number: int, **metadata: Any) -> dict[str, Any]:
     }
 
 
-ASSETS = [
+DOCUMENTS = [
     asset(1, name="Branin points", description="The function of Branin", tags=["maths", "test"]),
     asset(2, name="Words of a sea", description="Texts about the sea, one a line", tags=["text"]),
     asset(3, name="Trainer", type="algorithm", description="Trains on text"),
     asset(4, name="Sea charts", description="Charts; of coasts", isFree=True),
 ]
+ASSETS = [Texts(each) for each in DOCUMENTS]
 
 
 def found(query: Any, **more: Any) -> list[int]:
@@ -82,7 +84,7 @@ def test_a_query_string_finds_whole_words(text: str, numbers: list[int]) -> None
         ({"range": {"stats.orders": {"gt": 1, "lte": 3}}}, [2, 3]),
         ({"range": {"metadata.name": {"gt": 1}}}, []),
         ({"exists": {"field": "metadata.isFree"}}, [4]),
-        ({"ids": {"values": [ASSETS[0]["id"]]}}, [1]),
+        ({"ids": {"values": [DOCUMENTS[0]["id"]]}}, [1]),
         ({"bool": {"must": [{"term": {"metadata.type": "dataset"}}], "must_not": {"match": {"metadata.name": "sea"}}}}, [1]),
         ({"bool": {"should": [{"match": {"metadata.name": "trainer"}}, {"match": {"metadata.name": "branin"}}]}}, [1, 3]),
         ({"bool": {"filter": {"range": {"services.timeout": {"gte": 7200}}}}}, [2, 3, 4]),
@@ -185,7 +187,7 @@ def test_what_is_not_known_here_is_refused(body: Any) -> None:
 
 
 def test_a_long_hostile_text_is_answered_at_once() -> None:
-    long = [{"id": "1", "metadata": {"description": "e" * 10_000}}]
+    long = [Texts({"id": "1", "metadata": {"description": "e" * 10_000}})]
     began = time.process_time()
     search(long, {"query": {"query_string": {"query": "*e*e*e*e*e*e*e*e*e*e~"}}})
     search(long, {"query": {"query_string": {"query": "*e?e" * 500 + "~"}}})
@@ -198,7 +200,7 @@ def test_a_long_hostile_text_is_answered_at_once() -> None:
 
 
 def test_a_wildcard_is_any_letters_and_a_bracket_is_a_bracket() -> None:
-    found = [{"id": "1", "name": "sea[1]"}, {"id": "2", "name": "seal"}]
+    found = [Texts({"id": "1", "name": "sea[1]"}), Texts({"id": "2", "name": "seal"})]
 
     def hits(text: str) -> list[str]:
         return [hit["_id"] for hit in search(found, {"query": {"query_string": {"query": text}}})["hits"]["hits"]]
@@ -217,3 +219,90 @@ def test_a_wildcard_is_any_letters_and_a_bracket_is_a_bracket() -> None:
 def test_more_fields_than_are_looked_at_are_refused(body: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
         search(ASSETS, body)
+
+
+def fat(number: int, value: Any = 0) -> Texts:
+    """As many values as a document may have."""
+    return Texts({"id": f"{number}", "x": [value] * 20_000})
+
+
+def clauses(number: int) -> dict[str, Any]:
+    return {"query": {"bool": {"should": [{"query_string": {"query": f"w{each}"}} for each in range(number)]}}}
+
+
+def test_a_search_that_takes_too_long_over_all_documents_is_refused_within_a_bounded_time() -> None:
+    """Anybody may ask, and while Python counts nothing else of the worker goes on."""
+    many = [fat(each) for each in range(20)]
+    assert search(many, clauses(5))["hits"]["total"]["value"] == 0
+    began = time.process_time()
+    with pytest.raises(BadInput) as refused:
+        search(many, clauses(100))
+    assert (refused.value.status, refused.value.code) == (400, "query_too_costly")
+    assert time.process_time() - began < 4  # 40,000,000 values would take 7 s; this takes 0.9
+
+
+@pytest.mark.parametrize(
+    "clause",
+    [
+        {"query_string": {"query": "sea*"}},
+        {"query_string": {"query": "one two"}},
+        {"match": {"x": "one two three"}},
+        {"match_phrase": {"x": "one two"}},
+        {"term": {"x": "one"}},
+        {"terms": {"x": ["one", "two"]}},
+        {"range": {"x": {"gt": 7}}},
+        {"exists": {"field": "x.y"}},
+        {"multi_match": {"query": "one", "fields": ["x", "y"]}},
+    ],
+)
+def test_each_kind_of_clause_counts_what_it_looks_at(clause: dict[str, Any]) -> None:
+    asset = Texts({"id": "1", "x": [0, "seven seas", {"y": ""}] * 20})
+    body = {"query": {"bool": {"should": [clause] * 20}}}
+    assert search([asset], body)["hits"]["total"]["value"] in (0, 1)
+    with pytest.raises(BadInput) as refused:
+        search([asset] * 20, body, steps=1000)
+    assert refused.value.code == "query_too_costly"
+
+
+def test_letters_cost_as_values_do() -> None:
+    long, steps = Texts({"id": "1", "text": "sea " * 25_000}), 100_000
+    for text, most in (("whale", 60), ("w*", 1)):
+        body = {"query": {"query_string": {"query": text}}}
+        assert search([long] * most, body, steps=steps)["hits"]["total"]["value"] == 0
+        with pytest.raises(BadInput, match="fewer clauses"):
+            search([long] * (most + most // 4 + 1), body, steps=steps)
+
+
+def test_whole_numbers_greater_than_any_float_are_sorted_as_they_are() -> None:
+    numbers = [10**400, 3, 2.5, 10**400 + 1, -(10**400), "text"]
+    found = [Texts({"id": f"{each}", "n": value}) for each, value in enumerate(numbers)]
+
+    def ids(order: str) -> str:
+        return "".join(hit["_id"] for hit in search(found, {"sort": {"n": order}})["hits"]["hits"])
+
+    assert (ids("asc"), ids("desc")) == ("421035", "530124")
+    assert search(found, {"query": {"range": {"n": {"gt": 1.5, "lte": 10**400}}}})["hits"]["total"]["value"] == 3
+
+
+def test_hits_that_are_too_long_for_one_answer_are_asked_for_in_parts() -> None:
+    long = [Texts({"id": f"{each}", "text": "e" * (MOST_LETTERS // 10)}) for each in range(1, 12)]
+    with pytest.raises(BadInput) as refused:
+        search(long, {"size": 11})
+    assert (refused.value.field, refused.value.code) == ("size", "answer_too_large")
+    assert len(search(long, {"size": 5, "from": 5})["hits"]["hits"]) == 5
+
+
+def test_a_field_is_found_inside_others_and_by_whole_names_alone() -> None:
+    asset = [Texts({"id": "1", "a": {"b": [{"c": "sea"}, ["coast"]], "bc": "other"}, "a.b": 1})]
+
+    def hits(field: str, word: str) -> int:
+        return int(search(asset, {"query": {"match": {field: word}}})["hits"]["total"]["value"])
+
+    assert [hits(each, "sea") for each in ("a", "a.b", "a.b.c", "a.b.c.keyword", "a.bc", "a.b.d", "b")] == [1, 1, 1, 1, 0, 0, 0]
+    assert [hits(each, "coast") for each in ("a.b", "a.b.c")] == [1, 0]
+
+
+def test_words_of_any_letters_are_found_whole() -> None:
+    asset = [Texts({"id": "1", "name": "Москва \U0001f40b 海 straße", "odd": "\ud800 lone"})]
+    for text, is_hit in (("москва", 1), ("моск", 0), ("海", 1), ("STRASSE", 0), ("straße", 1), ("lone", 1), ("мос*", 1)):
+        assert search(asset, {"query": {"query_string": {"query": text}}})["hits"]["total"]["value"] == is_hit, text

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import pytest
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
+from control_plane.provider.ddo_schema import MOST_VALUES
+from control_plane.provider.search import MOST_CLAUSES
+from control_plane.web.aquarius import MOST_NAMES
 from tests.control_plane.web.asking import UNKNOWN_DID
 from tests.fixtures_market import Market
-from tests.ocean_assets import document_of, index, publish
+from tests.ocean_assets import document_of, index, publish, write
 
 ASSETS = "/api/aquarius/assets"
+MANY = [f"did:op:{number:064x}" for number in range(MOST_NAMES + 1)]
 
 
 def test_a_document_is_shown_with_its_transaction(market: Market) -> None:
@@ -93,7 +98,7 @@ def test_names_states_and_chains_are_told(market: Market) -> None:
     assert market.client.get("/api/aquarius/chains/status/1").status_code == 404
 
 
-@pytest.mark.parametrize("body", [{}, {"didList": "x"}, {"didList": ["x"]}, {"didList": [UNKNOWN_DID] * 1001}])
+@pytest.mark.parametrize("body", [{}, {"didList": "x"}, {"didList": ["x"]}, {"didList": [UNKNOWN_DID] * 1001}, {"didList": MANY}])
 def test_names_of_what_is_no_list_of_dids_are_refused(market: Market, body: object) -> None:
     assert market.client.post(f"{ASSETS}/names", json=body).status_code == 400
 
@@ -109,3 +114,77 @@ def test_nothing_here_asks_the_chain(market: Market) -> None:
 def test_a_search_with_an_option_that_is_not_known_is_a_400_in_aquariuss_shape(market: Market) -> None:
     answer = market.client.post(f"{ASSETS}/query", json={"query": {"match_all": {}}, "aggs": {"types": {}}})
     assert (answer.status_code, "aggs" in answer.get_json()["error"]) == (400, True)
+
+
+def with_values(document: dict[str, Any], count: int) -> dict[str, Any]:
+    return {**document, "metadata": {**document["metadata"], "additionalInformation": {"x": [[]] * count}}}
+
+
+def test_a_document_of_more_values_than_anybody_needs_is_neither_indexed_nor_signed(market: Market) -> None:
+    """A kilobyte on chain can hold 300,000 of them, and each worker would keep them."""
+    asset = publish(market, name="Fat", publisher="mallory")
+    index(market)
+    headers = {"content-type": "application/octet-stream"}
+    for document, is_taken in ((with_values(asset.document, MOST_VALUES), False), (with_values(asset.document, 10_000), True)):
+        write(market, "mallory", asset.nft, document)
+        assert (asset.did in (index(market) or {}).get("indexed", [])) == is_taken
+        told = market.client.post(f"{ASSETS}/ddo/validate", data=json.dumps(document), headers=headers)
+        assert told.status_code == (200 if is_taken else 400)
+        assert is_taken or told.get_json()["errors"] == {"document": f"It has more than {MOST_VALUES} values."}
+
+
+def test_names_repeated_are_read_once_and_no_document_is_parsed_for_them(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    asset = publish(market)
+    index(market)
+    body = {"didList": [asset.did] * MOST_NAMES}
+    assert market.client.post(f"{ASSETS}/names", json=body).get_json() == {asset.did: "Words"}
+    monkeypatch.setattr("control_plane.provider.asset_index.json", None)  # whoever parses fails
+    assert market.client.post(f"{ASSETS}/names", json=body).get_json() == {asset.did: "Words"}
+
+
+def test_what_a_search_looks_through_is_taken_out_of_a_document_once(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    from control_plane.provider import aqua
+
+    texts = aqua.Texts
+
+    def counted(document: Any) -> Any:
+        made.append(document["id"])
+        return texts(document)
+
+    monkeypatch.setattr(aqua, "Texts", counted)
+    first = publish(market)
+    index(market)
+    for _ in range(3):
+        assert market.client.post(f"{ASSETS}/query", json={}).get_json()["hits"]["total"]["value"] == 1
+    second = publish(market, name="Whales")
+    index(market)
+    words = {"query": {"query_string": {"query": "Whales"}}}
+    assert market.client.post(f"{ASSETS}/query", json=words).get_json()["hits"]["hits"][0]["_id"] == second.did
+    write(market, "alice", first.nft, document_of(market, first.nft, first.datatoken, "https://words.example", name="Seals"))
+    index(market)
+    words["query"]["query_string"]["query"] = "Seals"
+    assert market.client.post(f"{ASSETS}/query", json=words).get_json()["hits"]["hits"][0]["_id"] == first.did
+    assert made == [first.did, second.did, first.did]
+
+
+def test_a_search_that_takes_too_long_is_a_400_in_aquariuss_shape(market: Market) -> None:
+    asset = publish(market)
+    write(market, "alice", asset.nft, with_zeros(asset.document))
+    index(market)
+    clause = {"multi_match": {"query": "z0 z1 z2 z3 z4 z5 z6 z7", "fields": ["*"] * 16}}
+    answer = market.client.post(f"{ASSETS}/query", json={"query": {"bool": {"should": [clause] * (MOST_CLAUSES - 1)}}})
+    assert (answer.status_code, "fewer clauses" in answer.get_json()["error"]) == (400, True)
+
+
+def with_zeros(document: dict[str, Any]) -> dict[str, Any]:
+    return {**document, "metadata": {**document["metadata"], "additionalInformation": {"x": [0] * 10_000}}}
+
+
+def test_a_document_with_a_number_greater_than_any_float_is_found_and_sorted(market: Market) -> None:
+    asset = publish(market)
+    document = {**asset.document, "metadata": {**asset.document["metadata"], "additionalInformation": {"n": 10**400}}}
+    write(market, "alice", asset.nft, document)
+    index(market)
+    answer = market.client.post(f"{ASSETS}/query", json={"sort": {"metadata.additionalInformation.n": "asc"}})
+    assert (answer.status_code, answer.get_json()["hits"]["hits"][0]["_id"]) == (200, asset.did)
