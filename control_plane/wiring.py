@@ -128,7 +128,7 @@ def open_limits(settings: Settings, clock: Callable[[], float]) -> CallLimits:
 
 def open_provider(settings: Settings, engine: Engine, key: LocalWallet, clock: Callable[[], float]) -> Provider:
     public = urlsplit(settings.public_url)  # its algorithms' files lie there, which it shows to everybody, wherever it runs
-    own = f"{public.hostname}:{public.port or (443 if public.scheme == 'https' else 80)}"
+    own = f"{(public.hostname or '').removesuffix('.')}:{public.port or (443 if public.scheme == 'https' else 80)}"
     files = Fetcher(settings.internal_files, settings.max_file_bytes, own=own)
     return Provider(key, UserNonces(engine), AuthTokens(engine, clock), AssetIndex(engine), files)
 

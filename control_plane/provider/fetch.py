@@ -27,6 +27,9 @@ from control_plane.errors import BadInput, TooMany, Unavailable
 REDIRECTS = 3
 AT_ONCE = 16
 OWN_FILES = "/v1/algorithms/"
+AGENT = "posthuman"
+"""The `User-Agent` of what is fetched here. A market serves no such request but for `OWN_FILES` (`web/own_fetches.py`): it has more
+names than it knows, and a file that is a question to the market itself would be fetched again and again, by itself."""
 CHUNK = 1 << 16
 CONNECT_S = 5.0
 READ_S = 10.0
@@ -98,7 +101,7 @@ class Fetcher:
 
     def _open(self, file: RemoteFile, byte_range: str | None) -> Fetched:
         url, method = file.url, file.method
-        headers = {**_allowed(file.headers), "Accept-Encoding": "identity", "User-Agent": "posthuman"}
+        headers = {**_allowed(file.headers), "Accept-Encoding": "identity", "User-Agent": AGENT}
         if byte_range is not None:
             headers["Range"] = byte_range
         for _ in range(REDIRECTS + 1):
@@ -123,7 +126,8 @@ class Fetcher:
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         try:
             parts = urlsplit(url)
-            host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+            host = (parts.hostname or "").removesuffix(".")  # the root's dot: the same name
+            port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
             host.encode("idna")
         except (ValueError, UnicodeError) as error:
             raise unavailable() from error
@@ -245,7 +249,17 @@ def _chunks(answer: http.client.HTTPResponse, most_bytes: int, length: int | Non
 
 def _allowed(headers: Mapping[str, str]) -> dict[str, str]:
     """Headers of a stranger's choice, without those that say how the request itself is to be read."""
-    ours = ("host", "content-length", "transfer-encoding", "connection", "accept-encoding", "range", "expect", "upgrade")
+    ours = (
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "accept-encoding",
+        "range",
+        "expect",
+        "upgrade",
+        "user-agent",
+    )
     return {name: value for name, value in headers.items() if name.lower() not in ours}
 
 

@@ -48,6 +48,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
     from control_plane.web.calls import direct
     from control_plane.web.journal import Journal
     from control_plane.web.once import answer_again
+    from control_plane.web.own_fetches import refuse_own_fetch
     from control_plane.web.request_ids import identified
     from control_plane.web.sent import received
 
@@ -55,6 +56,7 @@ def create_app(services: Services, log_to: TextIO | None = None, metrics_folder:
     app.url_map.strict_slashes = False
     journal = Journal(log_to or sys.stderr, services.clock)
     refuse = errors.register(app, journal)
+    app.before_request(refuse_own_fetch)
     app.after_request(read_to_the_end)
     surfaces = [surface.blueprint(services, journal) for surface in (openai, chat, oip, hugging_face)]
     for blueprint in (

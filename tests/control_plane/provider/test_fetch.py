@@ -14,7 +14,7 @@ import pytest
 
 from control_plane.errors import BadInput, TooMany, Unavailable
 from control_plane.provider import fetch
-from control_plane.provider.fetch import Fetcher, RemoteFile, is_public
+from control_plane.provider.fetch import AGENT, Fetcher, RemoteFile, is_public
 
 MOST = 100_000
 
@@ -260,6 +260,23 @@ def test_of_this_market_itself_only_its_algorithms_files_are_fetched(place: str,
     assert server.seen == []
     refused(fetcher, f"http://{place}/v1/algorithms/train")
     assert len(server.seen) == 1  # it was asked, and has none
+
+
+@pytest.mark.parametrize("name", ["market.example.", "MARKET.example", "Market.Example."])
+def test_another_way_to_write_the_markets_name_is_its_name(name: str, place: str, server: Any) -> None:
+    port = place.rpartition(":")[2]
+    known = frozenset({f"{name.lower()}:{port}"})
+    fetcher = Fetcher(known, MOST, resolve=lambda _host, _port: ["127.0.0.1"], own=f"market.example:{port}")
+    refused(fetcher, f"http://{name}:{port}/words")
+    assert server.seen == []
+
+
+def test_a_publisher_does_not_choose_who_asks(server: Any, place: str) -> None:
+    headers = {"user-agent": "a browser", "USER-AGENT": "another", "X-Key": "1"}
+    Fetcher(frozenset({place}), MOST).open(RemoteFile(f"http://{place}/words", headers=headers)).close()
+    sent = server.seen[-1][2]
+    assert [value for name, value in sent.items() if name.lower() == "user-agent"] == [AGENT]
+    assert sent["X-Key"] == "1"
 
 
 def test_no_more_are_fetched_at_once_than_may_be(place: str) -> None:
