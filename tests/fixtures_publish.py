@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine
 
 from control_plane.chain.ledger import Ledger
@@ -29,7 +30,8 @@ from converters.entry import Entry, ModelDigest, write_entry
 from converters.probes import Probe, ProbeTensor, infer_request, read_probes, texts, write_probes
 from converters.tensors import Tensor
 from converters.weights_folder import weights_manifest
-from tests.fixtures_chain import ONE, Chain
+from tests.check_market import Seen, check_market
+from tests.fixtures_chain import BOTH, ONE, Chain, either_chain
 
 CHECKPOINT_KEY = bytes(range(32))
 
@@ -235,3 +237,15 @@ def open_stand(chain: Chain, folder: Path) -> Stand:
 def log_of(ledger: Ledger, chain: Chain) -> Address:
     operator = chain.wallets["operator"]
     return open_log(ledger, operator, operator.address, CHECKPOINT_KEY)
+
+
+@pytest.fixture(params=BOTH)
+def stand(request: pytest.FixtureRequest, tmp_path: Path) -> Stand:
+    return open_stand(either_chain(request.param, request, tmp_path), tmp_path)
+
+
+def check(stand: Stand) -> None:
+    check_market(
+        stand.chain.ledger,
+        Seen(stand.catalogue.listings(), stand.market.log_nft, stand.market.models, stand.chain.wallets["operator"]),
+    )

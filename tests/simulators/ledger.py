@@ -174,11 +174,6 @@ class SimulatedLedger(SimulatedCustody, Published):
             collector=found.collector or self._nfts[found.nft].owner,
         )
 
-    def document(self, nft: Address) -> bytes | None:
-        self._reach()
-        documents = self._nft(nft).documents
-        return documents[-1] if documents else None
-
     def order_facts(self, transaction: TransactionHash, datatoken: Address | None = None) -> OrderFacts:
         self._reach()
         facts = self._orders.get(transaction)

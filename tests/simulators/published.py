@@ -63,7 +63,12 @@ class Published(Rewindable):
         self._datatokens[made] = Datatoken(nft, terms, None)
         return made
 
-    # PublishedReader
+    # PublishedReader, and what `LedgerReader` tells of a document
+
+    def document(self, nft: Address) -> bytes | None:
+        self._reach()
+        documents = self._nft(nft).documents
+        return documents[-1] if documents else None
 
     def happened(self, first: int, last: int) -> Happened:
         self._reach()
