@@ -101,11 +101,11 @@ class Fetcher:
 
     def _open(self, file: RemoteFile, byte_range: str | None) -> Fetched:
         url, method = file.url, file.method
-        headers = {**_allowed(file.headers), "Accept-Encoding": "identity", "User-Agent": AGENT}
+        theirs, ours = _allowed(file.headers), {"Accept-Encoding": "identity", "User-Agent": AGENT}
         if byte_range is not None:
-            headers["Range"] = byte_range
+            ours["Range"] = byte_range
         for _ in range(REDIRECTS + 1):
-            connection, answer = self._ask(url, method, headers)
+            connection, answer = self._ask(url, method, {**theirs, **ours})
             target = answer.getheader("Location")
             if answer.status not in (301, 302, 303, 307, 308) or target is None:
                 return self._begun(connection, answer)
@@ -117,7 +117,7 @@ class Fetcher:
             except ValueError as error:
                 raise unavailable() from error
             if not is_same:  # what is meant for one server, and for its ears alone, is not told another
-                headers = {name: value for name, value in headers.items() if name not in file.headers}
+                theirs = {}
             url, method = following, method if answer.status in (307, 308) else "GET"
         raise unavailable()
 
@@ -248,7 +248,8 @@ def _chunks(answer: http.client.HTTPResponse, most_bytes: int, length: int | Non
 
 
 def _allowed(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers of a stranger's choice, without those that say how the request itself is to be read."""
+    """Headers of a stranger's choice, without those that say how the request itself is to be read, however a server reads their
+    names: some take `_` for `-`, and leave spaces out."""
     ours = (
         "host",
         "content-length",
@@ -260,7 +261,7 @@ def _allowed(headers: Mapping[str, str]) -> dict[str, str]:
         "upgrade",
         "user-agent",
     )
-    return {name: value for name, value in headers.items() if name.lower() not in ours}
+    return {name: value for name, value in headers.items() if name.strip().lower().replace("_", "-") not in ours}
 
 
 class _Pinned(http.client.HTTPConnection):

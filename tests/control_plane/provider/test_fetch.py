@@ -272,11 +272,22 @@ def test_another_way_to_write_the_markets_name_is_its_name(name: str, place: str
 
 
 def test_a_publisher_does_not_choose_who_asks(server: Any, place: str) -> None:
-    headers = {"user-agent": "a browser", "USER-AGENT": "another", "X-Key": "1"}
+    headers = {"user-agent": "a browser", "USER-AGENT": "another", "User_Agent": "a third", "User-Agent ": "a fourth", "X-Key": "1"}
     Fetcher(frozenset({place}), MOST).open(RemoteFile(f"http://{place}/words", headers=headers)).close()
     sent = server.seen[-1][2]
-    assert [value for name, value in sent.items() if name.lower() == "user-agent"] == [AGENT]
+    assert [value for name, value in sent.items() if name.lower().startswith("user")] == [AGENT]
     assert sent["X-Key"] == "1"
+
+
+@pytest.mark.parametrize("name", ["User-Agent", "user-agent", "Accept-Encoding", "Range"])
+def test_what_the_market_says_of_itself_is_said_to_whoever_is_redirected_to(server: Any, place: str, name: str) -> None:
+    other = f"localhost:{place.partition(':')[2]}"
+    file = RemoteFile(f"http://{place}/to/http:~~{other}~words", headers={name: "another", "X-Key": "1"})
+    Fetcher(frozenset({place, other}), MOST).open(file, "bytes=0-2").close()
+    sent = {name.lower(): value for name, value in server.seen[-1][2].items()}
+    assert server.seen[-1][1] == "/words"
+    assert (sent["user-agent"], sent["accept-encoding"], sent["range"]) == (AGENT, "identity", "bytes=0-2")
+    assert "x-key" not in sent
 
 
 def test_no_more_are_fetched_at_once_than_may_be(place: str) -> None:
