@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy import Connection
+
 from control_plane.chain.compute import Algorithm
 from control_plane.did import Address, Did, UnixSeconds
 from control_plane.errors import BadInput, Conflict, NotFound
@@ -76,23 +78,28 @@ def parameters_of(services: Services, kind: Kind, listing: Listing, record: obje
     return parameters
 
 
-def check_publishing(services: Services, parameters: Parameters, did: Did, owner: Address) -> None:
-    """Raises Conflict with code `too_many_evaluations` for an evaluation that could not be published as its owner wants."""
+def check_publishing(
+    services: Services, parameters: Parameters, did: Did, owner: Address, beside: Connection | None = None
+) -> None:
+    """Raises Conflict with code `too_many_evaluations` for an evaluation that could not be published as its owner wants. beside: as
+    in `check_derivable`."""
     if isinstance(parameters, Evaluate) and parameters.publish:
-        services.evaluations.check_room(did, owner)
+        services.evaluations.check_room(did, owner, beside)
 
 
-def check_derivable(services: Services, kind: Kind, environment: Environment, owner: Address) -> None:
+def check_derivable(
+    services: Services, kind: Kind, environment: Environment, owner: Address, beside: Connection | None = None
+) -> None:
     """Raises Conflict with code `too_many_derived` for a training whose model would be one more on sale than may be.
 
     Each costs the operator ten transactions, and stays loaded. The free environment has half of the places, so that nobody who
-    pays is kept out by who does not.
+    pays is kept out by who does not. beside: the transaction that is to store the job, to count in it.
     """
     if kind is not Kind.TRAIN:
         return
     jobs = services.settings.jobs
-    sold = (each for each in services.catalogue.listings() if each.statement is not None and each.state == "on_sale")
-    owners = [each.publisher for each in sold] + [job.owner for job in services.jobs.trainings()]
+    sold = (each for each in services.catalogue.listings(beside) if each.statement is not None and each.state == "on_sale")
+    owners = [each.publisher for each in sold] + [job.owner for job in services.jobs.trainings(beside)]
     if owners.count(owner) >= jobs.derived_of_owner:
         found = (
             f"an owner may have at most {jobs.derived_of_owner}, trainings under way among them: one whose NFT is revoked is none"
@@ -148,10 +155,10 @@ def order_job(services: Services, asked: JobOrder) -> Job:
         paid_s=0 if time is None else min(time.seconds, environment.max_duration_s),
     )
 
-    def decide(standing: Standing) -> None:
+    def decide(standing: Standing, connection: Connection) -> None:
         may_have_job(question, standing).enforce()
-        check_publishing(services, parameters, asked.listing.did, asked.owner)
-        check_derivable(services, asked.kind, environment, asked.owner)
+        check_publishing(services, parameters, asked.listing.did, asked.owner, connection)
+        check_derivable(services, asked.kind, environment, asked.owner, connection)
 
     return services.jobs.add(new, decide)
 

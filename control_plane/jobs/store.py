@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,18 +89,19 @@ class JobStore:
         self._engine, self._reader = engine, reading(engine)
         self._clock, self._random_bytes = clock, random_bytes
 
-    def add(self, asked: NewJob, decide: Callable[[Standing], None]) -> Job:
-        """Put a job into the queue. decide: raises where it may not be; asked in the same transaction.
+    def add(self, asked: NewJob, decide: Callable[[Standing, Connection], None]) -> Job:
+        """Put a job into the queue. decide: raises where it may not be; asked in the same transaction. What else it must know it
+        reads on this connection: those who wait for their turn here may have taken all others.
 
         Raises what `decide` raises; Conflict with code `payment_used` when the payment is spent on another job.
         Again: the same job, while it is not over.
         """
         job_id = self._random_bytes(16).hex()
         try:
-            with self._writing("store a job", alone=f"jobs in {asked.environment}") as connection:
+            with self._writing("store a job", alone="new jobs") as connection:
                 if (same := self._same(connection, asked)) is not None:
                     return same
-                decide(self._standing(connection, asked))
+                decide(self._standing(connection, asked), connection)
                 connection.execute(insert(table).values(**new_row(asked, job_id, self._clock())))
                 return self._read(connection, job_id)
         except IntegrityError as error:
@@ -139,9 +140,9 @@ class JobStore:
         with self._reading() as connection:
             return self._count(connection, table.c.environment == environment)
 
-    def trainings(self) -> tuple[Job, ...]:
-        """Those that are not over: each may become an asset."""
-        return self._all(select(table).where(table.c.kind == Kind.TRAIN.value, ~state_in(OVER)))
+    def trainings(self, beside: Connection | None = None) -> tuple[Job, ...]:
+        """Those that are not over: each may become an asset. beside: a transaction that is under way, to read in it."""
+        return self._all(select(table).where(table.c.kind == Kind.TRAIN.value, ~state_in(OVER)), beside)
 
     def standing_in(self, environment: str, owner: Address) -> Standing:
         """Of a job that is not paid for yet."""
@@ -364,8 +365,8 @@ class JobStore:
     def _count(self, connection: Connection, which: ColumnElement[bool]) -> int:
         return int(connection.execute(select(func.count()).where(which, ~state_in(OVER))).scalar_one())
 
-    def _all(self, chosen: Select[Any]) -> tuple[Job, ...]:
-        with self._reading() as connection:
+    def _all(self, chosen: Select[Any], beside: Connection | None = None) -> tuple[Job, ...]:
+        with self._reading() if beside is None else nullcontext(beside) as connection:
             return tuple(job_of(row) for row in connection.execute(chosen))
 
     def _read(self, connection: Connection, job_id: str) -> Job:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,10 +105,11 @@ class Evaluations:
                 listed = listed.where(or_(placed.c.published_at < row.published_at, is_as_old))
             return [_published(row) for row in connection.execute(listed)]
 
-    def check_room(self, did: Did, evaluator: Address) -> None:
-        """Raises Conflict with code too_many_evaluations where one more would be too many."""
+    def check_room(self, did: Did, evaluator: Address, beside: Connection | None = None) -> None:
+        """Raises Conflict with code too_many_evaluations where one more would be too many. beside: a transaction that is under way,
+        to read in it."""
         counted = select(func.count()).select_from(table).where(table.c.did == did, table.c.evaluator == evaluator)
-        with self._asking() as connection:
+        with self._asking() if beside is None else nullcontext(beside) as connection:
             count = int(connection.execute(counted).scalar_one())
         if count >= MOST_OF_AN_EVALUATOR:
             message = f"{did}: expected fewer than {MOST_OF_AN_EVALUATOR} published evaluations by {evaluator}, found {count}"

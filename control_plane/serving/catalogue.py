@@ -12,11 +12,11 @@ import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from sqlalchemy import Engine, Row, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 
 from control_plane.chain.ledger import LedgerReader
 from control_plane.database import models as table
@@ -132,9 +132,9 @@ class Catalogue:
         self._listings[did] = (read_at, listing)
         return listing
 
-    def listings(self) -> tuple[Listing, ...]:
-        """Every listing, withdrawn ones too, oldest first."""
-        with self._reading.connect() as connection:
+    def listings(self, beside: Connection | None = None) -> tuple[Listing, ...]:
+        """Every listing, withdrawn ones too, oldest first. beside: a transaction that is under way, to read in it."""
+        with self._reading.connect() if beside is None else nullcontext(beside) as connection:
             return tuple(_listing_of(row) for row in connection.execute(select(table).order_by(table.c.published_at, table.c.did)))
 
     def put_on_sale(self, listing: Listing) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from control_plane.chain.fees import compute_time, sign_provider_fee
 from control_plane.did import Address, Did, TokenWei, TransactionHash, UnixSeconds
@@ -16,9 +21,10 @@ from control_plane.jobs.environments import FREE, PAID, find
 from control_plane.jobs.job import Job, Reason
 from control_plane.jobs.states import Kind, State
 from control_plane.jobs.store import JobStore
+from control_plane.postgresql import CONNECTIONS
 from control_plane.serving.listing import Listing
 from tests.fixtures_jobs import index
-from tests.fixtures_market import CONTEXT_LENGTH, ONE, Market, market
+from tests.fixtures_market import CONTEXT_LENGTH, ONE, Market, market, open_market
 
 __all__ = ["market"]
 
@@ -286,3 +292,39 @@ def test_free_trainings_leave_half_of_the_places_to_those_who_pay(market: Market
         assert order(market).state is State.QUEUED
     with pytest.raises(Conflict):
         order(market, "carol")
+
+
+def test_jobs_asked_for_at_once_hold_one_connection_each_and_trainings_pass_no_bound(database_url: str, tmp_path: Path) -> None:
+    market = open_market(tmp_path / "home", POSTHUMAN_DATABASE_URL=database_url)
+    bound(market, derived=4, of_owner=4)
+    roomy = tuple(replace(each, max_jobs=99, max_jobs_of_an_owner=99) for each in market.services.environments)
+    services = market.services = replace(market.services, environments=roomy)
+    evaluating = {"kind": Kind.EVALUATE, "parameters": {"texts": ["a whale"], "publish": True}}
+    wanted: list[dict[str, Any]] = [{}, {"environment": FREE}, evaluating] * (CONNECTIONS // 2)  # more than there are connections
+    payments = [pay(market, "bob", market.gpt, environment=changes.get("environment", PAID)) for changes in wanted]
+    asked = [asking(market, "bob", payment, **changes) for payment, changes in zip(payments, wanted, strict=True)]
+    together, held, most = threading.Barrier(len(asked)), Counter[int](), Counter[int]()
+
+    def taken(*_: Any) -> None:
+        held[threading.get_ident()] += 1
+        most[threading.get_ident()] = max(most[threading.get_ident()], held[threading.get_ident()])
+
+    def given_back(*_: Any) -> None:
+        held[threading.get_ident()] -= 1
+
+    def one(each: JobOrder) -> str:
+        together.wait(10)
+        try:
+            return order_job(services, each).state.value
+        except PosthumanError as error:
+            return error.code
+
+    event.listen(market.engine, "checkout", taken)
+    event.listen(market.engine, "checkin", given_back)
+    try:
+        with ThreadPoolExecutor(len(asked)) as threads:
+            said = Counter(threads.map(one, asked))
+    finally:
+        market.engine.dispose()
+    assert said == {State.QUEUED.value: 4 + CONNECTIONS // 2, "too_many_derived": 2 * (CONNECTIONS // 2) - 4}
+    assert set(most.values()) == {1}

@@ -8,6 +8,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from sqlalchemy import Connection
+
 from control_plane.did import Address, Bytes32, Did, TransactionHash, UnixSeconds
 from control_plane.jobs.job import Job, NewJob, Reason
 from control_plane.jobs.states import HELD, Kind, State
@@ -43,7 +45,7 @@ def a_job(kind: Kind = Kind.TRAIN, **changes: Any) -> NewJob:
     return replace(A_JOB, **{"kind": kind, "payment": payment_of(next(_COUNTER)), **changes})
 
 
-def anyone(_standing: Standing) -> None:
+def anyone(_standing: Standing, _connection: Connection) -> None:
     """Decides: allowed."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 
 from control_plane.errors import BadInput, Conflict, Forbidden, NotFound, Unavailable
 from control_plane.jobs.job import MOST_RESULT_BYTES, TIMED_OUT, Progress, Reason, canonical_json
@@ -89,7 +89,7 @@ def test_who_may_not_have_a_job_leaves_none_behind(store: JobStore) -> None:
     asked = a_job()
     seen: list[Standing] = []
 
-    def nobody(standing: Standing) -> None:
+    def nobody(standing: Standing, _connection: Connection) -> None:
         seen.append(standing)
         raise Forbidden("no")
 
@@ -104,7 +104,7 @@ def test_who_decides_is_told_what_is_under_way(store: JobStore) -> None:
     failed = bring(store, Kind.INFER, State.FAILED)
     ask(store), ask(store, owner=ALICE), ask(store, environment="another")
     seen: list[Standing] = []
-    store.add(a_job(payment=failed.payment), seen.append)
+    store.add(a_job(payment=failed.payment), lambda standing, _connection: seen.append(standing))
     assert seen == [Standing(of_payment=(failed,), in_environment=2, of_owner=1)]
     assert store.under_way("posthuman-cpu") == 3
     assert store.under_way("another") == 1
@@ -317,7 +317,7 @@ def test_an_owners_jobs_are_listed_newest_first(store: JobStore) -> None:
 
 
 def test_jobs_that_are_asked_for_at_once_never_pass_what_there_is_room_for(store: JobStore) -> None:
-    def has_room(standing: Standing) -> None:
+    def has_room(standing: Standing, _connection: Connection) -> None:
         if standing.in_environment >= 5 or standing.of_owner >= 3:
             raise Conflict("full", code="full")
 

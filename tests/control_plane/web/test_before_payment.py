@@ -126,7 +126,7 @@ def test_that_no_more_models_may_be_derived_is_told_before_anything_is_paid(shop
 def test_parameters_that_a_job_would_be_refused_for_are_told_where_the_client_sends_them(
     shop: Shop, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(did: Did, evaluator: Address) -> None:
+    def full(did: Did, evaluator: Address, _beside: object) -> None:
         assert (did, evaluator) == (shop.market.gpt.did, shop.market.wallet("bob").address)
         raise Conflict("as many as there may be", code="too_many_evaluations")
 
