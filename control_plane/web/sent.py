@@ -81,10 +81,13 @@ def sent() -> Sent:
 
 
 def received(application: WSGIApplication, most_bytes: int) -> WSGIApplication:
-    """The application, in which `sent` tells of each request."""
+    """The application, in which `sent` tells of each request until its answer is there, or begins where it is streamed."""
 
     def answering(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        _current.set(Sent(environ, most_bytes))
-        return application(environ, start)
+        before = _current.set(Sent(environ, most_bytes))
+        try:
+            return application(environ, start)
+        finally:
+            _current.reset(before)  # a thread that waits for its next request keeps no body
 
     return answering

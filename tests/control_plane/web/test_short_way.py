@@ -13,6 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from control_plane.web import calls, create_app
+from control_plane.web.sent import sent
 from tests.fixtures_market import Market
 
 TEXT = {"name": "text_input", "shape": [1], "datatype": "BYTES", "data": ["one two"]}
@@ -171,3 +172,10 @@ def test_calls_go_past_flask_and_what_is_not_plain_goes_through_it(market: Marke
     assert short.client.get(path).status_code == 405
     assert short.client.post(f"/v2/models/{market.embedder.did}/versions/1/infer", **asked["infer"][1]).status_code == 200
     assert len(short.dispatched) == 4
+
+
+@pytest.mark.parametrize("path", ["/v2/models/{did}/infer", "/v1/auth/nonce"])
+def test_a_thread_that_has_answered_keeps_nothing_of_the_request(market: Market, path: str) -> None:
+    market.client.post(path.format(did=market.gpt.did), data=b"x" * 1000)
+    with pytest.raises(LookupError):
+        sent()
