@@ -22,13 +22,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psycopg
 import pytest
 from sqlalchemy import Engine
 
 from control_plane.database import metadata, open_database
 from control_plane.migrations.migrate import migrate
 from deploy.local.ports import HOST, free_port
+
+with suppress(ImportError):  # tests that need it are skipped without it
+    import psycopg
 
 BOTH_DATABASES = ("sqlite", "postgresql")
 MIGRATED = "migrated"
@@ -203,6 +205,7 @@ def postgresql() -> Iterator[PostgresServer]:
     programs = server_programs()
     if programs is None:
         pytest.skip("no PostgreSQL server: `apt-get install postgresql`, then `make test`")
+    pytest.importorskip("psycopg", reason="no driver for PostgreSQL: `make setup` installs it")
     user = server_user()
     server = PostgresServer(programs, room_for(user), user)
     try:

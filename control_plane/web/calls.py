@@ -45,11 +45,12 @@ def direct(
         request = sent()
         if request.method != "POST" or request.header(KEY_HEADER) is not None:  # a named call may have its answer already
             return longer(environ, start)
-        parts = environ["PATH_INFO"].split("/")
+        path: str = environ["PATH_INFO"]
+        parts = path.split("/")
         dids = [part for part in parts if part.startswith(_DID)]
-        route = "/".join(_PLACE if part.startswith(_DID) else part for part in parts) if dids else environ["PATH_INFO"]
+        route = "/".join(_PLACE if part.startswith(_DID) else part for part in parts) if dids else path
         view = known.get(route)
-        if view is None:
+        if view is None or _PLACE in parts or not path.isascii():
             return longer(environ, start)
         request.route, request.did = route, dids[0] if dids else None
         try:

@@ -45,8 +45,15 @@ def teller() -> Iterator[Teller]:
     made.close()
 
 
-def answer_on(line: Line, teller: Teller, *, is_streamed: bool = True, has_beats: bool = False) -> Answer:
-    return Answer(line, teller, is_streamed=is_streamed, has_beats=has_beats)
+def answer_on(
+    line: Line,
+    teller: Teller,
+    *,
+    is_streamed: bool = True,
+    has_beats: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+) -> Answer:
+    return Answer(line, teller, is_streamed=is_streamed, has_beats=has_beats, clock=clock)
 
 
 def piece(text: str, finish_reason: str = "") -> Piece:
@@ -88,13 +95,13 @@ def test_a_slow_line_does_not_hold_up_the_engine_and_holds_others_up_only_as_lon
 
 
 def test_what_is_not_streamed_is_one_response_and_signs_of_life_before_it(teller: Teller) -> None:
-    line = Line()
-    answer = answer_on(line, teller, is_streamed=False, has_beats=True)
+    line, now = Line(), [0.0]
+    answer = answer_on(line, teller, is_streamed=False, has_beats=True, clock=lambda: now[0])
     assert not answer.is_cancelled()
     for text in "ab":
         answer.deliver(piece(text))
         assert not answer.is_cancelled()
-    time.sleep(BEAT_S + 0.01)
+    now[0] += BEAT_S
     assert not answer.is_cancelled()
     until(lambda: line.said == [""])
     answer.deliver(piece("c", "length"))

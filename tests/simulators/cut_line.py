@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 from types import TracebackType
 
 from deploy.local.ports import HOST
@@ -48,30 +49,23 @@ class CutLine:
             threading.Thread(target=_pass_on, args=(server, client), daemon=True).start()
 
     def _to_server(self, client: socket.socket, server: socket.socket) -> None:
-        while asked := _received(client):
-            if COMMIT in asked and (when := self._cut) is not None:
-                self._cut = None
-                self.cuts += 1
-                client.shutdown(socket.SHUT_WR)  # nothing is told to the client any more
-                if when == "after":
-                    server.sendall(asked)  # the server goes on with what it was sent, then sees the end
-                break
-            server.sendall(asked)
-        server.shutdown(socket.SHUT_WR)
-
-
-def _received(source: socket.socket) -> bytes:
-    try:
-        return source.recv(65_536)
-    except OSError:
-        return b""
+        with suppress(OSError):  # the other way may have ended and closed both
+            while asked := client.recv(65_536):
+                if COMMIT in asked and (when := self._cut) is not None:
+                    self._cut = None
+                    self.cuts += 1
+                    client.shutdown(socket.SHUT_WR)  # nothing is told to the client any more
+                    if when == "after":
+                        server.sendall(asked)  # the server goes on with what it was sent, then sees the end
+                    break
+                server.sendall(asked)
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_WR)
 
 
 def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    try:
+    with suppress(OSError):
         while told := source.recv(65_536):
             target.sendall(told)
-    except OSError:
-        pass
     for end in (source, target):
         end.close()

@@ -111,6 +111,10 @@ def requests(market: Market) -> dict[str, tuple[str, dict[str, Any]]]:
         "no such length": (infer, {"json": tensors, "headers": {**keys[embedder], "Inference-Header-Content-Length": "9999"}}),
         "named by its caller": (infer, {"json": tensors, "headers": {**keys[embedder], "X-Request-Id": "mine-1"}}),
         "no such path": ("/v1/completion", {"json": asked, **known}),
+        "the place of a DID": ("/models/<did>", {"json": said, **known}),
+        "the place of a DID, in escapes": ("/v2/models/%3Cdid%3E/infer", {"json": tensors, **known}),
+        "a DID and the place of one": (f"/models/{gpt}/<did>", {"json": said, **known}),
+        "letters of no DID": ("/models/did:op:\u00e9", {"json": said, **known}),
         "slash behind": ("/v1/completions/", {"json": asked, **known}),
     }  # fmt: skip
 
