@@ -68,7 +68,7 @@ def room_for(user: str | None) -> Path:
         if user is None:
             return folder
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
-        if subprocess.run(["test", "-w", "."], **run_as(user, folder), stderr=subprocess.DEVNULL).returncode == 0:  # type: ignore[call-overload]  # as run_as has them
+        if subprocess.run(["test", "-w", str(folder)], **run_as(user, folder), stderr=subprocess.DEVNULL).returncode == 0:  # type: ignore[call-overload]  # as run_as has them
             return folder
         folder.rmdir()
     pytest.skip(f"no folder for temporary files that user {user} may enter: PostgreSQL refuses root")
