@@ -10,7 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from control_plane.chain.fees import compute_time
+from control_plane.chain.fees import compute_time, names
 from control_plane.chain.histories import recorded
 from control_plane.chain.ledger import KEYS_LABEL, LOG_LABEL, MODEL_LABEL, OPERATOR_LABEL, DataRecord, LedgerReader, data_key
 from control_plane.did import Address, Bytes32, did_of
@@ -159,11 +159,18 @@ def _paid(ledger: LedgerReader, assets: _Assets, receipts: Sequence[Receipt]) ->
         yield f"order {order}: {did} never named this log"
     fee = facts.provider_fee
     is_job = facts.service_index != 0 and fee is not None and compute_time(fee) is not None
+    if is_job:
+        token, service = facts.emitter, facts.service_index
+        again = [each.signed_fees for each in ledger.reuses(order, token, facts.block)]
+        paid = 1 + sum(any(names(each, token, service) and compute_time(each) for each in fees) for fees in again)
+        if len(receipts) > paid:
+            yield f"order {order}: of {paid} jobs paid for there are {len(receipts)} receipts"
+    is_environments = is_job and fee is not None and facts.consumer == fee.provider
     for receipt in receipts:
         what = f"order {order}, receipt {receipt.sequence}"
         if receipt.did != did:
             yield f"{what}: of {receipt.did}, the order is for {did}"
-        if receipt.consumer not in (facts.consumer, facts.payer if is_job else facts.consumer):
+        if receipt.consumer not in (facts.consumer, facts.payer if is_environments else facts.consumer):
             yield f"{what}: by {receipt.consumer}, the order is by {facts.consumer}"
         if receipt.model_digest != digest:
             yield f"{what}: model {receipt.model_digest}, the chain says {digest}"

@@ -6,7 +6,7 @@ emitter for one of Ocean's contracts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from control_plane.chain.assets import NFT_ID, STRANGERS_GAS, is_from_factory, read
 from control_plane.chain.contracts import events, topic
@@ -136,7 +136,21 @@ def reuse_of(rpc: Rpc, transaction: TransactionHash, datatoken: Address) -> Reus
     mined = rpc.receipt(transaction)
     if mined is None or mined.status != 1:
         return None
-    for _, values in events(_DATATOKEN, "OrderReused", mined.logs, datatoken):
+    return _reuse(rpc.head().number, datatoken, mined.logs)
+
+
+def reuses(rpc: Rpc, original: TransactionHash, datatoken: Address, first: int) -> tuple[Reuse, ...]:
+    head = rpc.head().number
+    by_transaction: dict[TransactionHash, list[Log]] = {}
+    for log in rpc.logs(datatoken, [[topic(_DATATOKEN, name) for name in ("OrderReused", "ProviderFee")]], first, head):
+        by_transaction.setdefault(log.transaction, []).append(log)
+    found = (_reuse(head, datatoken, logs) for logs in by_transaction.values())
+    return tuple(each for each in found if each is not None and each.original == original)
+
+
+def _reuse(head: int, datatoken: Address, logs: Sequence[Log]) -> Reuse | None:
+    """The first one in the events of a transaction: one transaction, one payment."""
+    for log, values in events(_DATATOKEN, "OrderReused", logs, datatoken):
         original = TransactionHash("0x" + bytes(values["orderTxId"]).hex())
-        return Reuse(original, max(rpc.head().number - mined.block + 1, 0), signed_fees(mined.logs, datatoken))
+        return Reuse(original, max(head - log.block + 1, 0), signed_fees(logs, datatoken))
     return None

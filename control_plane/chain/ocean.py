@@ -100,6 +100,9 @@ class OceanReader:
     def reuse_of(self, transaction: TransactionHash, datatoken: Address) -> Reuse | None:
         return metadata.reuse_of(self._rpc, transaction, datatoken)
 
+    def reuses(self, original: TransactionHash, datatoken: Address, first: int) -> tuple[Reuse, ...]:
+        return metadata.reuses(self._rpc, original, datatoken, first)
+
 
 class OceanLedger(OceanReader):
     """Implements `Ledger`."""

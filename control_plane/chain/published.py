@@ -112,3 +112,6 @@ class PublishedReader(Protocol):
 
     def reuse_of(self, transaction: TransactionHash, datatoken: Address) -> Reuse | None:
         """The reuse of an order of `datatoken` that a transaction made; events of other emitters do not count."""
+
+    def reuses(self, original: TransactionHash, datatoken: Address, first: int) -> tuple[Reuse, ...]:
+        """Every one of this order since block `first`, oldest first; of each transaction what `reuse_of` tells."""

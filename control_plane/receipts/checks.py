@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from control_plane.chain.fees import ComputeTime, compute_time
-from control_plane.chain.ledger import DataRecord, Network, OrderFacts
+from control_plane.chain.fees import ComputeTime, compute_time, names
+from control_plane.chain.ledger import DataRecord, Network, OrderFacts, ProviderFee
+from control_plane.chain.published import Reuse
 from control_plane.did import Address, did_of
 from control_plane.errors import BadInput
 from control_plane.receipts.anchors import Anchor
@@ -126,11 +127,28 @@ def computing(facts: OrderFacts, service_index: int) -> ComputeTime | None:
     return compute_time(facts.provider_fee)
 
 
-def check_order(receipt: Receipt, facts: OrderFacts, network: Network, service_index: int) -> Check:
+def buyers(facts: OrderFacts, time: ComputeTime | None) -> tuple[Address | None, ...]:
+    """Whom the receipts of an order may name. Of computing its payer too, where the consumer is the environment, as Ocean's clients
+    order: that one's address is the operator's, whom the fee pays."""
+    is_environment = time is not None and facts.provider_fee is not None and facts.consumer == facts.provider_fee.provider
+    return (facts.consumer, facts.payer) if is_environment else (facts.consumer,)
+
+
+def jobs_paid(facts: OrderFacts, reuses: Sequence[Reuse]) -> int:
+    """How many jobs an order of computing has paid for: one, and one for each time it was ordered again with a fee for computing
+    on the same service. Anybody may order again, the operator too, but not unseen."""
+
+    def pays(fee: ProviderFee) -> bool:
+        return facts.emitter is not None and names(fee, facts.emitter, facts.service_index) and compute_time(fee) is not None
+
+    return 1 + sum(any(pays(fee) for fee in each.signed_fees) for each in reuses)
+
+
+def check_order(receipt: Receipt, facts: OrderFacts, network: Network, service_index: int, reuses: Sequence[Reuse] = ()) -> Check:
     """A paid order by this consumer: emitted by a datatoken of an NFT of Ocean's factory, mined, not reverted, final enough.
 
-    service_index: of the service for calls. A job's receipt names an order of computing, which its owner has paid where the
-    environment is the consumer, as Ocean's clients order.
+    service_index: of the service for calls. reuses: of this order. A job's receipt names an order of computing, and each job that
+    was paid for leaves one at most (`jobs_paid`).
     """
     name, order = "order", receipt.order
     if not facts.found:
@@ -140,7 +158,7 @@ def check_order(receipt: Receipt, facts: OrderFacts, network: Network, service_i
     if facts.emitter is None or facts.nft is None or not facts.is_from_factory:
         return failed(name, f"transaction {order} has no OrderStarted event by a datatoken of Ocean's factory {network.factory}")
     time = computing(facts, service_index)
-    if receipt.consumer not in ((facts.consumer,) if time is None else (facts.consumer, facts.payer)):
+    if receipt.consumer not in buyers(facts, time):
         return failed(name, f"consumer: the receipt's is {receipt.consumer}, the order's {facts.consumer}")
     if time is None and facts.service_index != service_index:
         return failed(name, f"service index: the receipt's is {service_index}, the order's {facts.service_index}")
@@ -148,6 +166,11 @@ def check_order(receipt: Receipt, facts: OrderFacts, network: Network, service_i
         return failed(name, f"paid {facts.amount} wei of the datatoken, one call right costs {ONE_DATATOKEN}")
     if facts.confirmations < network.confirmations:
         return not_checked(name, f"the order has {facts.confirmations} confirmations of {network.confirmations}: try again later")
+    if time is not None and receipt.sequence >= (paid := jobs_paid(facts, reuses)):
+        return failed(name, f"sequence {receipt.sequence}: the order has paid for {paid} jobs, each of which leaves one receipt")
+    final = [each for each in reuses if each.confirmations >= network.confirmations]
+    if time is not None and receipt.sequence >= jobs_paid(facts, final):
+        return not_checked(name, f"sequence {receipt.sequence}: the order was ordered again too few blocks ago: try again later")
     what = "ordered" if time is None else f"ordered a job of {time.seconds} s in {time.environment!r:.80}"
     return ok(name, f"{receipt.consumer} {what} with datatoken {facts.emitter} in block {facts.block}, {facts.confirmations} deep")
 
@@ -163,8 +186,8 @@ def check_asset(receipt: Receipt, facts: OrderFacts, network: Network) -> Check:
 
 
 def check_term(receipt: Receipt, facts: OrderFacts, service_index: int, skew_ms: int) -> Check:
-    """The call began after the order and before its end, which the provider fee states. An order of computing ends with its time:
-    a job may wait for its turn, and one that failed has given its order back.
+    """The call began after the order and before its end, which the provider fee states. Nothing on chain bounds how late a job
+    begins: it may wait for its turn, and one that failed has given its order back.
     """
     ordered_ms = facts.ordered_at * 1000
     if receipt.started_at < ordered_ms - skew_ms:
@@ -172,7 +195,8 @@ def check_term(receipt: Receipt, facts: OrderFacts, service_index: int, skew_ms:
     if facts.provider_fee is None:
         return ok("term", f"the call began {moment(receipt.started_at)}, after the order of {moment(ordered_ms)}; it names no end")
     if computing(facts, service_index) is not None:
-        return ok("term", f"the job began {moment(receipt.started_at)}, after the order of {moment(ordered_ms)}")
+        began = f"the job began {moment(receipt.started_at)}, after the order of {moment(ordered_ms)}"
+        return ok("term", f"{began}; nothing on chain says how late it may begin")
     until_ms = facts.provider_fee.valid_until * 1000
     if receipt.started_at > until_ms:
         return failed("term", f"the call began {moment(receipt.started_at)}, after the order's end {moment(until_ms)}")

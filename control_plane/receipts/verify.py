@@ -13,6 +13,7 @@ from typing import Any
 
 from control_plane.chain.histories import recorded
 from control_plane.chain.ledger import KEYS_LABEL, MODEL_LABEL, OPERATOR_LABEL, DataRecord, LedgerReader, data_key
+from control_plane.chain.published import Reuse
 from control_plane.errors import BadInput, IntegrityBroken, NotFound
 from control_plane.receipts.anchors import Anchor, read_anchors
 from control_plane.receipts.checkpoint import Checkpoint, open_checkpoint, origin_of
@@ -28,6 +29,7 @@ from control_plane.receipts.checks import (
     check_signer,
     check_term,
     check_time,
+    computing,
     moment,
     parse_keys,
 )
@@ -78,6 +80,9 @@ def verify(
     if facts.nft is not None and facts.emitter is not None:
         digests = recorded(reader, facts.nft, facts.emitter, MODEL_LABEL)
         operators = recorded(reader, facts.nft, facts.emitter, OPERATOR_LABEL)
+    reuses: tuple[Reuse, ...] = ()
+    if facts.emitter is not None and receipt.sequence > 0 and computing(facts, service_index) is not None:
+        reuses = reader.reuses(receipt.order, facts.emitter, facts.block)
 
     is_late = head.timestamp * 1000 > receipt.merge_by + skew_s * 1000
     proof, inclusion, note, checkpoint = _check_inclusion(issued, proof, log, keys, is_late)
@@ -88,7 +93,7 @@ def verify(
             chain,
             check_signer(signed, keys, window, network, skew_s * 1000),
             *check_bytes(signed, issued.salt, request, response),
-            check_order(receipt, facts, network, service_index),
+            check_order(receipt, facts, network, service_index, reuses),
             check_asset(receipt, facts, network),
             check_term(receipt, facts, service_index, skew_s * 1000),
             check_operator(signed, facts, operators, window, network, skew_s * 1000),

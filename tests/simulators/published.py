@@ -118,6 +118,12 @@ class Published(Rewindable):
         found = self.events.reuses.get((transaction, datatoken))
         return None if found is None else Reuse(found[0], len(self._blocks) - found[1], found[2])
 
+    def reuses(self, original: TransactionHash, datatoken: Address, first: int) -> tuple[Reuse, ...]:
+        self._reach()
+        told = ((where, *each) for (_, where), each in self.events.reuses.items())
+        kept = (each for each in told if each[0] == datatoken and each[1] == original and each[2] >= first)
+        return tuple(Reuse(original, len(self._blocks) - block, fees) for _, _, block, fees in kept)
+
     def reuse_order(self, original: TransactionHash, datatoken: Address, *fees: Any) -> TransactionHash:
         """`reuseOrder`, which anybody may call."""
         sent = self._send(f"reuse {len(self.events.reuses)}", 44_049)

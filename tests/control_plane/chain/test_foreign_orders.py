@@ -94,6 +94,11 @@ def test_a_strangers_reuse_of_an_order_is_no_order(bench: Bench) -> None:
     mined = bench.outbox.send(mallory, "reuse", Action(bench.asset.datatoken, reuse))
     facts = bench.ledger.order_facts(mined.transaction, bench.asset.datatoken)
     assert (facts.found, facts.status, facts.emitter, facts.provider_fee) == (True, 1, None, None)
+    told = bench.ledger.reuse_of(mined.transaction, bench.asset.datatoken)
+    assert told is not None and (told.original, len(told.signed_fees)) == (ordered, 1)
+    assert bench.ledger.reuses(ordered, bench.asset.datatoken, mined.block) == (told,)
+    assert bench.ledger.reuses(ordered, bench.asset.datatoken, mined.block + 1) == ()
+    assert bench.ledger.reuses(mined.transaction, bench.asset.datatoken, 0) == ()
 
 
 def test_a_reverted_order_does_not_count(bench: Bench) -> None:

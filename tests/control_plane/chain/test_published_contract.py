@@ -88,6 +88,7 @@ def test_an_order_of_its_own_is_no_reuse(chain: Chain) -> None:
     bought(chain, made)
     order = ordered(chain, made).transaction
     assert chain.ledger.reuse_of(order, made.datatoken) is None
+    assert chain.ledger.reuses(order, made.datatoken, 0) == ()
     assert chain.ledger.reuse_of(TransactionHash("0x" + uuid.uuid4().hex * 2), made.datatoken) is None
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from control_plane.chain.fees import sign_provider_fee
 from control_plane.chain.ledger import OrderFacts
 from control_plane.database import reading, sessions
-from control_plane.did import Address, TransactionHash
+from control_plane.did import Address, TokenWei, TransactionHash, UnixSeconds
 from control_plane.flows.job_receipts import leave_receipt, receipt_of
 from control_plane.jobs.job import Job, canonical_json
 from control_plane.jobs.states import Kind, State
@@ -22,6 +24,7 @@ from tests.check_log import log_invariants
 from tests.control_plane.jobs.asking import ONE_WORKER, a_job, anyone
 from tests.control_plane.receipts.verifying import ForgedLog, assert_fails, verdicts
 from tests.fixtures_log import DIGEST, LogMarket, market
+from tests.simulators.network import SIMULATED
 
 __all__ = ["market"]
 
@@ -82,8 +85,7 @@ def test_other_bytes_than_those_of_the_job_are_found_out(part: str, market: LogM
 
 
 def test_the_environment_may_be_the_consumer_of_what_the_owner_paid(market: LogMarket) -> None:
-    environment = Address("0x" + "E" * 40)
-    order = market.buy("job", environment=ENVIRONMENT, consumer=environment)
+    order = market.buy("job", environment=ENVIRONMENT, consumer=market.operator.address)
     job, issued = finished(market, order)
     logged(market)
     assert checked(market, job, issued).is_verified
@@ -96,6 +98,57 @@ def test_who_neither_paid_nor_consumes_an_order_has_no_receipt_of_it(market: Log
     _job, issued = finished(market, order, market.alice.address)
     logged(market)
     assert_fails(market.verify(issued), "order", "consumer")
+
+
+def test_a_payer_who_gave_a_job_away_has_no_receipt_of_it(market: LogMarket) -> None:
+    """Only where an environment is the consumer the payer is the owner, as the market has it."""
+    order = market.buy("given", environment=ENVIRONMENT, consumer=market.alice.address)
+    _job, issued = finished(market, order)
+    logged(market)
+    assert_fails(market.verify(issued), "order", "consumer")
+    files = TileFolder(market.folder / "log")
+    assert [each for each in log_invariants(market.ledger, market.log_nft, files, [issued]) if "the order is by" in each]
+
+
+def computing_again(
+    market: LogMarket, order: TransactionHash, environment: str | None = ENVIRONMENT, service: int = 1
+) -> TransactionHash:
+    until, ocean = UnixSeconds(int(market.chain.now()) + 600), market.ledger.network.ocean
+    clock = market.chain.now
+    fee = sign_provider_fee(market.operator, market.datatoken, service, ocean, TokenWei(0), until, clock, environment)
+    return market.ledger.reuse_order(order, market.datatoken, fee)
+
+
+def test_each_payment_of_an_order_leaves_one_receipt_and_a_made_up_one_is_found_out(market: LogMarket) -> None:
+    order = market.buy("job", environment=ENVIRONMENT)
+    _job, first = finished(market, order)
+    job, second = finished(market, computing_again(market, order), original_order=order)
+    assert (second.signed.receipt.order, second.signed.receipt.sequence) == (order, 1)
+    logged(market)
+    assert market.verify(first).is_verified and checked(market, job, second).is_verified
+    files = TileFolder(market.folder / "log")
+    assert list(log_invariants(market.ledger, market.log_nft, files, [first, second])) == []
+    computing_again(market, order, environment=None)  # these pay for no job, or for none of this order
+    computing_again(market, order, service=0)
+    computing_again(market, market.buy("other", environment=ENVIRONMENT))
+    market.ledger.reuse_order(order, market.datatoken)
+    third = market.resign(second, sequence=2, previous=second.id)
+    forged = ForgedLog(market, [first, second, third])
+    assert_fails(verify(market.ledger, third, log=forged.anchor().public()), "order", "the order has paid for 2 jobs")
+    invariants = log_invariants(market.ledger, market.log_nft, forged.folder, [first, second, third])
+    assert f"order {order}: of 2 jobs paid for there are 3 receipts" in list(invariants)
+
+
+def test_a_payment_that_is_too_young_waits(market: LogMarket) -> None:
+    order = market.buy("job", environment=ENVIRONMENT)
+    _job, _first = finished(market, order)
+    market.ledger.advance_blocks(60)
+    _job, second = finished(market, computing_again(market, order), original_order=order)
+    logged(market)
+    market.ledger._network = replace(SIMULATED, confirmations=50)
+    assert verdicts(market.verify(second))["order"] == "not checked"
+    market.ledger.advance_blocks(60)
+    assert market.verify(second).is_verified
 
 
 def test_a_payer_who_gave_calls_away_has_no_receipt_of_them(market: LogMarket) -> None:
@@ -113,7 +166,9 @@ def test_a_job_may_begin_after_the_time_that_its_order_names(market: LogMarket) 
     market.ledger.advance_time(4000)
     job, issued = finished(market, order)
     logged(market)
-    assert checked(market, job, issued).is_verified
+    found = checked(market, job, issued)
+    assert found.is_verified
+    assert "nothing on chain says how late it may begin" in next(each.evidence for each in found.checks if each.name == "term")
     early = market.resign(issued, started_at=issued.signed.receipt.started_at - 10_000_000)
     found = verify(market.ledger, early, log=ForgedLog(market, [early]).public())
     assert_fails(found, "term", "before the order")
