@@ -13,7 +13,7 @@ from control_plane.chain.contracts import events, topic
 from control_plane.chain.ledger import Network
 from control_plane.chain.orders import signed_fees
 from control_plane.chain.published import DatatokenFacts, DocumentWritten, Happened, NftFacts, Ordered, Reuse
-from control_plane.chain.rpc import Log, NodeFault, Rpc
+from control_plane.chain.rpc import AnswerTooLarge, Log, NodeFault, Rpc
 from control_plane.did import Address, Bytes32, TransactionHash, UnixSeconds
 from control_plane.errors import NotFound
 
@@ -28,8 +28,30 @@ _MOST_RATES = 8
 
 
 def happened(rpc: Rpc, first: int, last: int) -> Happened:
-    kinds = [topic(_NFT, name) for name in (*_WRITTEN, "MetadataState")] + [topic(_DATATOKEN, "OrderStarted")]
-    logs = rpc.logs(None, [kinds], first, last)
+    """Kind by kind where the events of one block are too many for an answer. A kind that still is, is named and left out: nobody
+    can ask for less, and whoever fills a block would stop the index for ever."""
+    kinds = {name: topic(_NFT, name) for name in (*_WRITTEN, "MetadataState")} | {"OrderStarted": topic(_DATATOKEN, "OrderStarted")}
+    try:
+        return _told(rpc.logs(None, [list(kinds.values())], first, last))
+    except AnswerTooLarge:
+        if first != last:
+            raise
+    parts: list[Happened] = []
+    untold: list[str] = []
+    for name, kind in kinds.items():  # an NFT's first document is `MetadataCreated`, so that an NFT's stay in order
+        try:
+            parts.append(_told(rpc.logs(None, [[kind]], first, last)))
+        except AnswerTooLarge:
+            untold.append(name)
+    return Happened(
+        documents=tuple(each for part in parts for each in part.documents),
+        touched=tuple(each for part in parts for each in part.touched),
+        ordered=tuple(each for part in parts for each in part.ordered),
+        untold=tuple(untold),
+    )
+
+
+def _told(logs: Iterable[Log]) -> Happened:
     return Happened(
         documents=_written(logs),
         touched=tuple(log.address for log, _ in events(_NFT, "MetadataState", logs)),

@@ -44,11 +44,13 @@ class Ordered:
 @dataclass(frozen=True)
 class Happened:
     """Events of some blocks, oldest first. touched: contracts that told of a new state. Whether an emitter is what it looks like,
-    nobody has asked yet."""
+    nobody has asked yet. untold: names of the kinds of event of which one block has more than a node's answer may hold: none of
+    them is here."""
 
     documents: tuple[DocumentWritten, ...]
     touched: tuple[Address, ...]
     ordered: tuple[Ordered, ...]
+    untold: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class PublishedReader(Protocol):
     """Raises Unavailable when no node answers."""
 
     def happened(self, first: int, last: int) -> Happened:
-        """Ocean's events of blocks first..last, whoever emitted them."""
+        """Ocean's events of blocks first..last, whoever emitted them. Raises AnswerTooLarge, which is Unavailable, where several
+        blocks have more than can be read; one block is read as far as it can be."""
 
     def documents_of(self, transaction: TransactionHash) -> tuple[DocumentWritten, ...]:
         """What one transaction wrote; nothing when it is unknown or was reverted."""

@@ -24,7 +24,8 @@ from control_plane.errors import BadInput, Refused, Unavailable
 CONNECT_TIMEOUT_S = 2.0
 READ_TIMEOUT_S = 10.0
 MOST_ANSWER_BYTES = 64 << 20
-"""Of one answer. All events that fit into a block of 250 million gas are less (8 gas a byte, two letters a byte)."""
+"""Of one answer. What one block writes can be more: an event without data costs its author 762 gas, and is 435 bytes of JSON here,
+so that 118 million gas of them are too much; see `metadata.happened`."""
 
 
 @dataclass(frozen=True)

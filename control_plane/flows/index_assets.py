@@ -53,12 +53,14 @@ class _Round:
     indexed: list[str] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
+    untold: Mapping[str, Sequence[str]] = field(default_factory=dict)
     forgotten: int = 0
 
     def told(self) -> Mapping[str, object] | None:
         record: dict[str, object] = {"indexed": self.indexed} if self.indexed else {}
         record |= {"passed_over": dict(self.passed_over)} if self.passed_over else {}
         record |= {"unread": dict(self.unread)} if self.unread else {}
+        record |= {"untold": self.untold} if self.untold else {}
         return (record | ({"forgotten": self.forgotten} if self.forgotten else {})) or None
 
 
@@ -90,6 +92,8 @@ def index_assets(
             if number and is_over():
                 break
             _refresh(index, ledger, asset, clock(), done)
+    done.untold = {str(block): kinds for block, kinds in index.untold.items()}
+    index.untold.clear()
     return done.told()
 
 
@@ -115,11 +119,11 @@ def _documents(
         done.forgotten = index.rewind(Cursor(back, ledger.block(back).hash))
         cursor = index.cursor(DOCUMENTS)
     first = ledger.network.start_block if cursor is None else cursor.block + 1
-    last = min(head.number, first + index.reach - 1)
+    last = min(head.number, first + index.reach[DOCUMENTS] - 1)
     if first > last:
         return
     reached = Cursor(last, ledger.block(last).hash)  # before its events: if they change, the next step sees another hash
-    happened = _happened(index, ledger, first, last)
+    happened = _happened(index, ledger, DOCUMENTS, first, last)
     documents, begun = happened.documents, index.begun()
     if begun is not None and cursor is not None and not _is_begun(documents, begun):
         done.forgotten = index.rewind(cursor)  # the chain undid the block of which a part was done
@@ -152,14 +156,17 @@ def _documents(
     done.indexed += sorted(newest)
 
 
-def _happened(index: AssetIndex, ledger: LedgerReader, first: int, last: int) -> Happened:
-    """Anybody can fill blocks with events that look like documents, until a node takes too long to tell of so many blocks."""
+def _happened(index: AssetIndex, ledger: LedgerReader, name: str, first: int, last: int) -> Happened:
+    """Anybody can fill blocks with events that look like documents, until a node takes too long to tell of so many blocks, or its
+    answer is too long. name: what they are read for."""
     try:
         happened = ledger.happened(first, last)
     except Unavailable:
-        index.reach = max((last - first + 1) // 4, 1)
+        index.reach[name] = max((last - first + 1) // 4, 1)
         raise
-    index.reach = min(index.reach * 2, MOST_BLOCKS)
+    index.reach[name] = min(index.reach[name] * 2, MOST_BLOCKS)
+    if happened.untold:
+        index.untold[last] = happened.untold  # there, for a step that fails later tells nothing
     return happened
 
 
@@ -258,13 +265,13 @@ def _moment(at: int) -> str:
 def _orders(index: AssetIndex, ledger: LedgerReader, head: Block) -> None:
     cursor = index.cursor(ORDERS)
     first = ledger.network.start_block if cursor is None else cursor.block + 1
-    last = min(head.number - ledger.network.confirmations + 1, first + index.reach - 1)
+    last = min(head.number - ledger.network.confirmations + 1, first + index.reach[ORDERS] - 1)
     seen = index.cursor(DOCUMENTS)
     last = min(last, seen.block if seen is not None else first - 1)  # an order of an asset that is not indexed yet would be missed
     if first > last:
         return
     reached = Cursor(last, ledger.block(last).hash)
-    ordered = _happened(index, ledger, first, last).ordered
+    ordered = _happened(index, ledger, ORDERS, first, last).ordered
     sold_by = _sold_by(index) if ordered else {}
     index.count_orders(Counter((sold_by[each.emitter], each.block) for each in ordered if each.emitter in sold_by), reached)
 

@@ -65,12 +65,14 @@ class Begun:
 class AssetIndex:
     """One index for all workers; the log keeper writes it.
 
-    reach: how many blocks to read at once: fewer while the node does not manage so many. Not stored.
+    reach: how many blocks to read at once, for each of the two: fewer while the node does not manage so many. One number for both
+    would be made greater by one as it is made smaller by the other, which never came to read a single block. untold: blocks that
+    could not be read whole, with the kinds of event that are missing, until the operator is told. Neither is stored.
     """
 
-    reach = MOST_BLOCKS
-
     def __init__(self, engine: Engine) -> None:
+        self.reach = {DOCUMENTS: MOST_BLOCKS, ORDERS: MOST_BLOCKS}
+        self.untold: dict[int, tuple[str, ...]] = {}
         self._engine, self._reading = engine, reading(engine)
         self._lock = threading.Lock()
         self._known: tuple[int, tuple[IndexedAsset, ...]] = (-1, ())

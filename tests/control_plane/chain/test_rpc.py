@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from control_plane.chain import rpc
+from control_plane.chain.contracts import topic
+from control_plane.chain.metadata import happened
 from control_plane.chain.networks import LOCAL_CHAIN_ID
 from control_plane.chain.rpc import AnswerTooLarge, NodeFault, NodeRefused, Rpc
 from control_plane.did import Address
@@ -272,6 +274,30 @@ def test_events_that_are_too_many_to_be_held_are_asked_for_in_parts_where_one_co
     with pytest.raises(AnswerTooLarge):
         reader.logs(None, [], 0, 19)
     assert [log.block for log in reader.logs(None, [], 0, 3)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("filled", ["MetadataUpdated", "MetadataState", None])
+def test_events_of_one_block_that_are_too_many_are_asked_for_by_their_kind(
+    node: Node, monkeypatch: pytest.MonkeyPatch, filled: str | None
+) -> None:
+    """filled: a kind that is too much even by itself; None: each has two events, and all together are too much."""
+    names = ("MetadataCreated", "MetadataUpdated", "MetadataState")
+    kinds = {topic("ERC721Template", name): name for name in names} | {topic("ERC20Template", "OrderStarted"): "OrderStarted"}
+
+    def answer(params: list[Any]) -> dict[str, Any]:
+        block, (asked,) = int(params[0]["fromBlock"], 16), params[0]["topics"]
+        found = [kind for kind in asked for _ in range(2 if filled is None else 20 if kinds[kind] == filled else 1)]
+        state = "0x" + "00" * 96  # what `MetadataState` has besides; to the other kinds it is no event of theirs
+        return {"result": [{**log_of(block, 0), "data": state, "topics": [kind, "0x" + "00" * 32]} for kind in found]}
+
+    monkeypatch.setattr(rpc, "MOST_ANSWER_BYTES", 3_000)
+    node.set("eth_getLogs", answer)
+    reader = Rpc(node.url, LOCAL_CHAIN_ID)
+    told = happened(reader, 7, 7)
+    assert told.untold == (() if filled is None else (filled,))
+    assert told.touched == (() if filled == "MetadataState" else (ALICE,) * (2 if filled is None else 1))
+    with pytest.raises(AnswerTooLarge):
+        happened(reader, 7, 8)
 
 
 def test_a_node_that_refuses_every_range_is_unavailable(node: Node) -> None:

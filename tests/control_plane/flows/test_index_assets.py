@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 import pytest
 
 from control_plane.chain.ddo import encrypt
-from control_plane.chain.published import Happened
 from control_plane.did import Did
 from control_plane.errors import NotFound, Refused, Unavailable
 from control_plane.flows import index_assets
 from control_plane.provider.aqua import shown
-from control_plane.provider.asset_index import DOCUMENTS, MOST_BLOCKS, ORDERS
+from control_plane.provider.asset_index import DOCUMENTS, ORDERS
 from control_plane.provider.documents import Opened
 from tests.fixtures_market import ONE, Market, market
 from tests.ocean_assets import document_of, index, publish, write
@@ -348,29 +346,3 @@ def test_facts_that_are_old_wait_for_the_next_step_too(market: Market) -> None:
     for count in (1, 2, 3):
         index(market, slow)
         assert len(set(market.ledger.facts_read)) == len(market.ledger.facts_read) == count
-
-
-def test_a_node_that_cannot_tell_of_many_blocks_at_once_is_asked_for_fewer(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
-    asset = publish(market)
-    market.ledger.advance_blocks(200)
-    happened, asked = market.ledger.happened, []
-
-    def slow(first: int, last: int) -> Happened:
-        asked.append(last - first + 1)
-        if last - first >= 20:
-            raise Unavailable("not answered in time")
-        return happened(first, last)
-
-    monkeypatch.setattr(market.ledger, "happened", slow)
-    for _ in range(60):
-        with suppress(Unavailable):
-            index(market)
-    cursor = market.services.provider.assets.cursor(DOCUMENTS)
-    assert cursor is not None
-    assert cursor.block == market.ledger.head().number
-    assert market.services.provider.assets.find(asset.did) is not None
-    monkeypatch.setattr(market.ledger, "happened", happened)
-    market.ledger.advance_blocks(5000)
-    for _ in range(20):
-        index(market)
-    assert market.services.provider.assets.reach == MOST_BLOCKS, "it recovers"
