@@ -22,6 +22,9 @@ _LONGEST = 10_000
 MOST_VALUES = 20_000
 """Texts, numbers, lists and objects in one document; Ocean's have some hundreds. A kilobyte on chain can hold 300,000 empty lists,
 which take 20 MB of each worker's memory and of the time of each search."""
+MOST_PATH = 512
+"""Letters of the names that lead to a value. A search keeps each path: a name of half a megabyte with ten thousand fields inside
+would take 5 GB of each worker's memory."""
 _Check = Callable[[Any], str | None]
 
 
@@ -29,8 +32,8 @@ def faults_of(document: object, chain_id: int) -> dict[str, str]:
     """By path, such as `services[0].timeout`; nothing where the document may stand on chain `chain_id`."""
     if not isinstance(document, Mapping):
         return {"document": "It is not a JSON object."}
-    if _has_more_values(document, MOST_VALUES):
-        return {"document": f"It has more than {MOST_VALUES} values."}
+    if fault := _fault_of_size(document):
+        return {"document": fault}
     faults: dict[str, str] = {}
     _look(document, "", faults, _TOP)
     metadata, services = document.get("metadata"), document.get("services")
@@ -52,16 +55,21 @@ def faults_of(document: object, chain_id: int) -> dict[str, str]:
     return faults
 
 
-def _has_more_values(document: object, most: int) -> bool:
-    left = [document]
+def _fault_of_size(document: Mapping[str, Any]) -> str | None:
+    left: list[tuple[object, int]] = [(document, 0)]
+    most = MOST_VALUES
     while left:
-        each = left.pop()
+        each, path = left.pop()
         most -= 1
-        if isinstance(each, Mapping | list):
-            if len(each) > most:
-                return True
-            left.extend(each.values() if isinstance(each, Mapping) else each)
-    return most < 0
+        if path > MOST_PATH:
+            return f"It has a field whose path is longer than {MOST_PATH} letters."
+        if isinstance(each, Mapping | list) and len(each) > most:
+            return f"It has more than {MOST_VALUES} values."
+        if isinstance(each, Mapping):
+            left.extend((inside, path + len(name) + 1) for name, inside in each.items())
+        elif isinstance(each, list):
+            left.extend((inside, path) for inside in each)
+    return f"It has more than {MOST_VALUES} values." if most < 0 else None
 
 
 def _look_at_service(service: object, path: str, faults: dict[str, str]) -> None:

@@ -27,8 +27,8 @@ MOST_CLAUSES = 256
 MOST_FIELDS = 16
 MOST_STEPS = 5_000_000
 """Of one search, see `Budget`: about a second here."""
-MOST_LETTERS = 32 << 20
-"""Of all values in the hits of one answer. A document has a megabyte at most, and most have a few thousand."""
+MOST_BYTES = 32 << 20
+"""Of all hits of one answer. A document has a megabyte at most, and most have a few thousand bytes."""
 _DEFAULT_HITS = 10
 _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "match_all": (),
@@ -60,7 +60,7 @@ def search(assets: Sequence[Texts], body: Mapping[str, Any], steps: int = MOST_S
         budget.spend(len(found))
         found.sort(key=lambda asset, field=field: _sortable(asset, field), reverse=is_descending)  # type: ignore[misc]
     shown = found[skipped : skipped + size]
-    if sum(each.size for each in shown) > MOST_LETTERS:
+    if sum(each.size for each in shown) > MOST_BYTES:
         raise BadInput("size", f"fewer hits: these {len(shown)} are longer than one answer may be", "more", code="answer_too_large")
     documents = [each.document for each in shown]
     hits = [{"_index": "aquarius", "_id": each["id"], "_score": 1.0, "_source": each} for each in documents]

@@ -7,6 +7,7 @@ Documents are strangers': one of a kilobyte on chain may hold a megabyte of text
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,8 +61,8 @@ class Texts:
                 known[key] = Value(value, words, 1 + len(words) // LETTERS_A_STEP)
             self._by_field.setdefault(field, []).append(known[key])
         self._fields = sorted(self._by_field)
-        self.size = sum(len(str(each.value)) for values in self._by_field.values() for each in values)
-        """Letters of its values, about what it takes to show it."""
+        self.size = len(json.dumps(document))
+        """Bytes that it takes to show it: a strange letter is twelve of them, and the names of its fields are shown too."""
 
     def under(self, field: str | None) -> Iterator[Value]:
         """The values of a field, those of fields inside it too; under None: all."""

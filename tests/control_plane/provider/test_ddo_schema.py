@@ -9,7 +9,7 @@ import pytest
 
 from control_plane.chain.ddo import Description, build_ddo
 from control_plane.did import Address, UnixSeconds, did_of
-from control_plane.provider.ddo_schema import faults_of
+from control_plane.provider.ddo_schema import MOST_PATH, faults_of
 from tests.fixtures_market import wallet_of
 
 NFT, DATATOKEN = wallet_of("nft").address, wallet_of("datatoken").address
@@ -117,3 +117,17 @@ def test_a_fault_is_told_at_its_path(path: tuple[Any, ...], value: Any, fault: s
 @pytest.mark.parametrize("value", [None, [], "text", 7])
 def test_what_is_no_object_is_no_document(value: object) -> None:
     assert faults_of(value, 8996)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 100])
+def test_names_of_fields_are_no_place_for_a_text(parts: int) -> None:
+    """Those that lead to one value count together: each of many values inside keeps all of them."""
+    for length, is_taken in ((MOST_PATH, True), (MOST_PATH + 1, False)):
+        left = length - len("metadata.additionalInformation.") - 2 * (parts - 1) - len(".")
+        value: Any = {"k" * left: [1]}
+        for _ in range(parts - 1):
+            value = {"k": [value]}
+        with_names = document()
+        with_names["metadata"]["additionalInformation"] = value
+        expected = {} if is_taken else {"document": f"It has a field whose path is longer than {MOST_PATH} letters."}
+        assert faults_of(with_names, 8996) == expected

@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 import pytest
+from flask import Flask, jsonify
 
 from control_plane.errors import BadInput
-from control_plane.provider.search import MOST_CLAUSES, MOST_LETTERS, search
+from control_plane.provider.search import MOST_BYTES, MOST_CLAUSES, search
 from control_plane.provider.texts import Texts
 
 
@@ -285,11 +286,21 @@ def test_whole_numbers_greater_than_any_float_are_sorted_as_they_are() -> None:
 
 
 def test_hits_that_are_too_long_for_one_answer_are_asked_for_in_parts() -> None:
-    long = [Texts({"id": f"{each}", "text": "e" * (MOST_LETTERS // 10)}) for each in range(1, 12)]
+    long = [Texts({"id": f"{each}", "text": "e" * (MOST_BYTES // 10)}) for each in range(1, 12)]
     with pytest.raises(BadInput) as refused:
         search(long, {"size": 11})
     assert (refused.value.field, refused.value.code) == ("size", "answer_too_large")
     assert len(search(long, {"size": 5, "from": 5})["hits"]["hits"]) == 5
+
+
+@pytest.mark.parametrize(
+    "document", [{"id": "1", "e" * 1000: 1}, {"id": "1", "text": "\U0001f433" * 1000}, {"id": "1", "list": [[], {}, None] * 500}]
+)
+def test_a_document_is_as_long_as_what_is_shown_of_it(document: dict[str, Any]) -> None:
+    """Names of fields, letters that JSON writes as twelve bytes, and what holds no value."""
+    with Flask(__name__).app_context():
+        shown = len(jsonify(document).data)
+    assert shown <= Texts(document).size <= 1.5 * shown
 
 
 def test_a_field_is_found_inside_others_and_by_whole_names_alone() -> None:
