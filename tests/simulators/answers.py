@@ -1,7 +1,7 @@
 """What the simulated `predict` backend answers: made by hashing what was asked, in the shape of the Hugging Face inference API.
 
 The shapes are those that the real backend gives (`model_repository/backends/predict`), read by the same stock client in
-`tests/stories/test_hugging_face_client.py`.
+`tests/stories/test_model_families.py`.
 """
 
 from __future__ import annotations

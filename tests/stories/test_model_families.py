@@ -1,7 +1,8 @@
-"""The stock `huggingface_hub.InferenceClient` against the running stack: told a model's URL and a token, and nothing else.
+"""One model of each of many families, from a folder to a model on sale by one command and nothing written by hand; then asked by
+the stock `huggingface_hub.InferenceClient`, which is told a model's URL and a token, and nothing else.
 
-What it reads is compared with transformers' own pipelines where they answer the same question; the shapes of all of them are held
-to the simulator's in `tests/control_plane/web/test_hugging_face.py`.
+What the client reads is compared with transformers' own pipelines where they answer the same question; the shapes of all of them
+are held to the simulator's in `tests/control_plane/web/test_hugging_face.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from huggingface_hub.errors import ValidationError
 from PIL import Image
 
 from control_plane.receipts.store import Issued
-from tests.fixtures_families import Families, families
+from converters.tasks import TASKS
+from tests.fixtures_families import FAMILIES, Families, families
 from tests.fixtures_market import receipt_of
 from tests.pictures import file_of, picture
 from tests.sounds import wave_file
@@ -196,3 +198,23 @@ def test_a_small_model_answers_its_first_call_and_each_stage_of_its_way_was_show
     assert called.code == 0, called.out + called.err
     for stage in ("fetch", "scan", "load", "export", "parity", "Triton loads it", "ask Triton, compare with PyTorch"):
         assert stage in ran.err
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_a_family_is_published_and_shown_to_give_pytorchs_answers(families: Families, model_type: str) -> None:
+    sold, public_url = families.sold(model_type), families.stack.settings.public_url
+    listed = requests.get(f"{public_url}/v1/models/{sold.did}", timeout=10).json()
+    assert (listed["state"], listed["task"]) == ("on_sale", sold.task)
+    assert listed["parity"] == sold.record["parity"]
+    assert all(line["worst_relative"] <= line["bound"] and line["probes"] >= 1 for line in listed["parity"])
+    assert max(line["probes"] for line in listed["parity"]) >= 3
+    entry = requests.get(f"{public_url}/v1/models/{sold.did}/entry", timeout=10).json()
+    assert entry["parity"]
+    assert entry["export"]["why"]
+    assert entry["source"]["licence"]
+
+
+def test_the_families_are_more_than_ten_and_of_every_kind() -> None:
+    kinds = {TASKS[task].kind for task in FAMILIES.values()}
+    assert len(FAMILIES) >= 10
+    assert kinds >= {"causal", "seq2seq", "text", "image", "audio"}
