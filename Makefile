@@ -28,7 +28,7 @@ help:
 	@echo "make demo [MODEL=folder, or MODEL=hub-id REVISION=commit]  set up, start the stack, publish, sell, call, verify"
 	@echo "make demo-train [MODEL=folder] [TEXTS=folder of WikiText-2] [STEPS=500]  two trainings, each an asset of its trainer"
 	@echo "make test                           set up, then every test of the default run, on real servers"
-	@echo "make check                          format, lint, types, import contracts, fast tests (two minutes)"
+	@echo "make check                          format, lint, types, import contracts, fast tests (three minutes)"
 	@echo "make live                           only the tests on real servers"
 	@echo "make long                           the tests that take minutes each, which the default run leaves out"
 	@echo "make bench [PEERS=folder]           every benchmark, beside the servers that ours is compared with; writes docs/benchmarks.md"
