@@ -60,4 +60,4 @@ def in_turn(engine: Engine) -> Iterator[PoolProxiedConnection]:
     with engine.get_execution_options()[TURN], closing(engine.raw_connection()) as driver:
         driver.cursor().execute(_BEGIN)
         yield driver
-        engine.dialect.do_commit(driver)  # what comes here not is rolled back when the pool takes its connection back
+        engine.dialect.do_commit(driver)  # what does not come here is rolled back when the pool takes its connection back

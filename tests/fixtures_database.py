@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,7 +71,9 @@ def room_for(user: str | None) -> Path:
         if subprocess.run(["test", "-w", str(folder)], **run_as(user, folder), stderr=subprocess.DEVNULL).returncode == 0:  # type: ignore[call-overload]  # as run_as has them
             return folder
         folder.rmdir()
-    pytest.skip(f"no folder for temporary files that user {user} may enter: PostgreSQL refuses root")
+    pytest.skip(
+        f"no folder for temporary files that user {user} may enter, and PostgreSQL refuses root: run `make test TMPDIR=FOLDER`"
+    )
 
 
 _libc = ctypes.CDLL(None)
@@ -216,46 +218,56 @@ def postgresql() -> Iterator[PostgresServer]:
         shutil.rmtree(server.folder)
 
 
+@contextmanager
+def _opened(
+    request: pytest.FixtureRequest, tmp_path: Path, of_server: Callable[[PostgresServer], AbstractContextManager[str]]
+) -> Iterator[str]:
+    """The URL of the kind that the request names: a new file, or what `of_server` gives."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'posthuman.db'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgresql")
+    server.start()
+    with of_server(server) as url:
+        yield url
+
+
+@contextmanager
+def engines_on(url: str) -> Iterator[Callable[[], Engine]]:
+    """Engines on one database, as several processes have them; closed afterwards."""
+    engines: list[Engine] = []
+
+    def one_more() -> Engine:
+        engines.append(open_database(url))
+        return engines[-1]
+
+    yield one_more
+    for engine in engines:
+        engine.dispose()
+
+
 @pytest.fixture(params=BOTH_DATABASES)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database that is migrated, once of each kind."""
-    if request.param == "postgresql":
-        server: PostgresServer = request.getfixturevalue("postgresql")
-        server.start()
-        with server.database() as url:
-            yield url
-    else:
-        url = f"sqlite:///{tmp_path / 'posthuman.db'}"
-        engine = open_database(url)
-        migrate(engine)
-        engine.dispose()
+    with _opened(request, tmp_path, PostgresServer.database) as url:
+        if request.param == "sqlite":
+            engine = open_database(url)
+            migrate(engine)
+            engine.dispose()
         yield url
 
 
 @pytest.fixture(params=BOTH_DATABASES)
 def bare_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database without tables, once of each kind."""
-    if request.param == "postgresql":
-        server: PostgresServer = request.getfixturevalue("postgresql")
-        server.start()
-        with server.bare_database() as url:
-            yield url
-    else:
-        yield f"sqlite:///{tmp_path / 'posthuman.db'}"
+    with _opened(request, tmp_path, PostgresServer.bare_database) as url:
+        yield url
 
 
 @pytest.fixture
 def open_engine(database_url: str) -> Iterator[Callable[[], Engine]]:
-    """Engines on one database, as several processes have them; closed after the test."""
-    engines: list[Engine] = []
-
-    def opened() -> Engine:
-        engines.append(open_database(database_url))
-        return engines[-1]
-
-    yield opened
-    for engine in engines:
-        engine.dispose()
+    with engines_on(database_url) as opened:
+        yield opened
 
 
 def silencing(engine: Engine) -> str:

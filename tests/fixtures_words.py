@@ -5,15 +5,15 @@ In: nothing. Out: the server's address, and the market that may fetch from it.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fixtures_market import Market, open_market
+from tests.listening import listening
 
 TEXT = "whäle\nsea\n".encode()
 
@@ -33,13 +33,8 @@ class Words(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def words() -> Iterator[str]:
     """Host and port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Words)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with listening(Words) as server:
+        yield f"127.0.0.1:{server.server_port}"
 
 
 @pytest.fixture

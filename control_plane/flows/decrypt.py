@@ -12,10 +12,8 @@ from control_plane.chain.published import DocumentWritten
 from control_plane.did import Address, TransactionHash, did_of
 from control_plane.errors import BadInput, NotFound
 from control_plane.flows.services import Services
+from control_plane.provider.aqua import WITHDRAWN
 from control_plane.provider.documents import open_document
-
-WITHDRAWN = {1: "end-of-life", 2: "deprecated", 3: "revoked"}
-"""States in which Ocean Provider decrypts no more."""
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ Source: Aquarius 5.1, whose fields `ocean.py` 3.1.2 reads (`nft`, `datatokens`, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from control_plane.did import Did
 from control_plane.provider.asset_index import IndexedAsset
 from control_plane.provider.texts import Texts
 
-WITHDRAWN = (1, 2, 3)
-"""End of life, deprecated, revoked: only what they are is shown then. `ocean.py` takes such an asset for disabled."""
+WITHDRAWN: Mapping[int, str] = {1: "end-of-life", 2: "deprecated", 3: "revoked"}
+"""States in which only what an asset is is shown, and nothing is decrypted. `ocean.py` takes such an asset for disabled."""
 _ONE = 10**18
 
 

@@ -24,7 +24,7 @@ from control_plane.flows.consume import (
     to_ocean,
 )
 from control_plane.flows.services import Services
-from control_plane.provider.fetch import RemoteFile, unavailable
+from control_plane.provider.fetch import FILE_BROKE_OFF, RemoteFile, unavailable
 from control_plane.provider.files import file_name, read_file
 from control_plane.provider.nonces import shown_nonce
 from control_plane.web.provider import SERVICES
@@ -141,7 +141,7 @@ def _looked_at(services: Services, index: int, file: RemoteFile, has_checksum: b
                 raise _too_slow()
         return {**told, "checksum": digest.hexdigest(), "checksumType": "sha256"}
     except PosthumanError as error:
-        if error.code not in (unavailable().code, "file_broke_off"):
+        if error.code not in (unavailable().code, FILE_BROKE_OFF):
             raise
         return {"index": index, "valid": False, "type": "url"}
 

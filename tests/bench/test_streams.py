@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from bench.streams import Door, over_and_over, stream, together, tokens_a_second
+from tests.listening import listening
 
 PAUSE_S = 0.05
 
@@ -42,13 +42,9 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def door() -> Iterator[Door]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    url = f"http://127.0.0.1:{server.server_port}/stream"
-    yield Door("test", url, {}, lambda prompt, tokens: json.dumps({"prompt": prompt, "tokens": tokens}).encode())
-    server.shutdown()
-    server.server_close()
+    with listening(Server) as server:
+        url = f"http://127.0.0.1:{server.server_port}/stream"
+        yield Door("test", url, {}, lambda prompt, tokens: json.dumps({"prompt": prompt, "tokens": tokens}).encode())
 
 
 def test_the_first_text_comes_before_the_end(door: Door) -> None:

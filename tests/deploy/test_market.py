@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from control_plane.errors import Unavailable
 from deploy.market import CHAT, Market, MarketRefused, decode_receipt, text_of
+from tests.listening import listening
 
 ENVELOPE = {"signed": {}, "salt": "0x00", "id": "0x" + "1" * 64}
 
@@ -46,16 +46,13 @@ def serve() -> Iterator[Callable[..., Market]]:
         def log_message(self, *_: object) -> None:
             return
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    with listening(Handler) as server:
 
-    def serving(status: int = 200, headers: dict[str, str] | None = None, pieces: tuple[bytes, ...] = (b"{}",)) -> Market:
-        told.status, told.headers, told.pieces = status, headers or {}, pieces
-        return Market(f"http://127.0.0.1:{server.server_port}")
+        def serving(status: int = 200, headers: dict[str, str] | None = None, pieces: tuple[bytes, ...] = (b"{}",)) -> Market:
+            told.status, told.headers, told.pieces = status, headers or {}, pieces
+            return Market(f"http://127.0.0.1:{server.server_port}")
 
-    yield serving
-    server.shutdown()
-    server.server_close()
+        yield serving
 
 
 def header() -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from converters.errors import ModelRefused
 from deploy.demo import story
 from deploy.demo.narration import Narrator
 from deploy.demo.wire import Wire, before_receipt
+from tests.listening import listening
 
 ABOUT = b'data: {"id":"1","object":"text_completion","created":1,"model":"m",'
 PIECE = ABOUT + b'"choices":[{"index":0,"text":"a","finish_reason":null}]}\n\n'
@@ -65,11 +65,8 @@ def stream() -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             return
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
+    with listening(Handler) as server:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
 
 
 def test_the_wire_hears_what_the_stock_client_got(stream: str) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from tests.converters.tiny_models import tiny_model
 from tests.fixtures_market import ONE
 from tests.fixtures_ocean import address_file
 from tests.fixtures_stack import CORPUS, LiveStack, running_stack
+from tests.listening import listening
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.long]
 
@@ -129,16 +129,11 @@ class Town:
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     folder = tmp_path_factory.mktemp("town")
-    shelf = ThreadingHTTPServer((HOST, 0), Shelf)
-    thread = threading.Thread(target=shelf.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    place = f"{HOST}:{shelf.server_port}"
     (folder / "home").mkdir()
-    with running_stack(folder / "home", POSTHUMAN_INTERNAL_FILES=place) as stack:
-        yield Town(stack, place, folder)
-    shelf.shutdown()
-    thread.join()
-    shelf.server_close()
+    with listening(Shelf) as shelf:
+        place = f"{HOST}:{shelf.server_port}"
+        with running_stack(folder / "home", POSTHUMAN_INTERNAL_FILES=place) as stack:
+            yield Town(stack, place, folder)
 
 
 @pytest.fixture(scope="module")

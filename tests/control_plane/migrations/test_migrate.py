@@ -15,10 +15,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, insert, inspect
 
-from control_plane.database import assets, jobs, metadata, open_database
+from control_plane.database import assets, jobs, metadata
 from control_plane.migrations import migrate
 from control_plane.migrations.migrate import FOLDER
-from tests.fixtures_database import is_postgresql
+from tests.fixtures_database import engines_on, is_postgresql
 
 REPOSITORY = Path(__file__).parents[3]
 Opened = Callable[[], Engine]
@@ -27,15 +27,8 @@ Opened = Callable[[], Engine]
 @pytest.fixture
 def opened(bare_url: str) -> Iterator[Opened]:
     """Engines on one database without tables."""
-    engines: list[Engine] = []
-
-    def one_more() -> Engine:
-        engines.append(open_database(bare_url))
-        return engines[-1]
-
-    yield one_more
-    for engine in engines:
-        engine.dispose()
+    with engines_on(bare_url) as one_more:
+        yield one_more
 
 
 def test_the_migrated_schema_is_that_of_the_tables(opened: Opened) -> None:

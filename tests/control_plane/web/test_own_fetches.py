@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from werkzeug.serving import make_server
 from control_plane.provider.fetch import AGENT, Fetcher
 from control_plane.web import create_app
 from tests.fixtures_market import Market
+from tests.listening import listening
 from tests.ocean_assets import document_of, files_of, index, publish, write
 
 ASKED = (
@@ -62,13 +63,8 @@ class Redirecting(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def strangers_server() -> Iterator[Any]:
-    made: Any = ThreadingHTTPServer(("127.0.0.1", 0), Redirecting)
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.server_close()
+    with listening(Redirecting) as made:
+        yield made
 
 
 @pytest.fixture
